@@ -1,0 +1,117 @@
+/*
+ * The one seam to the operating system. user.c binds it to POSIX and Linux; a kernel module would bind
+ * it to the kernel. Everything in hypervisor/ outside os/, dbt/'s host glue and preload/ may call
+ * these functions and nothing else.
+ *
+ * Vector registers: any function here may clobber the host's x87, MMX, SSE and AVX state. An engine
+ * that keeps guest state live in them calls fpu_put() first (x86/fpu.h). The mem* functions and the
+ * clock functions marked "registers kept" do not.
+ *
+ * Errors are negative errno values. Times are nanoseconds of the monotonic clock.
+ */
+#ifndef QUMRA_HYPERVISOR_OS_OS_H
+#define QUMRA_HYPERVISOR_OS_OS_H
+
+#include <stdarg.h>
+
+#include "lib/types.h"
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Zeroed memory, or NULL. */
+void *os_alloc(size_t size);
+void os_free(void *p);
+/* Zeroed pages, committed on first touch only; NULL when out of memory. size: multiple of 4096. */
+void *os_pages_alloc(size_t size);
+void os_pages_free(void *p, size_t size);
+/* Gives the content back to the system: the pages read as zero again. */
+void os_pages_discard(void *p, size_t size);
+
+/*
+ * One piece of memory mapped twice: *rw writable, *rx executable, never both at one address.
+ * Inaccessible guard pages lie around both.
+ */
+int os_code_alloc(size_t size, void **rw, void **rx);
+void os_code_free(void *rw, void *rx, size_t size);
+
+/* Registers kept. The asm names make the compiler's implicit calls land here too. */
+void *memcpy(void *dst, const void *src, size_t n) __asm__("os_memcpy");
+void *memmove(void *dst, const void *src, size_t n) __asm__("os_memmove");
+void *memset(void *dst, int c, size_t n) __asm__("os_memset");
+int memcmp(const void *a, const void *b, size_t n) __asm__("os_memcmp");
+
+/* ---- locks and waiting ------------------------------------------------------------------------ */
+
+struct os_mutex { u64 opaque[8]; };
+void os_mutex_init(struct os_mutex *m);
+void os_mutex_destroy(struct os_mutex *m);
+void os_mutex_lock(struct os_mutex *m);
+void os_mutex_unlock(struct os_mutex *m);
+/* True when taken. */
+bool os_mutex_trylock(struct os_mutex *m);
+
+/* An auto-reset event with one waiter: a signal that comes before the wait is not lost. */
+struct os_event { u32 state; };
+#define OS_FOREVER (~0ULL)
+void os_event_init(struct os_event *e);
+void os_event_signal(struct os_event *e);
+/* 0: signalled; -ETIMEDOUT: deadline passed; -EINTR: a signal handler ran. */
+int os_event_wait(struct os_event *e, u64 deadline_ns);
+
+void os_yield(void);
+
+/* ---- clocks and timers ------------------------------------------------------------------------ */
+
+u64 os_clock_ns(void);		/* monotonic; registers kept */
+u64 os_wall_ns(void);		/* since the Unix epoch; registers kept */
+u32 os_tsc_khz(void);		/* frequency of RDTSC, measured or read once per process */
+
+/*
+ * A one-shot timer. fn runs on a service thread, without any lock of ours held, and may arm any
+ * timer. os_timer_cancel returns when fn neither runs nor will run; never call it from fn.
+ */
+struct os_timer { u64 opaque[10]; };
+void os_timer_init(struct os_timer *t, void (*fn)(void *arg), void *arg);
+void os_timer_arm(struct os_timer *t, u64 deadline_ns);
+void os_timer_cancel(struct os_timer *t);
+void os_timer_destroy(struct os_timer *t);
+
+/* ---- descriptors ------------------------------------------------------------------------------ */
+
+/*
+ * Creates a real descriptor of this process that stands for obj. size > 0 gives it that many bytes of
+ * shared memory (a memfd), mapped for us at *mem. os_fd_object returns obj, or NULL for any other
+ * descriptor. os_fd_close closes the number and forgets the object (which it does not free).
+ */
+int os_fd_create(const char *name, void *obj, size_t size, void **mem);
+void *os_fd_object(int fd);
+int os_fd_map(int fd, size_t size, void **addr);
+int os_fd_close(int fd);
+void os_fd_unmap(void *mem, size_t size);
+
+/* ---- host CPU --------------------------------------------------------------------------------- */
+
+/*
+ * Runs machine code at rx (made by the caller inside an os_code_alloc area) with the registers of n
+ * loaded: see os/native.S. Host faults inside the area do not kill the process: they end the call.
+ * Returns 0, or 1 + the x86 vector of the fault (1 + 13 for #GP, 1 + 16 for #MF ...). n's registers
+ * are written back only when 0 is returned.
+ */
+struct os_native {
+	u64 rax, rcx, rdx, rbx, rbp, rsi, rdi;
+	u64 rflags;	/* arithmetic flags in and out; other bits ignored and kept */
+};
+int os_native_call(const void *rx, struct os_native *n);
+
+/* ---- environment, log ------------------------------------------------------------------------- */
+
+enum os_log_level { OS_LOG_ERROR, OS_LOG_WARN, OS_LOG_INFO, OS_LOG_DEBUG };
+void os_log(enum os_log_level level, const char *fmt, ...) __printf_(2, 3);
+/* A setting of the embedding program, such as QUMRA_ENGINE; NULL when unset. */
+const char *os_getenv(const char *name);
+/* The calling thread's identity, for ownership checks. */
+u64 os_thread_self(void);
+/* An assertion of ours failed before any VM could take the blame. Does not return. */
+__noreturn_ void os_panic(const char *what);
+
+#endif

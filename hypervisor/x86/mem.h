@@ -1,0 +1,123 @@
+/*
+ * Guest memory as an instruction sees it: segment, linear address, TLB, host memory.
+ *
+ * The inline functions are the hit path; all else (miss, page crossing, MMIO, code pages, limits,
+ * watchpoints, non-canonical addresses) goes to mem_slow_*(), which may unwind with a fault or an exit
+ * and then never returns. A handler makes every access before it changes architectural state.
+ *
+ * Two kinds: seg accesses (an instruction's operand: mem_*) take a segment and an offset and use the
+ * current privilege; sys accesses (descriptor tables, TSS, IDT: sys_*) take a linear address and are
+ * supervisor accesses whatever the CPL. SDM 3A 4.6.1 ("implicit supervisor-mode accesses")
+ */
+#ifndef QUMRA_HYPERVISOR_X86_MEM_H
+#define QUMRA_HYPERVISOR_X86_MEM_H
+
+#include "hypervisor/x86/vcpu.h"
+
+/* Which rights an access has. User is 1 so that index & 1 says "user". */
+enum mmu_index {
+	MMU_KERNEL,		/* supervisor; user pages allowed (no SMAP, or RFLAGS.AC) */
+	MMU_USER,
+	MMU_KERNEL_SMAP,	/* supervisor; user pages fault */
+};
+
+enum mem_access { MEM_READ, MEM_WRITE, MEM_EXEC };
+
+/* x86/mem.c. size 1, 2, 4, 8 (read/write) or any up to 64 (ptr and copies). */
+u64 mem_slow_read(struct vcpu *v, unsigned int seg, u64 off, unsigned int size);
+void mem_slow_write(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, u64 val);
+
+/*
+ * A write access by pointer, for read-modify-write and for wide operands. Returns the host address of
+ * the operand when it is plain memory within one page, after all checks; NULL when it is not (MMIO,
+ * page crossing, code page): then use mem_copy_in and mem_copy_out, after mem_probe for both.
+ */
+void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc);
+/* Faults now if any of the bytes cannot be accessed; no other effect. */
+void mem_probe(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc);
+void mem_copy_in(struct vcpu *v, unsigned int seg, u64 off, void *buf, unsigned int size);
+void mem_copy_out(struct vcpu *v, unsigned int seg, u64 off, const void *buf, unsigned int size);
+
+/* Limit, type and canonical checks of a segmented access; returns the linear address. */
+u64 mem_linear(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc);
+
+/* Supervisor accesses by linear address. */
+u64 sys_read(struct vcpu *v, u64 la, unsigned int size);
+void sys_write(struct vcpu *v, u64 la, unsigned int size, u64 val);
+
+static inline struct tlb_entry *tlb_entry(struct vcpu *v, u64 la)
+{
+	return &v->tlb[(la >> 12) & (TLB_ENTRIES - 1)];
+}
+
+/* True if [la, la + size) stays in one page. */
+static inline bool mem_in_page(u64 la, unsigned int size)
+{
+	return (la & 0xfff) <= 0x1000 - size;
+}
+
+/* Host address of a plain-memory operand on a TLB hit, else NULL (without any fault). */
+static __always_inline_ void *mem_hit(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
+	bool write)
+{
+	u64 la = v->ebase[seg] + off;
+	struct tlb_entry *e = tlb_entry(v, la);
+	u64 tag = write ? e->tag_w : e->tag_r;
+
+	if (unlikely(tag != ((la & ~0xfffULL) | v->tlb_ctx)))
+		return NULL;
+	if (unlikely(!mem_in_page(la, size)))
+		return NULL;
+	if (unlikely(v->seg_check & (1u << seg)))
+		return NULL;
+	return (void *)(la + e->addend);
+}
+
+static __always_inline_ u64 mem_load(const void *p, unsigned int size)
+{
+	switch (size) {
+	case 1: return *(const volatile u8 *)p;
+	case 2: return *(const volatile u16 *)p;
+	case 4: return *(const volatile u32 *)p;
+	default: return *(const volatile u64 *)p;
+	}
+}
+
+static __always_inline_ void mem_store(void *p, unsigned int size, u64 val)
+{
+	switch (size) {
+	case 1: *(volatile u8 *)p = (u8)val; break;
+	case 2: *(volatile u16 *)p = (u16)val; break;
+	case 4: *(volatile u32 *)p = (u32)val; break;
+	default: *(volatile u64 *)p = val; break;
+	}
+}
+
+/* Zero-extended. */
+static __always_inline_ u64 mem_read(struct vcpu *v, unsigned int seg, u64 off, unsigned int size)
+{
+	void *p = mem_hit(v, seg, off, size, false);
+
+	return likely(p) ? mem_load(p, size) : mem_slow_read(v, seg, off, size);
+}
+
+static __always_inline_ void mem_write(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
+	u64 val)
+{
+	void *p = mem_hit(v, seg, off, size, true);
+
+	if (likely(p))
+		mem_store(p, size, val);
+	else
+		mem_slow_write(v, seg, off, size, val);
+}
+
+static __always_inline_ void *mem_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
+	enum mem_access acc)
+{
+	void *p = mem_hit(v, seg, off, size, acc == MEM_WRITE);
+
+	return likely(p) ? p : mem_slow_ptr(v, seg, off, size, acc);
+}
+
+#endif

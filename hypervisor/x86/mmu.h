@@ -1,0 +1,48 @@
+/*
+ * Address translation: the page walk and the TLB's bookkeeping. SDM 3A chapter 4.
+ * All of it runs on the vCPU's thread with v->in_guest set (so that slots stay put).
+ */
+#ifndef QUMRA_HYPERVISOR_X86_MMU_H
+#define QUMRA_HYPERVISOR_X86_MMU_H
+
+#include "hypervisor/x86/mem.h"
+
+struct memslot;
+
+/* A finished walk. */
+struct mmu_map {
+	u64 gpa;		/* of the byte */
+	u64 page_size;		/* 4 KiB, 2 MiB, 4 MiB, 1 GiB */
+	bool writable;		/* for this mmu_index, D already set (or set by this walk) */
+	bool global;
+};
+
+/*
+ * Walks for one access. Sets A and D as the access demands (atomically: other vCPUs walk too).
+ * Returns 0, or -EFAULT with *error the #PF error code (nothing raised).
+ */
+int mmu_walk(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx, struct mmu_map *map,
+	u32 *error);
+
+/* A walk without side effects for KVM_TRANSLATE, the debugger and tests. -EFAULT when not mapped. */
+int mmu_translate(struct vcpu *v, u64 la, u64 *gpa);
+
+/*
+ * For instruction fetch: translates the page of la for execution at the current privilege and
+ * returns its gpa (page), raising #PF as a fetch. Not cached here: see insn/code.c.
+ */
+u64 mmu_fetch_page(struct vcpu *v, u64 la);
+
+void mmu_init(struct vcpu *v);
+void mmu_flush_all(struct vcpu *v);		/* everything, global pages too */
+void mmu_flush_page(struct vcpu *v, u64 la);	/* INVLPG: every address space, to be safe */
+void mmu_flush_writes(struct vcpu *v, u64 gpa_page);	/* no fast write to this page any more */
+/* After v->cr3 changed. keep: PCID with bit 63 set, so cached translations stay valid. */
+void mmu_set_cr3(struct vcpu *v, bool keep);
+void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la);
+/* PAE: (re)loads v->pdpte from CR3. False: a reserved bit is set (#GP by the caller). */
+bool mmu_load_pdptes(struct vcpu *v);
+/* The tag context for the present address space and mmu index. */
+u64 mmu_context(const struct vcpu *v);
+
+#endif

@@ -1,0 +1,248 @@
+/*
+ * A virtual CPU: the architectural state, what is derived from it for speed, and what ties it to its
+ * VM. Only the vCPU's own thread touches it, but for the fields in "cross-thread" at the end.
+ *
+ * After any change of a control register, EFER, RFLAGS.{VM,AC,TF}, CS, SS, or another segment, the
+ * derived part is stale: vcpu_update_mode() (x86/mode.c) renews all of it from the architectural part.
+ */
+#ifndef QUMRA_HYPERVISOR_X86_VCPU_H
+#define QUMRA_HYPERVISOR_X86_VCPU_H
+
+#include <linux/kvm.h>
+
+#include "hypervisor/os/os.h"
+#include "hypervisor/x86/regs.h"
+
+struct vm;
+struct lapic;
+struct code_cache;
+
+/* v->r[]: the 16 GPRs by their encoding, then two that make effective addresses uniform. */
+enum {
+	R_RAX, R_RCX, R_RDX, R_RBX, R_RSP, R_RBP, R_RSI, R_RDI,
+	R_R8, R_R9, R_R10, R_R11, R_R12, R_R13, R_R14, R_R15,
+	R_ZERO,		/* reads as zero: no base or no index */
+	R_RIP,		/* address of the instruction being executed */
+	NR_REGS,
+};
+
+enum segreg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, NR_SEGS };
+
+/* attr: bits 23:8 of a descriptor's second dword shifted right by 8, plus SEG_UNUSABLE. */
+struct segment {
+	u64 base;
+	u32 limit;	/* in bytes, granularity applied */
+	u32 attr;
+	u16 sel;
+};
+
+struct dtable {
+	u64 base;
+	u16 limit;
+};
+
+/* An event on its way to the guest's IDT. */
+enum event_type {
+	EV_NONE,
+	EV_EXTINT,	/* external interrupt */
+	EV_NMI,
+	EV_FAULT,	/* hardware exception; its RIP is that of the instruction, RF set in the image */
+	EV_TRAP,	/* hardware exception reported after the instruction (#DB traps) */
+	EV_SOFTINT,	/* INT n */
+	EV_SOFTEXC,	/* INT3, INTO */
+	EV_ICEBP,	/* INT1 */
+};
+
+struct event {
+	u8 type;	/* enum event_type */
+	u8 vector;
+	bool has_error;
+	u8 insn_len;	/* soft events: RIP pushed is R_RIP + insn_len */
+	u32 error;
+	u64 payload;	/* CR2 for #PF, DR6 bits for #DB */
+};
+
+/* Why an engine handler unwound to the engine's loop (v->unwind_reason). */
+enum unwind {
+	UNWIND_NONE,
+	UNWIND_EVENT,	/* v->event is to be delivered */
+	UNWIND_EXIT,	/* user space must act: v->run is filled in; the instruction runs again on re-entry */
+	UNWIND_RESTART,	/* run on from the present state: the instruction is over or begins again */
+	UNWIND_SHUTDOWN,/* triple fault */
+};
+
+/*
+ * The instruction's accesses that user space serves. On its first run an instruction that needs one
+ * unwinds with UNWIND_EXIT; on re-entry it is executed again from its start, and the accesses
+ * already served take their results from here in order. Cleared when an instruction retires.
+ */
+#define IO_FRAGMENTS 24
+struct io_fragment {
+	u64 addr;	/* guest physical, or port */
+	u8 len;
+	bool write, pio;
+	u8 data[8];
+};
+struct io_log {
+	u32 done;	/* fragments served */
+	u32 next;	/* the next one to replay */
+	bool waiting;	/* fragment [done] is with user space */
+	struct io_fragment frag[IO_FRAGMENTS];
+};
+
+/*
+ * Inline TLB. tag = linear page | v->tlb_ctx, so that a tag of another address space, privilege or
+ * SMAP state cannot match. TLB_SLOW set in a stored tag makes the fast compare fail while the entry
+ * is still known to the slow path (MMIO, code pages, watched pages).
+ */
+#define TLB_BITS	10
+#define TLB_ENTRIES	(1u << TLB_BITS)
+#define TLB_SLOW	1ULL
+#define TLB_INVALID	(~0ULL)
+struct tlb_entry {
+	u64 tag_r, tag_w;
+	u64 addend;	/* host address = linear address + addend */
+	u64 gpa;	/* of the page */
+};
+
+/* v->fp_trap: families of instructions that must not simply run (TS, EM, OSFXSR, XCR0 ...). */
+#define FP_X87	1
+#define FP_MMX	2
+#define FP_SSE	4
+#define FP_AVX	8
+
+/* Requests, v->requests: set by anyone with vcpu_request(), served by the run loop between guest code. */
+enum {
+	REQ_EVENT,		/* look at interrupts, NMI, SMI again */
+	REQ_TLB_FLUSH,		/* drop all translations */
+	REQ_CODE_FLUSH,		/* drop decoded code */
+	REQ_TLB_PROTECT_CODE,	/* drop write translations: a page now holds code */
+	REQ_CLOCK_UPDATE,	/* rewrite the paravirtual clock page */
+	REQ_TRIPLE_FAULT,
+	REQ_APIC_TIMER,		/* the local APIC timer fired */
+	REQ_EXIT,		/* user space wants the vCPU out (immediate_exit, reset) */
+	REQ_VM_DEAD,		/* the VM was stopped by an internal error */
+	REQ_PAUSE,		/* stop the world: another thread changes the slots */
+	REQ_PMU,
+};
+
+struct vcpu {
+	/* ---- hot: the engine's working set ------------------------------------------------------ */
+	u64 r[NR_REGS];
+	u64 rflags;		/* complete and architectural, bit 1 set */
+	u64 tlb_ctx;		/* bits 11:3 address space, 2:1 enum mmu_index, 0 clear */
+	u64 ebase[6];		/* base to add by segment: zero for ES CS SS DS in 64-bit mode */
+	u32 seg_check;		/* bit s: segment s needs its limit and type checked (never in 64-bit mode) */
+	u32 fp_trap;		/* FP_* that raise #UD or #NM */
+	volatile u32 kick;	/* non-zero: leave guest code at the next boundary (cross-thread) */
+	u8 cpl;
+	u8 code_bytes;		/* 2, 4 or 8: decoding mode from CS.D, CS.L, EFER.LMA */
+	u8 stack_bytes;		/* 2, 4 or 8: width of the stack pointer */
+	u8 mmu_idx;		/* enum mmu_index of ordinary data accesses */
+	bool step;		/* one instruction at a time: TF, RF, shadows, breakpoints, guest debug */
+	bool code_written;	/* this instruction wrote into decoded code: leave the block after it */
+	bool fpu_live;		/* the guest's vector state is in the host's registers (x86/fpu.h) */
+	u64 stack_mask;		/* of RSP by stack_bytes */
+	u64 rip_mask;		/* of RIP by code_bytes */
+	struct tlb_entry tlb[TLB_ENTRIES];
+
+	/* ---- architectural ---------------------------------------------------------------------- */
+	struct segment seg[NR_SEGS];
+	struct dtable gdt, idt;
+	u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
+	u64 pdpte[4];		/* PAE: loaded with CR3 */
+	u64 dr[4], dr6, dr7;
+	u64 tsc_offset;		/* guest TSC = host TSC + tsc_offset */
+	struct msr_state {	/* the rest by x86/msr.c's table */
+		u64 star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
+		u64 sysenter_cs, sysenter_esp, sysenter_eip;
+		u64 pat, misc_enable, debugctl, tsc_adjust, apic_base, tsc_deadline, bios_sign_id;
+		u64 mtrr_def_type, mtrr_fix[11], mtrr_base[8], mtrr_mask[8];
+		u64 mcg_status, mcg_ctl, mc_bank[32][4];
+		u64 spec_ctrl, arch_capabilities;
+		u64 hwcr, syscfg, vm_hsave_pa;
+		u64 kvm_system_time, kvm_wall_clock, kvm_steal_time, kvm_async_pf_en, kvm_pv_eoi, kvm_poll_control;
+		u64 kvm_async_pf_int;
+		u64 smbase;
+	} msr;
+	struct fpu *fpu;	/* x86/fpu.h */
+
+	/* ---- events ----------------------------------------------------------------------------- */
+	struct event event;	/* with UNWIND_EVENT: to be delivered; type EV_NONE otherwise */
+	struct event delivering;/* being delivered: a fault now is contributory */
+	struct event pending_db;/* #DB trap to take after the present instruction */
+	bool nmi_pending, nmi_blocked;
+	bool irq_shadow;	/* STI or MOV SS: no interrupt after the next instruction boundary */
+	bool mov_ss_shadow;	/* MOV SS, POP SS: debug traps wait as well */
+	bool halted;		/* mirrors mp_state HALTED */
+	u32 mp_state;		/* KVM_MP_STATE_* */
+	u32 sipi_vector;
+	u8 extint_vector;	/* from KVM_INTERRUPT, without an in-kernel irqchip */
+	bool extint_pending;
+	bool smm;
+	void *unwind[5];	/* __builtin_setjmp buffer of the engine's loop */
+	u32 unwind_reason;	/* enum unwind */
+	struct io_log io;
+
+	/* ---- paging ----------------------------------------------------------------------------- */
+	struct mmu_state {
+		u16 asid;		/* current, 1 to 511 */
+		u16 asid_next;
+		u16 slot_next;
+		struct { u64 key; u16 asid; } slots[32];	/* PCID or CR3 -> asid */
+		u64 large_base, large_mask;	/* region that covers all large pages in the TLB */
+		u64 maxphyaddr_mask;		/* reserved physical address bits, set */
+	} mmu;
+
+	/* ---- CPUID ------------------------------------------------------------------------------ */
+	struct kvm_cpuid_entry2 cpuid[128];
+	u32 cpuid_n;
+	u8 maxphyaddr, maxlinaddr;
+	u64 guest_features[4];	/* bitmap of enum cpu_feature (x86/cpuid.h) that this guest has */
+
+	/* ---- ties ------------------------------------------------------------------------------- */
+	struct vm *vm;
+	u32 id;			/* as given to KVM_CREATE_VCPU: the APIC id */
+	u32 index;
+	int fd;
+	struct kvm_run *run;	/* shared with user space */
+	struct lapic *lapic;	/* NULL without an in-kernel irqchip */
+	struct code_cache *code;/* insn/code.c */
+	const struct cpu_engine_ops *engine;
+	void *engine_state;
+	struct os_mutex mutex;	/* one ioctl at a time */
+
+	/* ---- cross-thread ----------------------------------------------------------------------- */
+	u32 requests;		/* REQ_* bits, atomic */
+	u32 in_guest;		/* the vCPU thread runs guest code or holds slot pointers, atomic */
+	struct os_event wake;	/* ends a HLT sleep */
+	struct vcpu_stat {
+		u64 insns, blocks, decodes, tlb_fills, exits, mmio, pio, halts, events, code_flushes;
+	} stat;
+};
+
+/*
+ * Handler unwinding. All three leave the present handler at once and never return to it, so a handler
+ * makes every access that can fault before it changes state.
+ */
+__noreturn_ void vcpu_unwind(struct vcpu *v, enum unwind why);
+/* A hardware fault; error is pushed for the vectors that have one. */
+__noreturn_ void vcpu_raise(struct vcpu *v, u8 vector, u32 error);
+__noreturn_ void vcpu_raise_pf(struct vcpu *v, u64 linear, u32 error);
+#define raise_ud(v)		vcpu_raise((v), VEC_UD, 0)
+#define raise_gp(v, err)	vcpu_raise((v), VEC_GP, (err))
+
+/* x86/mode.c: recomputes everything derived (cpl, widths, bases, checks, tlb_ctx, fp_trap, step). */
+void vcpu_update_mode(struct vcpu *v);
+
+static inline bool vcpu_long_mode(const struct vcpu *v) { return v->efer & EFER_LMA; }
+static inline bool vcpu_64bit(const struct vcpu *v) { return v->code_bytes == 8; }
+static inline bool vcpu_protected(const struct vcpu *v) { return v->cr0 & CR0_PE; }
+static inline bool vcpu_v86(const struct vcpu *v) { return v->rflags & RFLAGS_VM; }
+static inline bool vcpu_real(const struct vcpu *v) { return !vcpu_protected(v); }
+
+/* core/request.c. Any thread. */
+void vcpu_request(struct vcpu *v, int req);	/* sets the bit and kicks */
+void vcpu_kick(struct vcpu *v);			/* out of guest code or HLT, soon */
+
+#endif
