@@ -1,0 +1,132 @@
+/*
+ * A virtual machine: memory slots, vCPUs, the interrupt chips, and buses that find the device behind
+ * an address.
+ *
+ * Lifetime: the VM lives while its own descriptor or one of its vCPUs' is open (refs).
+ * Locking order: vm->lock, then vcpu->mutex never inside it; irqchip->lock is a leaf. A vCPU thread in the engine
+ * (v->in_guest) reads vm->slots without a lock: whoever replaces the slots first stops all vCPUs
+ * (vm_stop_vcpus), so slot pointers are good until the thread next leaves the engine.
+ */
+#ifndef QUMRA_HYPERVISOR_CORE_VM_H
+#define QUMRA_HYPERVISOR_CORE_VM_H
+
+#include "hypervisor/x86/vcpu.h"
+
+#define MAX_VCPUS	64
+#define MAX_SLOTS	512
+
+/*
+ * A page that holds decoded code: gen changes when a decoded part of it is written, which makes all its
+ * blocks stale. mask: which of its 64 chunks of 64 bytes were decoded.
+ */
+struct code_page {
+	u64 mask;	/* atomic */
+	u32 gen;	/* atomic */
+	u32 hash;	/* of the content when decoded: finds writes by user space */
+};
+
+struct memslot {
+	u32 id;
+	u32 flags;		/* KVM_MEM_* */
+	u64 gpa, size;		/* bytes, page-aligned */
+	u64 hva;		/* user space's memory */
+	u64 *dirty;		/* bitmap, one bit a page, or NULL; set atomically */
+	struct code_page *code;	/* one a page (os_pages_alloc: untouched ones cost nothing) */
+};
+
+/* Sorted by gpa, none overlapping; immutable once published in vm->slots. */
+struct memslots {
+	u32 n;
+	struct memslot slot[];
+};
+
+/* The slot that holds gpa, or NULL. */
+const struct memslot *memslot_find(const struct vm *vm, u64 gpa);
+static inline void *memslot_host(const struct memslot *s, u64 gpa)
+{
+	return (void *)(s->hva + (gpa - s->gpa));
+}
+static inline struct code_page *memslot_code(const struct memslot *s, u64 gpa)
+{
+	return &s->code[(gpa - s->gpa) >> 12];
+}
+/* After a write to guest memory by the hypervisor or the guest's first write since the log was cleared. */
+void memslot_mark_dirty(const struct memslot *s, u64 gpa);
+
+/* Guest physical memory by the hypervisor itself (clock page, PTEs). 0 or -EFAULT. Marks dirty. */
+int vm_read_guest(struct vm *vm, u64 gpa, void *buf, size_t n);
+int vm_write_guest(struct vm *vm, u64 gpa, const void *buf, size_t n);
+
+/* ---- I/O buses: in-kernel devices and ioeventfds ------------------------------------------------ */
+
+struct io_device;
+struct io_device_ops {
+	/* len 1, 2, 4, 8. 0: done; -EOPNOTSUPP: not mine after all (goes on to user space). */
+	int (*read)(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, void *data);
+	int (*write)(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data);
+};
+struct io_device {
+	const struct io_device_ops *ops;
+};
+#define MAX_IO_RANGES 64
+struct io_bus {
+	u32 n;
+	struct io_range { u64 addr, len; struct io_device *dev; } range[MAX_IO_RANGES];
+};
+enum bus_kind { BUS_PIO, BUS_MMIO, NR_BUSES };
+/* Under vm->lock, before vCPUs run or with them stopped. -ENOSPC, -EEXIST. */
+int bus_register(struct vm *vm, enum bus_kind bus, u64 addr, u64 len, struct io_device *dev);
+void bus_unregister(struct vm *vm, enum bus_kind bus, struct io_device *dev);
+/* 0: a device served it; -EOPNOTSUPP: none did. */
+int bus_read(struct vcpu *v, enum bus_kind bus, u64 addr, unsigned int len, void *data);
+int bus_write(struct vcpu *v, enum bus_kind bus, u64 addr, unsigned int len, const void *data);
+
+/* ---- the VM ------------------------------------------------------------------------------------ */
+
+struct vm {
+	struct os_mutex lock;
+	u32 refs;		/* atomic */
+	u32 dead;		/* an internal error stopped it: every ioctl answers -EIO */
+	int fd;
+	struct memslots *slots;
+	struct vcpu *vcpus[MAX_VCPUS];	/* by index; an entry appears once and stays */
+	u32 nr_vcpus;		/* store_release when an entry appears */
+	struct irqchip *irqchip;	/* NULL until KVM_CREATE_IRQCHIP (irqchip/irqchip.h) */
+	struct io_bus bus[NR_BUSES];
+	u64 tss_addr, identity_map_addr;
+	u32 bsp_id;
+	u32 disabled_quirks;
+	bool split_irqchip, x2apic_32bit_ids;
+	s64 clock_offset;	/* kvmclock = os_clock_ns() + clock_offset */
+	u64 wall_seq;
+	u32 stop_count;		/* vm_stop_vcpus depth, under lock */
+	const struct cpu_engine_ops *engine;
+};
+
+/* Returns with no vCPU thread in guest code, and none able to enter until vm_start_vcpus. vm->lock held.
+ * Never from a vCPU thread in the engine. */
+void vm_stop_vcpus(struct vm *vm);
+void vm_start_vcpus(struct vm *vm);
+/* An assertion about this VM failed: log, mark it dead, kick all its vCPUs out. */
+void vm_kill(struct vm *vm, const char *why);
+
+/* ---- CPU engines --------------------------------------------------------------------------------- */
+
+struct cpu_engine_ops {
+	const char *name;
+	int (*vcpu_create)(struct vcpu *v);
+	void (*vcpu_destroy)(struct vcpu *v);
+	/*
+	 * Runs guest code until v->kick, an event, or an exit. Called with v->in_guest set, no event
+	 * pending for the guest (v->event.type == EV_NONE), and comes back with fpu_put done:
+	 * UNWIND_NONE: kicked; UNWIND_EVENT: v->event holds a fault or soft event; UNWIND_EXIT: v->run
+	 * is filled in; UNWIND_SHUTDOWN. A halt is v->halted with UNWIND_NONE.
+	 */
+	enum unwind (*run)(struct vcpu *v);
+	void (*flush_code)(struct vcpu *v);	/* all decoded or translated code of this vCPU */
+	/* Guest-physical page no longer is what it was (slot change): gpa page. */
+};
+extern const struct cpu_engine_ops interp_engine;
+const struct cpu_engine_ops *engine_by_name(const char *name);	/* NULL: unknown */
+
+#endif

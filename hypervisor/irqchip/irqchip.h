@@ -1,0 +1,60 @@
+/*
+ * The PC's interrupt chips as KVM has them in the kernel: two i8259, IOAPIC, i8254, a local APIC per vCPU,
+ * and the GSI routing between them.
+ *
+ * Locking: irqchip->lock covers PIC, IOAPIC, PIT and routing; each local APIC's request bits are
+ * atomic, the rest of it belongs to its vCPU's thread (or to whoever stopped it). The only effect on another
+ * vCPU is vcpu_request(REQ_EVENT) or a kick.
+ */
+#ifndef QUMRA_HYPERVISOR_IRQCHIP_IRQCHIP_H
+#define QUMRA_HYPERVISOR_IRQCHIP_IRQCHIP_H
+
+#include "hypervisor/core/vm.h"
+
+struct irqchip;
+
+/* ---- VM side. 0 or -errno. -------------------------------------------------------------------- */
+int irqchip_create(struct vm *vm);		/* KVM_CREATE_IRQCHIP: registers PIC, ELCR, IOAPIC on the buses */
+void irqchip_destroy(struct vm *vm);
+int irqchip_create_pit(struct vm *vm, const struct kvm_pit_config *cfg);
+/* KVM_IRQ_LINE, KVM_IRQ_LINE_STATUS: level 0 or 1; *delivered: 1 delivered, 0 coalesced, -1 masked; may be
+ * NULL. source: who drives the line (levels of several are ORed); 0 is user space. */
+int irqchip_line(struct vm *vm, u32 source, u32 gsi, int level, int *delivered);
+int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *e, u32 n);
+int irqchip_signal_msi(struct vm *vm, const struct kvm_msi *msi);	/* >0 delivered, 0 blocked, <0 */
+int irqchip_get(struct vm *vm, struct kvm_irqchip *chip);	/* KVM_GET_IRQCHIP */
+int irqchip_set(struct vm *vm, const struct kvm_irqchip *chip);
+int pit_get(struct vm *vm, struct kvm_pit_state2 *ps);
+int pit_set(struct vm *vm, const struct kvm_pit_state2 *ps);
+int pit_reinject(struct vm *vm, bool reinject);
+
+/* ---- vCPU side, on its own thread ---------------------------------------------------------------- */
+int lapic_create(struct vcpu *v);		/* v->lapic; 0 or -ENOMEM */
+void lapic_destroy(struct vcpu *v);
+void lapic_reset(struct vcpu *v, bool init);
+/* The vector to inject now, taken (IRR to ISR, or the PIC's INTA cycle done), or -1. Called only when the
+ * guest can take it. */
+int irqchip_ack_interrupt(struct vcpu *v);
+/* Is there one, whatever IF and shadows say? */
+bool irqchip_has_interrupt(struct vcpu *v);
+void lapic_timer_expired(struct vcpu *v);	/* REQ_APIC_TIMER */
+/* NMI, INIT, SIPI that arrived since the last call: served by the run loop on REQ_EVENT. */
+void lapic_accept_events(struct vcpu *v);
+
+u64 lapic_get_base(const struct vcpu *v);
+int lapic_set_base(struct vcpu *v, u64 val, bool host);	/* MSR_IA32_APICBASE; -EINVAL: #GP */
+/* x2APIC MSRs 0x800 to 0x8ff; -EINVAL: #GP. */
+int lapic_msr_read(struct vcpu *v, u32 index, u64 *val);
+int lapic_msr_write(struct vcpu *v, u32 index, u64 val);
+/* xAPIC page; called by the MMIO path when gpa lies in this vCPU's enabled APIC page. */
+bool lapic_owns(const struct vcpu *v, u64 gpa);
+void lapic_mmio_read(struct vcpu *v, u32 off, unsigned int len, void *data);
+void lapic_mmio_write(struct vcpu *v, u32 off, unsigned int len, const void *data);
+u64 lapic_get_cr8(const struct vcpu *v);
+void lapic_set_cr8(struct vcpu *v, u64 cr8);
+u64 lapic_get_tsc_deadline(const struct vcpu *v);
+void lapic_set_tsc_deadline(struct vcpu *v, u64 val);
+void lapic_get_state(struct vcpu *v, struct kvm_lapic_state *s);
+int lapic_set_state(struct vcpu *v, const struct kvm_lapic_state *s);
+
+#endif

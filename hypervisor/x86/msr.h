@@ -1,0 +1,24 @@
+/*
+ * Model-specific registers: one table (x86/msr.c), a row each. SDM 4, APM 2 appendix A, Linux
+ * Documentation/virt/kvm/x86/msr.rst for KVM's own.
+ */
+#ifndef QUMRA_HYPERVISOR_X86_MSR_H
+#define QUMRA_HYPERVISOR_X86_MSR_H
+
+#include "hypervisor/x86/vcpu.h"
+
+/*
+ * host: the access comes from user space (KVM_GET_MSRS, KVM_SET_MSRS), which may also write what the guest
+ * may only read. 0, or -EINVAL: #GP for a guest, stop for the ioctl. No unwinding.
+ */
+int msr_read(struct vcpu *v, u32 index, u64 *val, bool host);
+int msr_write(struct vcpu *v, u32 index, u64 val, bool host);
+
+/* KVM_GET_MSR_INDEX_LIST, KVM_GET_MSR_FEATURE_INDEX_LIST: returns the count, fills at most n. */
+unsigned int msr_list(u32 *out, unsigned int n);
+unsigned int msr_feature_list(u32 *out, unsigned int n);
+int msr_feature_read(u32 index, u64 *val);
+
+void msr_reset(struct vcpu *v, bool init);
+
+#endif

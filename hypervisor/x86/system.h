@@ -1,0 +1,97 @@
+/*
+ * The system side of the processor, as instruction handlers and the run loop call it: segments, far
+ * transfers, events, control registers. Everything here may unwind (x86/vcpu.h) unless it says
+ * otherwise.
+ */
+#ifndef QUMRA_HYPERVISOR_X86_SYSTEM_H
+#define QUMRA_HYPERVISOR_X86_SYSTEM_H
+
+#include "hypervisor/x86/vcpu.h"
+
+/* ---- mode.c ---------------------------------------------------------------------------------- */
+
+void vcpu_reset(struct vcpu *v, bool init);	/* power-up (false) or INIT. SDM 3A table 10-1. No unwinding. */
+
+/* Writes with all checks (#GP) and effects (flushes, mode). */
+void cr_write(struct vcpu *v, unsigned int nr, u64 val);
+u64 cr_read(struct vcpu *v, unsigned int nr);
+/* For KVM_SET_SREGS and the like: -EINVAL where the combination is impossible. No unwinding. */
+int cr_check(const struct vcpu *v, u64 cr0, u64 cr4, u64 efer);
+void dr_write(struct vcpu *v, unsigned int nr, u64 val);
+u64 dr_read(struct vcpu *v, unsigned int nr);
+
+/* ---- segment.c ------------------------------------------------------------------------------- */
+
+/* MOV/POP/LxS to a data segment register or SS, real and V86 mode too. */
+void segment_load(struct vcpu *v, enum segreg s, u16 sel);
+void segment_set_real(struct vcpu *v, enum segreg s, u16 sel);	/* base = sel << 4. No unwinding. */
+/* Reads the descriptor at sel (8 bytes); raises vector with the selector as error where it is outside the
+ * table. */
+u64 descriptor_read(struct vcpu *v, u16 sel, u8 vector);
+/* Descriptor bytes to cached form. No unwinding. */
+void segment_unpack(struct segment *seg, u16 sel, u64 desc);
+
+/* ---- far.c: JMP, CALL, RET, IRET between segments, gates and tasks ------------------------------ */
+/* All set RIP. opsize 2, 4, 8; next: RIP of the following instruction. */
+void far_jump(struct vcpu *v, u16 sel, u64 off, unsigned int opsize, u64 next);
+void far_call(struct vcpu *v, u16 sel, u64 off, unsigned int opsize, u64 next);
+void far_return(struct vcpu *v, unsigned int opsize, u16 pop_bytes);
+void far_iret(struct vcpu *v, unsigned int opsize, u64 next);
+
+/* ---- task.c ---------------------------------------------------------------------------------- */
+enum task_reason { TASK_JUMP, TASK_CALL, TASK_IRET, TASK_GATE };
+void task_switch(struct vcpu *v, u16 tss_sel, enum task_reason why, bool has_error, u32 error, u64 next);
+
+/* ---- event.c --------------------------------------------------------------------------------- */
+
+/* INT n, INT3, INTO, INT1: unwinds with the event. */
+__noreturn_ void event_soft(struct vcpu *v, enum event_type type, u8 vector, u8 insn_len);
+
+/*
+ * Delivers v->event through the IDT, with nested faults, double fault and triple fault resolved. Not
+ * itself unwinding. Returns UNWIND_NONE (delivered, v->event.type is EV_NONE), UNWIND_SHUTDOWN, or
+ * UNWIND_EXIT when user space must act first (call again on re-entry).
+ */
+enum unwind event_deliver(struct vcpu *v);
+
+/* Queues an event from outside the instruction stream. No unwinding. */
+void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error, u32 error);
+
+/*
+ * Calls fn(v) and catches its unwinding. Returns UNWIND_NONE when fn returned. Nests: the outer
+ * buffer is restored.
+ */
+enum unwind vcpu_guarded(struct vcpu *v, void (*fn)(struct vcpu *v));
+
+/* ---- debug.c --------------------------------------------------------------------------------- */
+
+/* Code breakpoint at this RIP (called in step mode before the instruction): raises #DB or exits. */
+void debug_before_insn(struct vcpu *v);
+/* After an instruction in step mode: TF, data and I/O breakpoints, guest debug. */
+void debug_after_insn(struct vcpu *v);
+/* A data or I/O access in step mode. Records v->pending_db. No unwinding. */
+void debug_data_access(struct vcpu *v, u64 la, unsigned int size, bool write);
+void debug_io_access(struct vcpu *v, u16 port, unsigned int size);
+
+/* ---- io.c: accesses that user space or an in-kernel device serves --------------------------------- */
+
+/* By port. Permission (io_check) is the handler's business. size 1, 2, 4. */
+u32 pio_read(struct vcpu *v, u16 port, unsigned int size);
+void pio_write(struct vcpu *v, u16 port, unsigned int size, u32 val);
+void io_check(struct vcpu *v, u16 port, unsigned int size);	/* IOPL and TSS bitmap: #GP(0) */
+/* By guest physical address outside all memory slots. size up to 8. */
+void mmio_read(struct vcpu *v, u64 gpa, void *buf, unsigned int size);
+void mmio_write(struct vcpu *v, u64 gpa, const void *buf, unsigned int size);
+/* On KVM_RUN after an exit for I/O: takes the answer from v->run into v->io. No unwinding. */
+void io_complete(struct vcpu *v);
+
+/* ---- tsc.c, kvmclock.c ------------------------------------------------------------------------ */
+
+u64 tsc_read(struct vcpu *v);				/* the guest's TSC now. No unwinding. */
+u64 tsc_to_ns(struct vcpu *v, u64 ticks);
+u64 tsc_host(void);
+/* Host monotonic time in ns of a guest TSC value. No unwinding. */
+u64 tsc_deadline_ns(struct vcpu *v, u64 guest_tsc);
+void kvmclock_update(struct vcpu *v);			/* REQ_CLOCK_UPDATE */
+
+#endif
