@@ -20,6 +20,11 @@ int cr_check(const struct vcpu *v, u64 cr0, u64 cr4, u64 efer);
 void dr_write(struct vcpu *v, unsigned int nr, u64 val);
 u64 dr_read(struct vcpu *v, unsigned int nr);
 
+/* ---- vendor.c -------------------------------------------------------------------------------- */
+
+/* Where AMD's and Intel's processors differ, the guest's CPUID vendor decides. No unwinding. */
+bool vcpu_amd(const struct vcpu *v);
+
 /* ---- segment.c ------------------------------------------------------------------------------- */
 
 /* MOV/POP/LxS to a data segment register or SS, real and V86 mode too. */
@@ -63,6 +68,10 @@ void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error
  */
 enum unwind vcpu_guarded(struct vcpu *v, void (*fn)(struct vcpu *v));
 
+/* Interrupts or NMIs may have become possible (IF set, NMI unblocked, shadow over): looks whether one waits
+ * and requests its delivery. No unwinding. */
+void event_unmasked(struct vcpu *v);
+
 /* ---- debug.c --------------------------------------------------------------------------------- */
 
 /* Code breakpoint at this RIP (called in step mode before the instruction): raises #DB or exits. */
@@ -72,6 +81,10 @@ void debug_after_insn(struct vcpu *v);
 /* A data or I/O access in step mode. Records v->pending_db. No unwinding. */
 void debug_data_access(struct vcpu *v, u64 la, unsigned int size, bool write);
 void debug_io_access(struct vcpu *v, u16 port, unsigned int size);
+/* Is any breakpoint armed (the guest's, or the debugger's)? Part of v->step. No unwinding. */
+bool debug_armed(const struct vcpu *v);
+/* Is a data breakpoint armed on this page? Then its TLB entry is slow. No unwinding. */
+bool debug_watches_page(const struct vcpu *v, u64 la);
 
 /* ---- io.c: accesses that user space or an in-kernel device serves --------------------------------- */
 

@@ -174,6 +174,8 @@ struct vcpu {
 	bool nmi_pending, nmi_blocked;
 	bool irq_shadow;	/* STI or MOV SS: no interrupt after the next instruction boundary */
 	bool mov_ss_shadow;	/* MOV SS, POP SS: debug traps wait as well */
+	bool step_tf;		/* step mode: RFLAGS.TF was set when the present instruction began */
+	bool rf_keep;		/* step mode: the present instruction loaded RF, so it stays (IRET, task switch) */
 	bool halted;		/* mirrors mp_state HALTED */
 	u32 mp_state;		/* KVM_MP_STATE_* */
 	u32 sipi_vector;
@@ -183,6 +185,8 @@ struct vcpu {
 	void *unwind[5];	/* __builtin_setjmp buffer of the engine's loop */
 	u32 unwind_reason;	/* enum unwind */
 	struct io_log io;
+	u32 guest_debug;	/* KVM_SET_GUEST_DEBUG: KVM_GUESTDBG_* */
+	u64 guest_debug_dr[8];	/* with KVM_GUESTDBG_USE_HW_BP: instead of the guest's own */
 
 	/* ---- paging ----------------------------------------------------------------------------- */
 	struct mmu_state {
