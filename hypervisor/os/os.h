@@ -30,6 +30,10 @@ void os_pages_discard(void *p, size_t size);
 /*
  * One piece of memory mapped twice: *rw writable, *rx executable, never both at one address.
  * Inaccessible guard pages lie around both.
+ *
+ * Host faults at an address inside rx do not kill the process: they end the call that led there. The
+ * function called returns 1 + the x86 vector of the fault (1 + 13 for #GP, 1 + 16 for #MF ...) with
+ * the other registers as they were, so its return address is at [rsp] wherever it can fault.
  */
 int os_code_alloc(size_t size, void **rw, void **rx);
 void os_code_free(void *rw, void *rx, size_t size);
@@ -42,7 +46,8 @@ int memcmp(const void *a, const void *b, size_t n) __asm__("os_memcmp");
 
 /* ---- locks and waiting ------------------------------------------------------------------------ */
 
-struct os_mutex { u64 opaque[8]; };
+/* Registers kept by all of this section. */
+struct os_mutex { u32 state; };
 void os_mutex_init(struct os_mutex *m);
 void os_mutex_destroy(struct os_mutex *m);
 void os_mutex_lock(struct os_mutex *m);
@@ -55,10 +60,21 @@ struct os_event { u32 state; };
 #define OS_FOREVER (~0ULL)
 void os_event_init(struct os_event *e);
 void os_event_signal(struct os_event *e);
-/* 0: signalled; -ETIMEDOUT: deadline passed; -EINTR: a signal handler ran. */
-int os_event_wait(struct os_event *e, u64 deadline_ns);
+/*
+ * 0: signalled; -ETIMEDOUT: deadline passed; -EINTR: a signal handler ran, or *stop (may be NULL) is not
+ * zero. A handler that sets *stop just before the sleep begins is not missed.
+ */
+int os_event_wait(struct os_event *e, u64 deadline_ns, const volatile u8 *stop);
 
 void os_yield(void);
+
+/* ---- signals (bit n - 1 of a set is signal n) --------------------------------------------------- */
+
+/* Signals that wait for this thread or the process, blocked at present. */
+u64 os_signals_pending(void);
+/* Sets the thread's mask of blocked signals, returns the former one; those let in are handled before it
+ * returns. */
+u64 os_signals_block(u64 mask);
 
 /* ---- clocks and timers ------------------------------------------------------------------------ */
 
@@ -80,28 +96,16 @@ void os_timer_destroy(struct os_timer *t);
 
 /*
  * Creates a real descriptor of this process that stands for obj. size > 0 gives it that many bytes of
- * shared memory (a memfd), mapped for us at *mem. os_fd_object returns obj, or NULL for any other
- * descriptor. os_fd_close closes the number and forgets the object (which it does not free).
+ * shared memory (a memfd), mapped for us at *mem. Returns the descriptor or -errno.
  */
 int os_fd_create(const char *name, void *obj, size_t size, void **mem);
-void *os_fd_object(int fd);
+/* obj, after hold(obj) while no other thread can close the descriptor; NULL for any other one. */
+void *os_fd_object(int fd, void (*hold)(void *obj));
+/* Maps the descriptor's memory once more, for user space. 0 or -errno. */
 int os_fd_map(int fd, size_t size, void **addr);
-int os_fd_close(int fd);
+/* Closes the number and returns the object, which it does not free; NULL when it is not one of ours. */
+void *os_fd_close(int fd);
 void os_fd_unmap(void *mem, size_t size);
-
-/* ---- host CPU --------------------------------------------------------------------------------- */
-
-/*
- * Runs machine code at rx (made by the caller inside an os_code_alloc area) with the registers of n
- * loaded: see os/native.S. Host faults inside the area do not kill the process: they end the call.
- * Returns 0, or 1 + the x86 vector of the fault (1 + 13 for #GP, 1 + 16 for #MF ...). n's registers
- * are written back only when 0 is returned.
- */
-struct os_native {
-	u64 rax, rcx, rdx, rbx, rbp, rsi, rdi;
-	u64 rflags;	/* arithmetic flags in and out; other bits ignored and kept */
-};
-int os_native_call(const void *rx, struct os_native *n);
 
 /* ---- environment, log ------------------------------------------------------------------------- */
 

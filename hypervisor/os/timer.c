@@ -1,0 +1,201 @@
+/*
+ * The seam's one-shot timers: a pairing heap of armed timers and one service thread, started by the
+ * first arming, that sleeps until the earliest deadline.
+ *
+ * Pairing heap: each timer has a first child, a next sibling, and prev, which is the previous sibling, or
+ * the parent for a first child. Insert is constant time, removal amortized logarithmic, and no
+ * memory is allocated, so arming cannot fail.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+
+#include "hypervisor/os/os.h"
+
+struct timer {
+	void (*fn)(void *arg);
+	void *arg;
+	u64 deadline;
+	struct timer *child, *next, *prev;
+	bool armed;
+};
+_Static_assert(sizeof(struct timer) <= sizeof(struct os_timer), "struct os_timer has room");
+
+static struct timer_service {
+	pthread_mutex_t lock;
+	pthread_cond_t idle;	/* running changed */
+	pthread_once_t once;
+	struct os_event wake;	/* the earliest deadline changed */
+	struct timer *root;
+	struct timer *running;	/* its fn is being called */
+} service = {
+	.lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER, .once = PTHREAD_ONCE_INIT,
+};
+
+static struct timer *timer_of(struct os_timer *t)
+{
+	return (struct timer *)t->opaque;
+}
+
+/* ---- heap ------------------------------------------------------------------------------------- */
+
+static struct timer *heap_meld(struct timer *a, struct timer *b)
+{
+	struct timer *top, *sub;
+
+	if (!a || !b)
+		return a ? a : b;
+	top = b->deadline < a->deadline ? b : a;
+	sub = top == a ? b : a;
+	sub->next = top->child;
+	if (sub->next)
+		sub->next->prev = sub;
+	sub->prev = top;
+	top->child = sub;
+	top->next = top->prev = NULL;
+	return top;
+}
+
+/* Makes one heap of a list of siblings: in pairs from the left, then all from the right. */
+static struct timer *heap_merge_pairs(struct timer *list)
+{
+	struct timer *pairs = NULL, *heap = NULL;
+
+	while (list) {
+		struct timer *a = list, *b = a->next, *pair;
+
+		list = b ? b->next : NULL;
+		a->next = a->prev = NULL;
+		if (b)
+			b->next = b->prev = NULL;
+		pair = heap_meld(a, b);
+		pair->next = pairs;
+		pairs = pair;
+	}
+	while (pairs) {
+		struct timer *rest = pairs->next;
+
+		pairs->next = NULL;
+		heap = heap_meld(heap, pairs);
+		pairs = rest;
+	}
+	return heap;
+}
+
+static struct timer *heap_remove(struct timer *root, struct timer *t)
+{
+	struct timer *sub = heap_merge_pairs(t->child);
+
+	t->child = NULL;
+	if (t == root)
+		return sub;
+	if (t->prev->child == t)
+		t->prev->child = t->next;
+	else
+		t->prev->next = t->next;
+	if (t->next)
+		t->next->prev = t->prev;
+	t->next = t->prev = NULL;
+	return heap_meld(root, sub);
+}
+
+/* ---- service ---------------------------------------------------------------------------------- */
+
+static void timer_disarm(struct timer *t)
+{
+	if (!t->armed)
+		return;
+	service.root = heap_remove(service.root, t);
+	t->armed = false;
+}
+
+/* Calls what is due; returns the next deadline. Locked, but not during the calls. */
+static u64 service_run_due(void)
+{
+	struct timer *t;
+
+	while ((t = service.root) && t->deadline <= os_clock_ns()) {
+		timer_disarm(t);
+		service.running = t;
+		pthread_mutex_unlock(&service.lock);
+		t->fn(t->arg);
+		pthread_mutex_lock(&service.lock);
+		service.running = NULL;
+		pthread_cond_broadcast(&service.idle);
+	}
+	return t ? t->deadline : OS_FOREVER;
+}
+
+static void *service_thread(void *arg)
+{
+	u64 deadline;
+
+	/* The default slack of 50 us would be added to every deadline. */
+	prctl(PR_SET_TIMERSLACK, 1UL, 0, 0, 0);
+	prctl(PR_SET_NAME, "qumra-timer", 0, 0, 0);
+	for (;;) {
+		pthread_mutex_lock(&service.lock);
+		deadline = service_run_due();
+		pthread_mutex_unlock(&service.lock);
+		os_event_wait(&service.wake, deadline, NULL);
+	}
+	return arg;
+}
+
+static void service_start(void)
+{
+	sigset_t all, old;
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	/* No signal of the program is ever handled on this thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, 256 << 10);
+	if (pthread_create(&thread, &attr, service_thread, NULL))
+		os_panic("cannot start the timer thread");
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+/* ---- interface -------------------------------------------------------------------------------- */
+
+void os_timer_init(struct os_timer *ot, void (*fn)(void *arg), void *arg)
+{
+	*timer_of(ot) = (struct timer){ .fn = fn, .arg = arg };
+}
+
+void os_timer_arm(struct os_timer *ot, u64 deadline_ns)
+{
+	struct timer *t = timer_of(ot);
+	bool first;
+
+	pthread_once(&service.once, service_start);
+	pthread_mutex_lock(&service.lock);
+	timer_disarm(t);
+	t->deadline = deadline_ns;
+	t->armed = true;
+	service.root = heap_meld(service.root, t);
+	first = service.root == t;
+	pthread_mutex_unlock(&service.lock);
+	if (first)
+		os_event_signal(&service.wake);
+}
+
+void os_timer_cancel(struct os_timer *ot)
+{
+	struct timer *t = timer_of(ot);
+
+	pthread_mutex_lock(&service.lock);
+	while (service.running == t)
+		pthread_cond_wait(&service.idle, &service.lock);
+	timer_disarm(t);
+	pthread_mutex_unlock(&service.lock);
+}
+
+void os_timer_destroy(struct os_timer *ot)
+{
+	os_timer_cancel(ot);
+}
