@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "hypervisor/os/native.h"
 #include "hypervisor/os/os.h"
 
 #define GUARD 4096UL
@@ -78,10 +79,9 @@ int os_code_alloc(size_t size, void **rw, void **rx)
 	}
 	*rw = map_guarded(fd, size, PROT_READ | PROT_WRITE);
 	*rx = map_guarded(fd, size, PROT_READ | PROT_EXEC);
-	if (!*rw || !*rx) {
+	ret = *rw && *rx ? native_area_add(*rx, size) : -ENOMEM;
+	if (ret)
 		os_code_free(*rw, *rx, size);
-		ret = -ENOMEM;
-	}
 out:
 	close(fd);
 	return ret;
@@ -89,6 +89,7 @@ out:
 
 void os_code_free(void *rw, void *rx, size_t size)
 {
+	native_area_remove(rx);
 	unmap_guarded(rw, size);
 	unmap_guarded(rx, size);
 }
