@@ -1,0 +1,214 @@
+/*
+ * Moving the guest's x87, SSE and AVX state between the host's registers and memory, its reset values, and
+ * its form in the KVM API. SDM 1 chapters 8, 10 and 13.
+ */
+#include "hypervisor/x86/fpu.h"
+
+#include <errno.h>
+
+#include "hypervisor/x86/regs.h"
+
+#define XCR0_ALL	(XCR0_X87 | XCR0_SSE | XCR0_AVX)
+
+static void host_cpuid(u32 leaf, u32 sub, u32 r[4])
+{
+	__asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(sub));
+}
+
+static u64 host_xcr0(void)
+{
+	u32 lo, hi;
+
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	return lo | (u64)hi << 32;
+}
+
+static void fpu_probe_host(struct fpu *f)
+{
+	u32 r[4];
+
+	host_cpuid(1, 0, r);
+	f->host_xsave = r[2] & BIT(27);
+	f->host_avx = f->host_xsave && (r[2] & BIT(28)) && (host_xcr0() & XCR0_ALL) == XCR0_ALL;
+	__asm__ volatile("fxsave64 %0" : "+m"(f->image.fx));
+	/* SDM 1 11.6.6: a mask of zero stands for the processors that had none. */
+	f->mxcsr_mask = f->image.fx.mxcsr_mask ? f->image.fx.mxcsr_mask : 0xffbf;
+	memset(&f->image, 0, sizeof(f->image));
+	f->image.fx.mxcsr_mask = f->mxcsr_mask;
+}
+
+/* os_alloc promises no alignment for XSAVE: whole pages do. */
+#define FPU_ALLOC	ALIGN_UP(sizeof(struct fpu), (size_t)4096)
+
+int fpu_create(struct vcpu *v)
+{
+	v->fpu = os_pages_alloc(FPU_ALLOC);
+	if (!v->fpu)
+		return -ENOMEM;
+	fpu_probe_host(v->fpu);
+	v->fpu_live = false;
+	fpu_reset(v, false);
+	return 0;
+}
+
+void fpu_destroy(struct vcpu *v)
+{
+	if (v->fpu)
+		os_pages_free(v->fpu, FPU_ALLOC);
+	v->fpu = NULL;
+}
+
+void fpu_init_x87(struct fpu *f)
+{
+	struct fxsave_image *fx = &f->image.fx;
+
+	fx->fcw = FCW_DEFAULT;
+	fx->fsw = 0;
+	fx->ftw = 0;
+	memset(fx->st, 0, sizeof(fx->st));
+	f->fip = f->fdp = 0;
+	f->fcs = f->fds = f->fop = 0;
+}
+
+void fpu_init_sse(struct fpu *f)
+{
+	memset(f->image.fx.xmm, 0, sizeof(f->image.fx.xmm));
+}
+
+void fpu_init_avx(struct fpu *f)
+{
+	memset(f->image.ymmh, 0, sizeof(f->image.ymmh));
+}
+
+/* SDM 3A table 10-1: all of it keeps its value through INIT. */
+void fpu_reset(struct vcpu *v, bool init)
+{
+	struct fpu *f = v->fpu;
+
+	if (init)
+		return;
+	fpu_put(v);
+	fpu_init_x87(f);
+	fpu_init_sse(f);
+	fpu_init_avx(f);
+	f->image.fx.fcw = FCW_RESET;
+	f->image.fx.ftw = 0xff;		/* every register is +0.0, none is empty */
+	f->image.fx.mxcsr = MXCSR_DEFAULT;
+	f->image.xstate_bv = XCR0_X87;
+	f->image.xcomp_bv = 0;
+}
+
+void fpu_load(struct vcpu *v)
+{
+	struct fpu *f = v->fpu;
+
+	if (f->host_xsave)
+		__asm__ volatile("xrstor64 %0" : : "m"(f->image), "a"((u32)XCR0_ALL), "d"(0));
+	else
+		__asm__ volatile("fxrstor64 %0" : : "m"(f->image.fx));
+	v->fpu_live = true;
+}
+
+void fpu_save(struct vcpu *v)
+{
+	static const u32 clean_mxcsr = MXCSR_DEFAULT;
+	struct fpu *f = v->fpu;
+
+	if (f->host_xsave) {
+		__asm__ volatile("xsave64 %0" : "+m"(f->image) : "a"((u32)XCR0_ALL), "d"(0));
+	} else {
+		__asm__ volatile("fxsave64 %0" : "+m"(f->image.fx));
+		f->image.xstate_bv = XCR0_X87 | XCR0_SSE;
+	}
+	v->fpu_live = false;
+	__asm__ volatile("fninit; ldmxcsr %0" : : "m"(clean_mxcsr));
+	if (f->host_avx)
+		__asm__ volatile("vzeroupper");
+}
+
+/* ---- the KVM API's forms ------------------------------------------------------------------------- */
+
+void fpu_to_kvm(struct vcpu *v, struct kvm_fpu *out)
+{
+	const struct fpu *f = v->fpu;
+	const struct fxsave_image *fx = &f->image.fx;
+
+	fpu_put(v);
+	memset(out, 0, sizeof(*out));
+	memcpy(out->fpr, fx->st, sizeof(out->fpr));
+	out->fcw = fx->fcw;
+	out->fsw = fx->fsw;
+	out->ftwx = fx->ftw;
+	out->last_opcode = f->fop;
+	out->last_ip = f->fip;
+	out->last_dp = f->fdp;
+	memcpy(out->xmm, fx->xmm, sizeof(out->xmm));
+	out->mxcsr = fx->mxcsr;
+}
+
+int fpu_from_kvm(struct vcpu *v, const struct kvm_fpu *in)
+{
+	struct fpu *f = v->fpu;
+	struct fxsave_image *fx = &f->image.fx;
+
+	if (in->mxcsr & ~f->mxcsr_mask)
+		return -EINVAL;
+	fpu_put(v);
+	memcpy(fx->st, in->fpr, sizeof(fx->st));
+	fx->fcw = in->fcw;
+	fx->fsw = in->fsw;
+	fx->ftw = in->ftwx;
+	f->fop = in->last_opcode & 0x7ff;
+	f->fip = in->last_ip;
+	f->fdp = in->last_dp;
+	f->fcs = f->fds = 0;
+	memcpy(fx->xmm, in->xmm, sizeof(fx->xmm));
+	fx->mxcsr = in->mxcsr;
+	f->image.xstate_bv |= XCR0_X87 | XCR0_SSE;
+	return 0;
+}
+
+void fpu_to_xsave(struct vcpu *v, struct kvm_xsave *out)
+{
+	struct fpu *f = v->fpu;
+	struct xsave_image x;
+
+	fpu_put(v);
+	x = f->image;
+	x.fx.fop = f->fop;
+	x.fx.fip = f->fip;
+	x.fx.fdp = f->fdp;
+	x.fx.mxcsr_mask = f->mxcsr_mask;
+	memset(x.fx.unused, 0, sizeof(x.fx.unused));
+	memset(out->region, 0, sizeof(out->region));
+	memcpy(out->region, &x, sizeof(x));
+}
+
+/* Takes over the components that XSTATE_BV names and initializes the others. SDM 1 13.8.1 */
+int fpu_from_xsave(struct vcpu *v, const struct kvm_xsave *in)
+{
+	struct fpu *f = v->fpu;
+	struct xsave_image x;
+	u64 have = f->host_avx ? XCR0_ALL : XCR0_X87 | XCR0_SSE;
+
+	memcpy(&x, in->region, sizeof(x));
+	if ((x.xstate_bv & ~have) || x.xcomp_bv || (x.fx.mxcsr & ~f->mxcsr_mask))
+		return -EINVAL;
+	fpu_put(v);
+	f->image = x;
+	f->image.fx.mxcsr_mask = f->mxcsr_mask;
+	memset(f->image.header, 0, sizeof(f->image.header));
+	f->fop = x.fx.fop & 0x7ff;
+	f->fip = x.fx.fip;
+	f->fdp = x.fx.fdp;
+	f->fcs = f->fds = 0;
+	if (!(x.xstate_bv & XCR0_X87))
+		fpu_init_x87(f);
+	if (!(x.xstate_bv & XCR0_SSE))
+		fpu_init_sse(f);
+	if (!(x.xstate_bv & XCR0_AVX))
+		fpu_init_avx(f);
+	if (!(x.xstate_bv & (XCR0_SSE | XCR0_AVX)))
+		f->image.fx.mxcsr = MXCSR_DEFAULT;
+	return 0;
+}
