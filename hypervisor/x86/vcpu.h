@@ -140,7 +140,9 @@ struct vcpu {
 	u8 stack_bytes;		/* 2, 4 or 8: width of the stack pointer */
 	u8 mmu_idx;		/* enum mmu_index of ordinary data accesses */
 	bool step;		/* one instruction at a time: TF, RF, shadows, breakpoints, guest debug */
-	bool code_written;	/* this instruction wrote into decoded code: leave the block after it */
+	bool boundary;		/* the present instruction did more than compute (wrote into decoded code, did I/O):
+				 * the interpreter leaves its block after it */
+	bool irq_wanted;	/* an interrupt waits for IF or the end of a shadow: come back when it can */
 	bool fpu_live;		/* the guest's vector state is in the host's registers (x86/fpu.h) */
 	u64 stack_mask;		/* of RSP by stack_bytes */
 	u64 rip_mask;		/* of RIP by code_bytes */

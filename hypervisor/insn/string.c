@@ -1,0 +1,336 @@
+/*
+ * String instructions. SDM 1 7.3.9, SDM 2 MOVS, CMPS, SCAS, LODS, STOS, INS, OUTS, REP.
+ *
+ * A repeated MOVS, STOS, CMPS or SCAS runs in chunks: as many elements as lie in one page at either end
+ * (counting upwards, plain memory on both sides) are one host string instruction, whose overlap semantics
+ * are the guest's own. All else goes element by element through the slow path. Registers are committed
+ * after every chunk, so that a fault, an exit or an interrupt finds a restartable state.
+ */
+#include "hypervisor/insn/exec.h"
+#include "hypervisor/insn/flags.h"
+#include "hypervisor/x86/system.h"
+
+#define REP_FLAGS	(I_REP | I_REPNE)
+
+static __always_inline_ u64 addr_cut(const struct insn *i, u64 a)
+{
+	if (likely(i->asize == 8))
+		return a;
+	return i->asize == 4 ? (u32)a : (u16)a;
+}
+
+static __always_inline_ u64 index_get(struct vcpu *v, const struct insn *i, unsigned int r)
+{
+	return addr_cut(i, v->r[r]);
+}
+
+/* reg += n elements of size, in the direction of DF, by the address size. */
+static __always_inline_ void index_move(struct vcpu *v, const struct insn *i, unsigned int r, u64 n,
+	unsigned int size)
+{
+	u64 by = n * size;
+
+	gpr_set(v, r * 8, i->asize, v->r[r] + (v->rflags & RFLAGS_DF ? -by : by));
+}
+
+/* How many elements from offset off up stay in its page and in the address size. At least 1. */
+static __always_inline_ u64 run_length(struct vcpu *v, const struct insn *i, unsigned int seg, u64 off,
+	unsigned int size)
+{
+	u64 la = v->ebase[seg] + off;
+	u64 bytes = 0x1000 - (la & 0xfff);
+	u64 room = addr_cut(i, ~0ULL) - off;	/* one less than the bytes before it wraps */
+
+	if (room < bytes)
+		bytes = room;
+	return bytes >= size ? bytes / size : 1;
+}
+
+/* Elements of a chunk may run together only upwards and when no one watches each. */
+static __always_inline_ bool can_run(const struct vcpu *v)
+{
+	return !(v->rflags & RFLAGS_DF) && !v->step;
+}
+
+/*
+ * After n elements of a repeated instruction: RCX, then on with the next instruction (true), or out of the
+ * handler to come back (unwinds), or on with this one (false).
+ */
+static __always_inline_ bool rep_done(struct vcpu *v, const struct insn *i, u64 n)
+{
+	u64 left = addr_cut(i, v->r[R_RCX]) - n;
+
+	gpr_set(v, R_RCX * 8, i->asize, left);
+	io_log_clear(v);
+	if (!left)
+		return true;
+	if (unlikely(v->kick || v->run->immediate_exit || v->step || v->boundary))
+		vcpu_unwind(v, UNWIND_RESTART);
+	return false;
+}
+
+/* ---- MOVS --------------------------------------------------------------------------------------------- */
+
+#define DEFINE_MOVS(size, T, sfx, unused)					\
+static void movs_one##size(struct vcpu *v, const struct insn *i)		\
+{										\
+	u64 x = mem_read(v, i->seg, index_get(v, i, R_RSI), size);		\
+										\
+	mem_write(v, SEG_ES, index_get(v, i, R_RDI), size, x);			\
+	index_move(v, i, R_RSI, 1, size);					\
+	index_move(v, i, R_RDI, 1, size);					\
+}										\
+static u64 movs_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
+{										\
+	u64 si = index_get(v, i, R_RSI);					\
+	u64 di = index_get(v, i, R_RDI);					\
+	void *s = mem_hit(v, i->seg, si, size, false);				\
+	void *d = mem_hit(v, SEG_ES, di, size, true);				\
+	u64 c;									\
+										\
+	if (!s || !d || !can_run(v)) {						\
+		movs_one##size(v, i);						\
+		return 1;							\
+	}									\
+	n = MIN(n, MIN(run_length(v, i, i->seg, si, size), run_length(v, i, SEG_ES, di, size)));	\
+	c = n;									\
+	__asm__ volatile("rep movs" sfx : "+S"(s), "+D"(d), "+c"(c) : : "memory");	\
+	index_move(v, i, R_RSI, n, size);					\
+	index_move(v, i, R_RDI, n, size);					\
+	return n;								\
+}										\
+static void movs_m##size(struct vcpu *v, const struct insn *i)			\
+{										\
+	if (!(i->flags & REP_FLAGS)) {						\
+		movs_one##size(v, i);						\
+		return;								\
+	}									\
+	while (addr_cut(i, v->r[R_RCX]))					\
+		if (rep_done(v, i, movs_run##size(v, i, addr_cut(i, v->r[R_RCX]))))	\
+			break;							\
+}
+EACH_SIZE(DEFINE_MOVS, 0)
+const struct exec_set x_movs = SET_MEM(movs);
+
+/* ---- STOS --------------------------------------------------------------------------------------------- */
+
+#define DEFINE_STOS(size, T, sfx, unused)					\
+static void stos_one##size(struct vcpu *v, const struct insn *i)		\
+{										\
+	mem_write(v, SEG_ES, index_get(v, i, R_RDI), size, gpr_get(v, 0, size));	\
+	index_move(v, i, R_RDI, 1, size);					\
+}										\
+static u64 stos_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
+{										\
+	u64 di = index_get(v, i, R_RDI);					\
+	void *d = mem_hit(v, SEG_ES, di, size, true);				\
+	u64 c;									\
+										\
+	if (!d || !can_run(v)) {						\
+		stos_one##size(v, i);						\
+		return 1;							\
+	}									\
+	n = MIN(n, run_length(v, i, SEG_ES, di, size));				\
+	c = n;									\
+	__asm__ volatile("rep stos" sfx : "+D"(d), "+c"(c) : "a"(v->r[R_RAX]) : "memory");	\
+	index_move(v, i, R_RDI, n, size);					\
+	return n;								\
+}										\
+static void stos_m##size(struct vcpu *v, const struct insn *i)			\
+{										\
+	if (!(i->flags & REP_FLAGS)) {						\
+		stos_one##size(v, i);						\
+		return;								\
+	}									\
+	while (addr_cut(i, v->r[R_RCX]))					\
+		if (rep_done(v, i, stos_run##size(v, i, addr_cut(i, v->r[R_RCX]))))	\
+			break;							\
+}
+EACH_SIZE(DEFINE_STOS, 0)
+const struct exec_set x_stos = SET_MEM(stos);
+
+/* ---- LODS --------------------------------------------------------------------------------------------- */
+
+#define DEFINE_LODS(size, T, sfx, unused)					\
+static void lods_one##size(struct vcpu *v, const struct insn *i)		\
+{										\
+	gpr_set(v, 0, size, mem_read(v, i->seg, index_get(v, i, R_RSI), size));	\
+	index_move(v, i, R_RSI, 1, size);					\
+}										\
+static void lods_m##size(struct vcpu *v, const struct insn *i)			\
+{										\
+	if (!(i->flags & REP_FLAGS)) {						\
+		lods_one##size(v, i);						\
+		return;								\
+	}									\
+	while (addr_cut(i, v->r[R_RCX])) {					\
+		lods_one##size(v, i);						\
+		if (rep_done(v, i, 1))						\
+			break;							\
+	}									\
+}
+EACH_SIZE(DEFINE_LODS, 0)
+const struct exec_set x_lods = SET_MEM(lods);
+
+/* ---- CMPS, SCAS: REPE goes on while ZF is set, REPNE while it is clear --------------------------------- */
+
+static __always_inline_ bool scan_goes_on(const struct vcpu *v, const struct insn *i)
+{
+	return !(v->rflags & RFLAGS_ZF) == !!(i->flags & I_REPNE);
+}
+
+#define DEFINE_CMPS(size, T, sfx, unused)					\
+static void cmps_one##size(struct vcpu *v, const struct insn *i)		\
+{										\
+	T a = (T)mem_read(v, i->seg, index_get(v, i, R_RSI), size);		\
+	T b = (T)mem_read(v, SEG_ES, index_get(v, i, R_RDI), size);		\
+	u32 ax;									\
+										\
+	__asm__("cmp" sfx " %2, %1" FLAGS_TAKE : "=&a"(ax) : "q"(a), "q"(b) : "cc");	\
+	index_move(v, i, R_RSI, 1, size);					\
+	index_move(v, i, R_RDI, 1, size);					\
+	flags_set(v, ax);							\
+}										\
+static u64 cmps_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
+{										\
+	u64 si = index_get(v, i, R_RSI);					\
+	u64 di = index_get(v, i, R_RDI);					\
+	void *s = mem_hit(v, i->seg, si, size, false);				\
+	void *d = mem_hit(v, SEG_ES, di, size, false);				\
+	u64 c;									\
+	u32 ax;									\
+										\
+	if (!s || !d || !can_run(v)) {						\
+		cmps_one##size(v, i);						\
+		return 1;							\
+	}									\
+	n = MIN(n, MIN(run_length(v, i, i->seg, si, size), run_length(v, i, SEG_ES, di, size)));	\
+	c = n;									\
+	if (i->flags & I_REPNE)							\
+		__asm__ volatile("repne cmps" sfx FLAGS_TAKE			\
+			: "+S"(s), "+D"(d), "+c"(c), "=&a"(ax) : : "cc", "memory");	\
+	else									\
+		__asm__ volatile("repe cmps" sfx FLAGS_TAKE			\
+			: "+S"(s), "+D"(d), "+c"(c), "=&a"(ax) : : "cc", "memory");	\
+	index_move(v, i, R_RSI, n - c, size);					\
+	index_move(v, i, R_RDI, n - c, size);					\
+	flags_set(v, ax);							\
+	return n - c;								\
+}										\
+static void cmps_m##size(struct vcpu *v, const struct insn *i)			\
+{										\
+	if (!(i->flags & REP_FLAGS)) {						\
+		cmps_one##size(v, i);						\
+		return;								\
+	}									\
+	while (addr_cut(i, v->r[R_RCX])) {					\
+		u64 n = cmps_run##size(v, i, addr_cut(i, v->r[R_RCX]));		\
+										\
+		if (!scan_goes_on(v, i)) {					\
+			gpr_set(v, R_RCX * 8, i->asize, v->r[R_RCX] - n);	\
+			break;							\
+		}								\
+		if (rep_done(v, i, n))						\
+			break;							\
+	}									\
+}
+EACH_SIZE(DEFINE_CMPS, 0)
+const struct exec_set x_cmps = SET_MEM(cmps);
+
+#define DEFINE_SCAS(size, T, sfx, unused)					\
+static void scas_one##size(struct vcpu *v, const struct insn *i)		\
+{										\
+	T b = (T)mem_read(v, SEG_ES, index_get(v, i, R_RDI), size);		\
+	T a = (T)v->r[R_RAX];							\
+	u32 ax;									\
+										\
+	__asm__("cmp" sfx " %2, %1" FLAGS_TAKE : "=&a"(ax) : "q"(a), "q"(b) : "cc");	\
+	index_move(v, i, R_RDI, 1, size);					\
+	flags_set(v, ax);							\
+}										\
+static u64 scas_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
+{										\
+	u64 di = index_get(v, i, R_RDI);					\
+	void *d = mem_hit(v, SEG_ES, di, size, false);				\
+	u64 a = v->r[R_RAX];							\
+	u64 c;									\
+										\
+	if (!d || !can_run(v)) {						\
+		scas_one##size(v, i);						\
+		return 1;							\
+	}									\
+	n = MIN(n, run_length(v, i, SEG_ES, di, size));				\
+	c = n;									\
+	if (i->flags & I_REPNE)							\
+		__asm__ volatile("repne scas" sfx FLAGS_TAKE			\
+			: "+D"(d), "+c"(c), "+a"(a) : : "cc", "memory");	\
+	else									\
+		__asm__ volatile("repe scas" sfx FLAGS_TAKE			\
+			: "+D"(d), "+c"(c), "+a"(a) : : "cc", "memory");	\
+	index_move(v, i, R_RDI, n - c, size);					\
+	flags_set(v, (u32)a);							\
+	return n - c;								\
+}										\
+static void scas_m##size(struct vcpu *v, const struct insn *i)			\
+{										\
+	if (!(i->flags & REP_FLAGS)) {						\
+		scas_one##size(v, i);						\
+		return;								\
+	}									\
+	while (addr_cut(i, v->r[R_RCX])) {					\
+		u64 n = scas_run##size(v, i, addr_cut(i, v->r[R_RCX]));		\
+										\
+		if (!scan_goes_on(v, i)) {					\
+			gpr_set(v, R_RCX * 8, i->asize, v->r[R_RCX] - n);	\
+			break;							\
+		}								\
+		if (rep_done(v, i, n))						\
+			break;							\
+	}									\
+}
+EACH_SIZE(DEFINE_SCAS, 0)
+const struct exec_set x_scas = SET_MEM(scas);
+
+/* ---- INS, OUTS ------------------------------------------------------------------------------------------ */
+
+static void ins_one(struct vcpu *v, const struct insn *i, unsigned int size)
+{
+	u64 di = index_get(v, i, R_RDI);
+	u16 port = (u16)v->r[R_RDX];
+
+	io_check(v, port, size);
+	mem_probe(v, SEG_ES, di, size, MEM_WRITE);	/* before the device sees the read */
+	mem_write(v, SEG_ES, di, size, pio_read(v, port, size));
+	index_move(v, i, R_RDI, 1, size);
+}
+
+static void outs_one(struct vcpu *v, const struct insn *i, unsigned int size)
+{
+	u16 port = (u16)v->r[R_RDX];
+
+	io_check(v, port, size);
+	pio_write(v, port, size, (u32)mem_read(v, i->seg, index_get(v, i, R_RSI), size));
+	index_move(v, i, R_RSI, 1, size);
+}
+
+#define DEFINE_STRING_IO(size, T, sfx, name)					\
+static void name##_m##size(struct vcpu *v, const struct insn *i)		\
+{										\
+	if (!(i->flags & REP_FLAGS)) {						\
+		name##_one(v, i, size);						\
+		return;								\
+	}									\
+	while (addr_cut(i, v->r[R_RCX])) {					\
+		name##_one(v, i, size);						\
+		if (rep_done(v, i, 1))						\
+			break;							\
+	}									\
+}
+DEFINE_STRING_IO(1, u8, "b", ins)
+DEFINE_STRING_IO(2, u16, "w", ins)
+DEFINE_STRING_IO(4, u32, "l", ins)
+DEFINE_STRING_IO(1, u8, "b", outs)
+DEFINE_STRING_IO(2, u16, "w", outs)
+DEFINE_STRING_IO(4, u32, "l", outs)
+const struct exec_set x_ins = { { NULL, NULL, NULL, NULL, ins_m1, ins_m2, ins_m4 } };
+const struct exec_set x_outs = { { NULL, NULL, NULL, NULL, outs_m1, outs_m2, outs_m4 } };
