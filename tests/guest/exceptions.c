@@ -426,9 +426,9 @@ static void long_mode_only(void)
 	expect_fault("#UD on a misaligned stack", UD, 0, asm volatile("sub $5, %%rsp; ud2; add $5, %%rsp" ::: "memory"));
 	expect("frame aligned to 16 bytes", (fault.frame_at + offsetof(struct trap_frame, ss) + 8) & 15, 0);
 
-	idt[GP * 2 + 1] = 0x12345678;	/* the gate's offset becomes non-canonical */
-	expect_fault("gate to a non-canonical address", DF, 0, asm volatile("mov %0, %%fs" :: "r"(0x8000)));
-	idt_default(GP);
+	idt[0x55 * 2 + 1] = 0x12345678;
+	expect_fault_at("gate to a non-canonical address", GP, 0, asm volatile(AT("int $0x55")));
+	idt_default(0x55);
 }
 
 static void page_double_fault(void)

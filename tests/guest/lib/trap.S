@@ -141,7 +141,12 @@ user_enter:
 	mov	%eax, %es
 	mov	$user_stack_top - 64, %r8
 	lea	user_return(%rip), %rax
+	pushf				/* EFLAGS.AC lets the store pass under SMAP */
+	pushf
+	orl	$0x40000, (%rsp)
+	popf
 	mov	%rax, (%r8)
+	popf
 	push	$SEL_UDATA
 	push	%r8
 	pushf
@@ -158,8 +163,13 @@ user_enter:
 	mov	%eax, %ds
 	mov	%eax, %es
 	mov	$user_stack_top - 64, %esi
+	pushf				/* EFLAGS.AC lets the stores pass under SMAP */
+	pushf
+	orl	$0x40000, (%esp)
+	popf
 	movl	$user_return, (%esi)
 	mov	%edx, 4(%esi)
+	popf
 	push	$SEL_UDATA
 	push	%esi
 	pushf
