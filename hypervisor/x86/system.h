@@ -106,5 +106,7 @@ u64 tsc_host(void);
 /* Host monotonic time in ns of a guest TSC value. No unwinding. */
 u64 tsc_deadline_ns(struct vcpu *v, u64 guest_tsc);
 void kvmclock_update(struct vcpu *v);			/* REQ_CLOCK_UPDATE */
+/* MSR_KVM_WALL_CLOCK(_NEW) was written: fills in struct pvclock_wall_clock at gpa. No unwinding. */
+void kvmclock_write_wall(struct vcpu *v, u64 gpa);
 
 #endif

@@ -102,7 +102,7 @@ struct io_log {
 struct tlb_entry {
 	u64 tag_r, tag_w;
 	u64 addend;	/* host address = linear address + addend */
-	u64 gpa;	/* of the page */
+	u64 gpa;	/* of the page; TLB_* flags of x86/mmu.h in bits 11:0 */
 };
 
 /* v->fp_trap: families of instructions that must not simply run (TS, EM, OSFXSR, XCR0 ...). */
@@ -162,7 +162,9 @@ struct vcpu {
 		u64 mtrr_def_type, mtrr_fix[11], mtrr_base[8], mtrr_mask[8];
 		u64 mcg_status, mcg_ctl, mc_bank[32][4];
 		u64 spec_ctrl, arch_capabilities;
-		u64 hwcr, syscfg, vm_hsave_pa;
+		u64 hwcr, syscfg, vm_hsave_pa, de_cfg, nb_cfg;
+		u64 mcg_cap;	/* KVM_X86_SETUP_MCE */
+		u64 feat_ctl, platform_info, power_ctl;
 		u64 kvm_system_time, kvm_wall_clock, kvm_steal_time, kvm_async_pf_en, kvm_pv_eoi, kvm_poll_control;
 		u64 kvm_async_pf_int;
 		u64 smbase;
