@@ -16,6 +16,7 @@
 struct vm;
 struct lapic;
 struct code_cache;
+struct native;
 
 /* v->r[]: the 16 GPRs by their encoding, then two that make effective addresses uniform. */
 enum {
@@ -216,16 +217,20 @@ struct vcpu {
 	struct kvm_run *run;	/* shared with user space */
 	struct lapic *lapic;	/* NULL without an in-kernel irqchip */
 	struct code_cache *code;/* insn/code.c */
+	struct native *native;	/* insn/native.c */
 	const struct cpu_engine_ops *engine;
 	void *engine_state;
 	struct os_mutex mutex;	/* one ioctl at a time */
+	u64 signal_mask;	/* KVM_SET_SIGNAL_MASK: signals that do not end KVM_RUN */
+	bool signal_mask_set;
+	struct os_timer signal_poll;	/* looks for the others while KVM_RUN lasts */
 
 	/* ---- cross-thread ----------------------------------------------------------------------- */
 	u32 requests;		/* REQ_* bits, atomic */
 	u32 in_guest;		/* the vCPU thread runs guest code or holds slot pointers, atomic */
 	struct os_event wake;	/* ends a HLT sleep */
 	struct vcpu_stat {
-		u64 insns, blocks, decodes, tlb_fills, exits, mmio, pio, halts, events, code_flushes;
+		u64 insns, runs, blocks, decodes, tlb_fills, exits, mmio, pio, halts, events, code_flushes;
 	} stat;
 };
 

@@ -1,0 +1,169 @@
+/*
+ * The interpreter: the CPU engine that runs everything. It executes blocks of decoded instructions
+ * (insn/code.h), and looks up from the inside of a block only between blocks.
+ *
+ * Two speeds. Normally a block runs as a straight loop over its handlers. In step mode (v->step: single-step,
+ * breakpoints, interrupt shadows, RF) one instruction is fetched, executed and followed by the
+ * debug checks.
+ *
+ * What ends a stay in the loop: a fault or exit (unwinds), a kick, HLT, or an interrupt that has been
+ * waiting for this moment (v->irq_wanted).
+ */
+#include "hypervisor/insn/code.h"
+#include "hypervisor/insn/exec.h"
+#include "hypervisor/insn/native.h"
+#include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/system.h"
+
+/* The instruction wrote into decoded code or did I/O: its log of accesses is done with. */
+__cold_ static void end_boundary(struct vcpu *v)
+{
+	v->boundary = false;
+	io_log_clear(v);
+}
+
+static __always_inline_ void block_run(struct vcpu *v, const struct block *b)
+{
+	const struct insn *i = b->insn;
+	const struct insn *last = i + b->n - 1;
+
+	for (; i < last; i++) {
+		i->exec(v, i);
+		v->r[R_RIP] += i->len;
+		if (unlikely(v->boundary)) {
+			end_boundary(v);
+			return;
+		}
+	}
+	i->exec(v, i);
+	if (!(i->flags & I_BRANCH))
+		v->r[R_RIP] = (v->r[R_RIP] + i->len) & v->rip_mask;
+	if (unlikely(v->boundary))
+		end_boundary(v);
+}
+
+/* One instruction outside the cache. */
+static void insn_run(struct vcpu *v, const struct insn *i)
+{
+	i->exec(v, i);
+	if (!(i->flags & I_BRANCH))
+		v->r[R_RIP] = (v->r[R_RIP] + i->len) & v->rip_mask;
+	if (v->boundary)
+		end_boundary(v);
+	v->stat.insns++;
+}
+
+/*
+ * RF covers one instruction; only what loads RF itself (IRET, a task switch) leaves it set. Shadows end with the
+ * instruction after the one that set them. SDM 3B 17.3.1.1, SDM 2B STI
+ */
+static void insn_step(struct vcpu *v)
+{
+	bool irq_shadow = v->irq_shadow;
+	bool mov_ss_shadow = v->mov_ss_shadow;
+	bool rf = v->rflags & RFLAGS_RF;
+	struct insn i;
+
+	debug_before_insn(v);
+	code_fetch(v, &i);
+	insn_run(v, &i);
+	if (rf && !(i.flags & I_BRANCH))
+		v->rflags &= ~RFLAGS_RF;
+	if (irq_shadow)
+		v->irq_shadow = false;
+	if (mov_ss_shadow)
+		v->mov_ss_shadow = false;
+	vcpu_update_mode(v);
+	debug_after_insn(v);
+}
+
+static __always_inline_ bool must_leave(const struct vcpu *v)
+{
+	return v->kick || v->run->immediate_exit;
+}
+
+/* Would an interrupt that waits be taken now? The run loop decides in full; this only must not miss it. */
+static __always_inline_ bool irq_window(const struct vcpu *v)
+{
+	return v->irq_wanted && (v->rflags & RFLAGS_IF) && !v->irq_shadow && !v->mov_ss_shadow;
+}
+
+static void interp_loop(struct vcpu *v)
+{
+	while (!must_leave(v) && !v->halted && !irq_window(v)) {
+		const struct lookup_entry *e;
+		const struct block *b;
+		u64 la;
+
+		if (unlikely(v->step)) {
+			insn_step(v);
+			continue;
+		}
+		la = code_linear(v);
+		e = code_lookup_entry(v, la);
+		b = e->block;
+		if (unlikely(e->la != la || e->ctx != code_context(v) || b->gen != load_acquire(&b->page->gen)))
+			b = code_find(v);
+		if (likely(b)) {
+			v->stat.insns += b->n;
+			block_run(v, b);
+		} else {
+			struct insn i;
+
+			code_fetch(v, &i);
+			insn_run(v, &i);
+		}
+	}
+}
+
+/*
+ * A repeated string instruction stopped between two elements. For single-step that is an instruction
+ * boundary; the rest of the time it just goes on.
+ */
+static void restart_in_step(struct vcpu *v)
+{
+	debug_after_insn(v);
+}
+
+static enum unwind interp_run(struct vcpu *v)
+{
+	enum unwind why = UNWIND_NONE;
+
+	v->stat.runs++;
+	do {
+		why = vcpu_guarded(v, interp_loop);
+		v->boundary = false;
+		if (why != UNWIND_EXIT)
+			io_log_clear(v);
+		if (why == UNWIND_RESTART && v->step)
+			why = vcpu_guarded(v, restart_in_step);
+	} while (why == UNWIND_RESTART || (why == UNWIND_NONE && !must_leave(v) && !v->halted && !irq_window(v)));
+	fpu_put(v);
+	return why;
+}
+
+static int interp_create(struct vcpu *v)
+{
+	int r = code_create(v);
+
+	if (r)
+		return r;
+	r = native_create(v);
+	if (r)
+		code_destroy(v);
+	return r;
+}
+
+static void interp_destroy(struct vcpu *v)
+{
+	native_destroy(v);
+	code_destroy(v);
+}
+
+const struct cpu_engine_ops interp_engine = {
+	.name = "interp",
+	.vcpu_create = interp_create,
+	.vcpu_destroy = interp_destroy,
+	.run = interp_run,
+	.flush_code = code_flush,
+};
