@@ -13,6 +13,7 @@
 #include "hypervisor/x86/vcpu.h"
 
 #define MAX_VCPUS	64
+#define MAX_VCPU_IDS	256
 #define MAX_SLOTS	512
 
 /*
@@ -86,7 +87,7 @@ int bus_write(struct vcpu *v, enum bus_kind bus, u64 addr, unsigned int len, con
 struct vm {
 	struct os_mutex lock;
 	u32 refs;		/* atomic */
-	u32 dead;		/* an internal error stopped it: every ioctl answers -EIO */
+	u32 dead;		/* an internal error stopped it, atomic: every ioctl answers -EIO */
 	int fd;
 	struct memslots *slots;
 	struct vcpu *vcpus[MAX_VCPUS];	/* by index; an entry appears once and stays */
@@ -99,9 +100,50 @@ struct vm {
 	bool split_irqchip, x2apic_32bit_ids;
 	s64 clock_offset;	/* kvmclock = os_clock_ns() + clock_offset */
 	u64 wall_seq;
-	u32 stop_count;		/* vm_stop_vcpus depth, under lock */
+	u32 stop_count;		/* vm_stop_vcpus depth: written under lock, atomic */
+	bool dirty_manual;	/* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG clears nothing */
 	const struct cpu_engine_ops *engine;
 };
+
+/* The new VM has one reference. 0 or -errno. */
+int vm_create(struct vm **vm);
+void vm_get(struct vm *vm);
+void vm_put(struct vm *vm);	/* the last one destroys it and its vCPUs */
+
+/* KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG. vm->lock held. 0 or -errno. */
+int memslot_set(struct vm *vm, const struct kvm_userspace_memory_region *mem);
+void memslots_free(struct vm *vm);
+int dirty_get(struct vm *vm, const struct kvm_dirty_log *log);
+int dirty_clear(struct vm *vm, const struct kvm_clear_dirty_log *log);
+const struct memslot *memslot_by_id(const struct vm *vm, u32 id);
+static inline size_t dirty_bytes(u64 size)
+{
+	return ALIGN_UP(size >> 12, 64ULL) / 8;
+}
+void vm_request_all(struct vm *vm, int req);
+
+/* Makes the vCPU that id names, not yet visible in vm->vcpus; vm->lock held. 0 or -errno. */
+int vcpu_create(struct vm *vm, u32 id, struct vcpu **v);
+void vcpu_publish(struct vcpu *v);
+void vcpu_destroy(struct vcpu *v);
+/* Bytes of v->run's mapping: struct kvm_run, the page of PIO data, the coalesced MMIO ring. */
+#define VCPU_MMAP_SIZE	(3 * 4096)
+
+/*
+ * Between the two, v->in_guest is set: slot pointers stay good and vm_stop_vcpus() waits for this thread. vcpu_enter
+ * sleeps while the VM is stopped. With v->mutex, never with vm->lock held.
+ */
+void vcpu_enter(struct vcpu *v);
+void vcpu_leave(struct vcpu *v);
+
+/* Signals that KVM_SET_SIGNAL_MASK lets in stay blocked for the thread, so nothing announces them. */
+#define SIGNAL_POLL_NS	1000000ULL
+
+/* KVM_RUN, with v->mutex and entered. 0: see v->run->exit_reason; -errno. */
+int vcpu_run(struct vcpu *v);
+/* Could an external interrupt, an NMI be delivered before the next instruction? */
+bool vcpu_irq_allowed(const struct vcpu *v);
+bool vcpu_nmi_allowed(const struct vcpu *v);
 
 /* Returns with no vCPU thread in guest code, and none able to enter until vm_start_vcpus. vm->lock held.
  * Never from a vCPU thread in the engine. */
@@ -117,8 +159,10 @@ struct cpu_engine_ops {
 	int (*vcpu_create)(struct vcpu *v);
 	void (*vcpu_destroy)(struct vcpu *v);
 	/*
-	 * Runs guest code until v->kick, an event, or an exit. Called with v->in_guest set, no event
-	 * pending for the guest (v->event.type == EV_NONE), and comes back with fpu_put done:
+	 * Runs guest code until v->kick or v->run->immediate_exit, an event, or an exit. At least one
+	 * instruction is executed before either is looked at: a caller who sets v->kick first gets the
+	 * shortest step. Called with v->in_guest set, no event pending for the guest
+	 * (v->event.type == EV_NONE), and comes back with fpu_put done:
 	 * UNWIND_NONE: kicked; UNWIND_EVENT: v->event holds a fault or soft event; UNWIND_EXIT: v->run
 	 * is filled in; UNWIND_SHUTDOWN. A halt is v->halted with UNWIND_NONE.
 	 */

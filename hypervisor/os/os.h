@@ -72,9 +72,6 @@ void os_yield(void);
 
 /* Signals that wait for this thread or the process, blocked at present. */
 u64 os_signals_pending(void);
-/* Sets the thread's mask of blocked signals, returns the former one; those let in are handled before it
- * returns. */
-u64 os_signals_block(u64 mask);
 
 /* ---- clocks and timers ------------------------------------------------------------------------ */
 
@@ -106,6 +103,14 @@ int os_fd_map(int fd, size_t size, void **addr);
 /* Closes the number and returns the object, which it does not free; NULL when it is not one of ours. */
 void *os_fd_close(int fd);
 void os_fd_unmap(void *mem, size_t size);
+
+/* ---- user space ------------------------------------------------------------------------------- */
+
+/* Between our memory and the caller's of an ioctl. 0 or -EFAULT. */
+int os_user_read(void *dst, u64 addr, size_t n);
+int os_user_write(u64 addr, const void *src, size_t n);
+/* Could [addr, addr + n) be user space's memory at all? */
+bool os_user_range(u64 addr, u64 n);
 
 /* ---- environment, log ------------------------------------------------------------------------- */
 

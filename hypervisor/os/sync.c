@@ -182,12 +182,3 @@ u64 os_signals_pending(void)
 	sys6(SYS_rt_sigpending, (unsigned long)&set, sizeof(set), 0, 0, 0, 0);
 	return set;
 }
-
-u64 os_signals_block(u64 mask)
-{
-	enum { HOW_SETMASK = 2 };
-	u64 old = 0;
-
-	sys6(SYS_rt_sigprocmask, HOW_SETMASK, (unsigned long)&mask, (unsigned long)&old, sizeof(mask), 0, 0);
-	return old;
-}

@@ -1,0 +1,297 @@
+/*
+ * KVM_RUN: the loop that a vCPU's thread spends its life in.
+ *
+ * Every step answers 1 (go on), 0 (exit to user space, v->run says why) or -errno. One turn: serve
+ * requests, then either sleep, or bring the next event into the guest and let the engine run until something
+ * needs the loop again. Linux Documentation/virt/kvm/api.rst 4.10 and section 5.
+ */
+#include <linux/errno.h>
+
+#include "hypervisor/core/vm.h"
+#include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/mmu.h"
+#include "hypervisor/x86/system.h"
+
+static int run_exit(struct vcpu *v, u32 reason)
+{
+	v->run->exit_reason = reason;
+	return 0;
+}
+
+static int run_interrupted(struct vcpu *v)
+{
+	v->run->exit_reason = KVM_EXIT_INTR;
+	return -EINTR;
+}
+
+/* ---- requests --------------------------------------------------------------------------------- */
+
+static int serve_event(struct vcpu *v)
+{
+	if (v->lapic)
+		lapic_accept_events(v);
+	return 1;
+}
+
+static int serve_tlb_flush(struct vcpu *v)
+{
+	mmu_flush_all(v);
+	return 1;
+}
+
+static int serve_code_flush(struct vcpu *v)
+{
+	v->engine->flush_code(v);
+	return 1;
+}
+
+static int serve_clock_update(struct vcpu *v)
+{
+	kvmclock_update(v);
+	return 1;
+}
+
+static int serve_triple_fault(struct vcpu *v)
+{
+	return run_exit(v, KVM_EXIT_SHUTDOWN);
+}
+
+static int serve_apic_timer(struct vcpu *v)
+{
+	lapic_timer_expired(v);
+	return 1;
+}
+
+static int serve_vm_dead(struct vcpu *v)
+{
+	return -EIO;
+}
+
+static int serve_pause(struct vcpu *v)
+{
+	vcpu_leave(v);
+	vcpu_enter(v);
+	return 1;
+}
+
+static int serve_nothing(struct vcpu *v)
+{
+	return 1;
+}
+
+static int (*const serve[])(struct vcpu *v) = {
+	[REQ_EVENT] = serve_event,
+	[REQ_TLB_FLUSH] = serve_tlb_flush,
+	[REQ_CODE_FLUSH] = serve_code_flush,
+	[REQ_TLB_PROTECT_CODE] = serve_tlb_flush,
+	[REQ_CLOCK_UPDATE] = serve_clock_update,
+	[REQ_TRIPLE_FAULT] = serve_triple_fault,
+	[REQ_APIC_TIMER] = serve_apic_timer,
+	[REQ_EXIT] = serve_nothing,
+	[REQ_VM_DEAD] = serve_vm_dead,
+	[REQ_PAUSE] = serve_pause,
+	[REQ_PMU] = serve_nothing,
+};
+
+static int run_requests(struct vcpu *v)
+{
+	u32 bits;
+	int ret = 1;
+
+	/* First kick, then the bits: see core/request.c. */
+	__atomic_exchange_n(&v->kick, 0, __ATOMIC_SEQ_CST);
+	while (ret > 0 && (bits = __atomic_load_n(&v->requests, __ATOMIC_SEQ_CST))) {
+		int req = __builtin_ctz(bits);
+
+		__atomic_fetch_and(&v->requests, ~(u32)BIT(req), __ATOMIC_SEQ_CST);
+		ret = serve[req](v);
+	}
+	return ret;
+}
+
+/* ---- what comes next -------------------------------------------------------------------------- */
+
+/* An instruction waits for, or has used, answers of user space: it must finish before any event. */
+static bool io_unfinished(const struct vcpu *v)
+{
+	return v->io.done || v->io.waiting;
+}
+
+bool vcpu_irq_allowed(const struct vcpu *v)
+{
+	return (v->rflags & RFLAGS_IF) && !v->irq_shadow && v->event.type == EV_NONE && !io_unfinished(v);
+}
+
+bool vcpu_nmi_allowed(const struct vcpu *v)
+{
+	return !v->nmi_blocked && !v->irq_shadow && v->event.type == EV_NONE && !io_unfinished(v);
+}
+
+static bool irq_pending(struct vcpu *v)
+{
+	return v->extint_pending || (v->vm->irqchip && irqchip_has_interrupt(v));
+}
+
+static bool irq_window_wanted(const struct vcpu *v)
+{
+	return v->run->request_interrupt_window && !v->vm->irqchip;
+}
+
+/* The vector to deliver, taken from whoever raised it; -1: it went away. */
+static int irq_take(struct vcpu *v)
+{
+	if (!v->extint_pending)
+		return irqchip_ack_interrupt(v);
+	v->extint_pending = false;
+	return v->extint_vector;
+}
+
+/* SDM 3A 6.9: NMI comes before interrupts. */
+static void inject_select(struct vcpu *v)
+{
+	if (v->nmi_pending && vcpu_nmi_allowed(v)) {
+		v->nmi_pending = false;
+		event_queue(v, EV_NMI, VEC_NMI, false, 0);
+	} else if (vcpu_irq_allowed(v) && irq_pending(v)) {
+		int vector = irq_take(v);
+
+		if (vector >= 0)
+			event_queue(v, EV_EXTINT, vector, false, 0);
+	}
+}
+
+/* Brings the event on its way, or the one chosen now, into the guest. */
+static int run_inject(struct vcpu *v)
+{
+	enum unwind why = UNWIND_NONE;
+
+	if (v->event.type == EV_NONE)
+		inject_select(v);
+	if (v->event.type != EV_NONE)
+		why = event_deliver(v);
+	if (why == UNWIND_SHUTDOWN)
+		return run_exit(v, KVM_EXIT_SHUTDOWN);
+	if (why == UNWIND_EXIT)
+		return 0;
+	/* What could not go in now: the engine is to come back when it may. */
+	v->irq_wanted = v->nmi_pending || irq_window_wanted(v) || irq_pending(v);
+	return 1;
+}
+
+/* User space's own interrupt controller asked to be told when the guest can take an interrupt. */
+static int run_window(struct vcpu *v)
+{
+	if (irq_window_wanted(v) && !v->extint_pending && vcpu_irq_allowed(v))
+		return run_exit(v, KVM_EXIT_IRQ_WINDOW_OPEN);
+	return 1;
+}
+
+/* ---- sleeping --------------------------------------------------------------------------------- */
+
+static bool halt_over(struct vcpu *v)
+{
+	return (v->nmi_pending && vcpu_nmi_allowed(v)) || (irq_pending(v) && vcpu_irq_allowed(v)) ||
+	       v->event.type != EV_NONE;
+}
+
+static int run_wait(struct vcpu *v)
+{
+	int ret;
+
+	if (v->mp_state == KVM_MP_STATE_HALTED && halt_over(v)) {
+		v->mp_state = KVM_MP_STATE_RUNNABLE;
+		v->halted = false;
+		return 1;
+	}
+	vcpu_leave(v);
+	ret = os_event_wait(&v->wake, OS_FOREVER, &v->run->immediate_exit);
+	vcpu_enter(v);
+	return ret == -EINTR ? run_interrupted(v) : 1;
+}
+
+static int run_halted(struct vcpu *v)
+{
+	v->stat.halts++;
+	if (!v->vm->irqchip) {
+		v->halted = false;
+		return run_exit(v, KVM_EXIT_HLT);
+	}
+	v->mp_state = KVM_MP_STATE_HALTED;
+	return 1;
+}
+
+/* ---- running ---------------------------------------------------------------------------------- */
+
+static int run_engine(struct vcpu *v)
+{
+	int ret = run_inject(v);
+
+	if (ret <= 0)
+		return ret;
+	switch (v->engine->run(v)) {
+	case UNWIND_EXIT:
+		return 0;
+	case UNWIND_SHUTDOWN:
+		return run_exit(v, KVM_EXIT_SHUTDOWN);
+	case UNWIND_NONE:
+	case UNWIND_EVENT:
+	case UNWIND_RESTART:
+		break;
+	}
+	return v->halted && v->event.type == EV_NONE ? run_halted(v) : 1;
+}
+
+static bool run_stopped(const struct vcpu *v)
+{
+	return v->run->immediate_exit || (v->signal_mask_set && (os_signals_pending() & ~v->signal_mask));
+}
+
+static int run_loop(struct vcpu *v)
+{
+	int ret;
+
+	do {
+		if (run_stopped(v))
+			return run_interrupted(v);
+		ret = run_requests(v);
+		if (ret > 0)
+			ret = run_window(v);
+		if (ret > 0)
+			ret = v->mp_state == KVM_MP_STATE_RUNNABLE ? run_engine(v) : run_wait(v);
+	} while (ret > 0);
+	v->stat.exits++;
+	return ret;
+}
+
+/* The fields of struct kvm_run that describe the vCPU at each exit. */
+static void run_publish(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+
+	run->flags = v->smm ? KVM_RUN_X86_SMM : 0;
+	run->if_flag = !!(v->rflags & RFLAGS_IF);
+	run->cr8 = cr_read(v, 8);
+	run->apic_base = v->msr.apic_base;
+	run->ready_for_interrupt_injection = v->vm->irqchip || (vcpu_irq_allowed(v) && !v->extint_pending);
+}
+
+int vcpu_run(struct vcpu *v)
+{
+	int ret;
+
+	if (!v->lapic) {
+		if (v->run->cr8 & ~0xfULL)
+			return -EINVAL;
+		v->cr8 = v->run->cr8;
+	}
+	io_complete(v);
+	if (v->run->immediate_exit)
+		return -EINTR;
+	if (v->signal_mask_set)
+		os_timer_arm(&v->signal_poll, os_clock_ns() + SIGNAL_POLL_NS);
+	ret = run_loop(v);
+	if (v->signal_mask_set)
+		os_timer_cancel(&v->signal_poll);
+	run_publish(v);
+	return ret;
+}

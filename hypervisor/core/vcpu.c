@@ -1,0 +1,97 @@
+/* The life of a virtual CPU. It lives as long as its VM: closing its descriptor only ends user space's access. */
+#include <linux/errno.h>
+
+#include "hypervisor/core/vm.h"
+#include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/cpuid.h"
+#include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/mmu.h"
+#include "hypervisor/x86/msr.h"
+#include "hypervisor/x86/system.h"
+
+#define VCPU_SIZE ALIGN_UP(sizeof(struct vcpu), 4096UL)
+
+static bool vcpu_id_taken(const struct vm *vm, u32 id)
+{
+	u32 i;
+
+	for (i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpus[i]->id == id)
+			return true;
+	return false;
+}
+
+static void signal_poll_tick(void *arg)
+{
+	struct vcpu *v = arg;
+
+	vcpu_request(v, REQ_EXIT);
+	os_timer_arm(&v->signal_poll, os_clock_ns() + SIGNAL_POLL_NS);
+}
+
+static void vcpu_init(struct vcpu *v, struct vm *vm, u32 id)
+{
+	v->vm = vm;
+	v->id = id;
+	v->index = vm->nr_vcpus;
+	v->fd = -1;
+	v->engine = vm->engine;
+	v->mp_state = vm->irqchip && id != vm->bsp_id ? KVM_MP_STATE_UNINITIALIZED : KVM_MP_STATE_RUNNABLE;
+	os_mutex_init(&v->mutex);
+	os_event_init(&v->wake);
+	os_timer_init(&v->signal_poll, signal_poll_tick, v);
+}
+
+int vcpu_create(struct vm *vm, u32 id, struct vcpu **out)
+{
+	struct vcpu *v;
+	int ret;
+
+	if (id >= MAX_VCPU_IDS || vm->nr_vcpus == MAX_VCPUS)
+		return -EINVAL;
+	if (vcpu_id_taken(vm, id))
+		return -EEXIST;
+	v = os_pages_alloc(VCPU_SIZE);
+	if (!v)
+		return -ENOMEM;
+	vcpu_init(v, vm, id);
+	ret = fpu_create(v);
+	if (!ret && vm->irqchip)
+		ret = lapic_create(v);
+	if (ret)
+		goto out;
+	mmu_init(v);
+	ret = v->engine->vcpu_create(v);
+	if (ret)
+		goto out;
+	vcpu_reset(v, false);
+	*out = v;
+	return 0;
+out:
+	vcpu_destroy(v);
+	return ret;
+}
+
+void vcpu_publish(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+
+	vm->vcpus[v->index] = v;
+	store_release(&vm->nr_vcpus, v->index + 1);
+}
+
+/* Takes a vCPU that creation left half done, too. */
+void vcpu_destroy(struct vcpu *v)
+{
+	os_timer_destroy(&v->signal_poll);
+	if (v->engine_state || v->code)
+		v->engine->vcpu_destroy(v);
+	if (v->lapic)
+		lapic_destroy(v);
+	if (v->fpu)
+		fpu_destroy(v);
+	if (v->run)
+		os_fd_unmap(v->run, VCPU_MMAP_SIZE);
+	os_mutex_destroy(&v->mutex);
+	os_pages_free(v, VCPU_SIZE);
+}

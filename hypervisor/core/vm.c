@@ -1,0 +1,94 @@
+/* The life of a virtual machine: creation, references, stopping its vCPUs, death by internal error. */
+#include <linux/errno.h>
+
+#include "hypervisor/core/vm.h"
+#include "hypervisor/irqchip/irqchip.h"
+
+int vm_create(struct vm **out)
+{
+	struct vm *vm = os_alloc(sizeof(*vm));
+	const char *name = os_getenv("QUMRA_ENGINE");
+
+	if (!vm)
+		return -ENOMEM;
+	vm->slots = os_alloc(sizeof(*vm->slots));
+	vm->engine = engine_by_name(name ? name : "interp");
+	if (!vm->slots || !vm->engine) {
+		int ret = vm->slots ? -ENOENT : -ENOMEM;
+
+		if (!vm->engine)
+			os_log(OS_LOG_ERROR, "QUMRA_ENGINE names no CPU engine: %s", name);
+		os_free(vm->slots);
+		os_free(vm);
+		return ret;
+	}
+	os_mutex_init(&vm->lock);
+	vm->refs = 1;
+	vm->fd = -1;
+	/* kvmclock starts at zero with the VM. */
+	vm->clock_offset = -(s64)os_clock_ns();
+	*out = vm;
+	return 0;
+}
+
+static void vm_destroy(struct vm *vm)
+{
+	u32 i;
+
+	for (i = 0; i < vm->nr_vcpus; i++)
+		vcpu_destroy(vm->vcpus[i]);
+	if (vm->irqchip)
+		irqchip_destroy(vm);
+	memslots_free(vm);
+	os_mutex_destroy(&vm->lock);
+	os_free(vm);
+}
+
+void vm_get(struct vm *vm)
+{
+	__atomic_fetch_add(&vm->refs, 1, __ATOMIC_RELAXED);
+}
+
+void vm_put(struct vm *vm)
+{
+	if (__atomic_sub_fetch(&vm->refs, 1, __ATOMIC_ACQ_REL) == 0)
+		vm_destroy(vm);
+}
+
+void vm_request_all(struct vm *vm, int req)
+{
+	u32 i, n = load_acquire(&vm->nr_vcpus);
+
+	for (i = 0; i < n; i++)
+		vcpu_request(vm->vcpus[i], req);
+}
+
+void vm_stop_vcpus(struct vm *vm)
+{
+	u32 i;
+
+	if (__atomic_fetch_add(&vm->stop_count, 1, __ATOMIC_SEQ_CST))
+		return;
+	vm_request_all(vm, REQ_PAUSE);
+	for (i = 0; i < vm->nr_vcpus; i++)
+		while (__atomic_load_n(&vm->vcpus[i]->in_guest, __ATOMIC_SEQ_CST))
+			os_yield();
+}
+
+void vm_start_vcpus(struct vm *vm)
+{
+	u32 i;
+
+	if (__atomic_sub_fetch(&vm->stop_count, 1, __ATOMIC_SEQ_CST))
+		return;
+	for (i = 0; i < vm->nr_vcpus; i++)
+		os_event_signal(&vm->vcpus[i]->wake);
+}
+
+void vm_kill(struct vm *vm, const char *why)
+{
+	if (__atomic_exchange_n(&vm->dead, 1, __ATOMIC_SEQ_CST))
+		return;
+	os_log(OS_LOG_ERROR, "internal error, the virtual machine stops: %s", why);
+	vm_request_all(vm, REQ_VM_DEAD);
+}
