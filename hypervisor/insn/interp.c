@@ -53,22 +53,16 @@ static void insn_run(struct vcpu *v, const struct insn *i)
 	v->stat.insns++;
 }
 
-/*
- * RF covers one instruction; only what loads RF itself (IRET, a task switch) leaves it set. Shadows end with the
- * instruction after the one that set them. SDM 3B 17.3.1.1, SDM 2B STI
- */
+/* Interrupt shadows end with the instruction after the one that set them. SDM 2B STI, MOV */
 static void insn_step(struct vcpu *v)
 {
 	bool irq_shadow = v->irq_shadow;
 	bool mov_ss_shadow = v->mov_ss_shadow;
-	bool rf = v->rflags & RFLAGS_RF;
 	struct insn i;
 
 	debug_before_insn(v);
 	code_fetch(v, &i);
 	insn_run(v, &i);
-	if (rf && !(i.flags & I_BRANCH))
-		v->rflags &= ~RFLAGS_RF;
 	if (irq_shadow)
 		v->irq_shadow = false;
 	if (mov_ss_shadow)
