@@ -160,6 +160,17 @@ static void inject_select(struct vcpu *v)
 	}
 }
 
+/*
+ * What could not go in now: the engine comes back for an interrupt when IF and shadows allow it, and after one
+ * instruction for an NMI that only waits for that instruction. (One that waits for IRET: event_unmasked.)
+ */
+static void run_defer(struct vcpu *v)
+{
+	v->irq_wanted = irq_window_wanted(v) || irq_pending(v);
+	if (v->nmi_pending && !v->nmi_blocked)
+		v->kick = 1;
+}
+
 /* Brings the event on its way, or the one chosen now, into the guest. */
 static int run_inject(struct vcpu *v)
 {
@@ -173,8 +184,7 @@ static int run_inject(struct vcpu *v)
 		return run_exit(v, KVM_EXIT_SHUTDOWN);
 	if (why == UNWIND_EXIT)
 		return 0;
-	/* What could not go in now: the engine is to come back when it may. */
-	v->irq_wanted = v->nmi_pending || irq_window_wanted(v) || irq_pending(v);
+	run_defer(v);
 	return 1;
 }
 

@@ -82,9 +82,15 @@ static __always_inline_ bool irq_window(const struct vcpu *v)
 	return v->irq_wanted && (v->rflags & RFLAGS_IF) && !v->irq_shadow && !v->mov_ss_shadow;
 }
 
+/* Looks up only after an instruction: what waits for its end (core/run.c) must see it happen. */
+static __always_inline_ bool go_on(const struct vcpu *v)
+{
+	return !must_leave(v) && !v->halted && !irq_window(v);
+}
+
 static void interp_loop(struct vcpu *v)
 {
-	while (!must_leave(v) && !v->halted && !irq_window(v)) {
+	do {
 		const struct lookup_entry *e;
 		const struct block *b;
 		u64 la;
@@ -107,7 +113,7 @@ static void interp_loop(struct vcpu *v)
 			code_fetch(v, &i);
 			insn_run(v, &i);
 		}
-	}
+	} while (go_on(v));
 }
 
 /*
@@ -131,7 +137,7 @@ static enum unwind interp_run(struct vcpu *v)
 			io_log_clear(v);
 		if (why == UNWIND_RESTART && v->step)
 			why = vcpu_guarded(v, restart_in_step);
-	} while (why == UNWIND_RESTART || (why == UNWIND_NONE && !must_leave(v) && !v->halted && !irq_window(v)));
+	} while ((why == UNWIND_RESTART || why == UNWIND_NONE) && go_on(v));
 	fpu_put(v);
 	return why;
 }
