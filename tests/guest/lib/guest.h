@@ -292,6 +292,19 @@ struct tss {
 extern struct tss tss;
 void tss_load(void);
 
+#ifndef __x86_64__
+/*
+ * 16-bit code lives in section .real (linked at 0x8000). real_call() runs it in real mode, with all
+ * segments 0 and SP at 0x7000; data16_call() in 16-bit protected mode, with segments of base 0.
+ * Real mode's own vectors are at 0: real_vector() sets one.
+ */
+void real_call(void (*fn)(void));
+void real_call_unreal(void (*fn)(void));	/* DS, ES and FS keep limits of 4 GiB */
+void data16_call(void (*fn)(void));
+static inline void real_vector(int v, void (*fn)(void)) { *(volatile u32 *)(v * 4) = (ulong)fn; }
+#define REAL_CODE(body) asm(".pushsection .real, \"awx\"\n.code16\n" body "\n.code32\n.popsection\n")
+#endif
+
 /* The guest itself. */
 void guest_main(void);
 

@@ -9,7 +9,7 @@ struct tss tss;
 volatile ulong mark;
 static trap_handler handlers[256];
 
-extern u8 trap_stubs[];
+extern u8 trap_stubs[], real_start[], real_load[], real_size[];
 void catch_land(struct catch_point *) __attribute__((noreturn));
 void user_enter(ulong (*fn)(ulong), ulong arg, ulong cs);
 void trap_dispatch(struct trap_frame *f);
@@ -117,6 +117,7 @@ void guest_enter(void)
 	tss_load();
 	write_cr0(read_cr0() | CR0_NE);
 	chips_quiet();
+	memcpy(real_start, real_load, (ulong)real_size);
 	guest_main();
 	finish();
 }
