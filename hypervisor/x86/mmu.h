@@ -9,6 +9,17 @@
 
 struct memslot;
 
+/*
+ * What a TLB entry says about its page besides the address, in bits 11:0 of tlb_entry.gpa. An entry with any of
+ * the first four has TLB_SLOW in the tags concerned.
+ */
+#define TLB_MMIO	BIT(0)	/* no memory there: reads and writes leave to a device */
+#define TLB_ROM		BIT(1)	/* read-only slot: writes leave to user space */
+#define TLB_WATCH	BIT(2)	/* a data breakpoint lies on the page */
+#define TLB_CODE	BIT(3)	/* holds decoded code: writes are noted */
+#define TLB_SIZE	MASK(9, 4) /* log2 of the guest's page size */
+#define TLB_SIZE_SHIFT	4
+
 /* A finished walk. */
 struct mmu_map {
 	u64 gpa;		/* of the byte */
@@ -33,6 +44,15 @@ int mmu_translate(struct vcpu *v, u64 la, u64 *gpa);
  */
 u64 mmu_fetch_page(struct vcpu *v, u64 la);
 
+/*
+ * Walks for a data access (la is canonical, or below 4 GiB outside long mode) and puts the page into the
+ * TLB. Raises #PF. The entry's tag for acc then matches la and idx, TLB_SLOW aside.
+ */
+struct tlb_entry *tlb_fill(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx);
+
+/* A large page is in use at la: INVLPG must find its fragments. */
+void tlb_note_large(struct vcpu *v, u64 la, u64 page_size);
+
 void mmu_init(struct vcpu *v);
 void mmu_flush_all(struct vcpu *v);		/* everything, global pages too */
 void mmu_flush_page(struct vcpu *v, u64 la);	/* INVLPG: every address space, to be safe */
@@ -44,5 +64,17 @@ void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la);
 bool mmu_load_pdptes(struct vcpu *v);
 /* The tag context for the present address space and mmu index. */
 u64 mmu_context(const struct vcpu *v);
+
+#define TLB_CTX_IDX	MASK(2, 1)
+#define TLB_CTX_ASID_SHIFT 3
+static inline u64 tlb_ctx_of(u64 ctx, enum mmu_index idx)
+{
+	return (ctx & ~TLB_CTX_IDX) | (u64)idx << 1;
+}
+
+static inline u64 tlb_gpa(const struct tlb_entry *e)
+{
+	return e->gpa & ~0xfffULL;
+}
 
 #endif
