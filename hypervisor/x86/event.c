@@ -8,7 +8,6 @@
  * SDM 3A 6-5 and the loop goes round.
  */
 #include "hypervisor/insn/insn.h"
-#include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/segment.h"
 
 #define ERROR_EXT	1u	/* the fault's origin is outside the program */
@@ -381,17 +380,9 @@ void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error
 	};
 }
 
-static bool interrupt_waits(struct vcpu *v)
-{
-	if (!(v->rflags & RFLAGS_IF))
-		return false;
-	if (v->extint_pending || v->run->request_interrupt_window)
-		return true;
-	return v->vm->irqchip && irqchip_has_interrupt(v);
-}
-
+/* Interrupts need no help: the engine itself watches IF while v->irq_wanted. */
 void event_unmasked(struct vcpu *v)
 {
-	if ((v->nmi_pending && !v->nmi_blocked) || interrupt_waits(v))
+	if ((v->nmi_pending && !v->nmi_blocked) || (v->irq_wanted && v->rflags & RFLAGS_IF))
 		vcpu_request(v, REQ_EVENT);
 }
