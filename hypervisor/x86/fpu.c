@@ -27,6 +27,8 @@ static void fpu_probe_host(struct fpu *f)
 {
 	u32 r[4];
 
+	host_cpuid(0, 0, r);
+	f->pointers_on_error_only = r[2] == 0x444d4163;		/* "AuthenticAMD" */
 	host_cpuid(1, 0, r);
 	f->host_xsave = r[2] & BIT(27);
 	f->host_avx = f->host_xsave && (r[2] & BIT(28)) && (host_xcr0() & XCR0_ALL) == XCR0_ALL;
