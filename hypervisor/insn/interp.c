@@ -122,6 +122,7 @@ static void interp_loop(struct vcpu *v)
  */
 static void restart_in_step(struct vcpu *v)
 {
+	v->rf_keep = true;	/* the instruction goes on, and RF is about all of it */
 	debug_after_insn(v);
 }
 
