@@ -1,0 +1,31 @@
+# The front door. Meson and ninja do the work; each target installs what it lacks (scripts/need).
+#
+#   make          build/qumra
+#   make run      boot Debian's own kernel to a shell
+#   make test     all tests (tests/run NAME... for some)
+#   make bench    measurements, side by side with QEMU
+#   make clean
+
+BUILD := build
+MAKEFLAGS += --no-print-directory
+
+.PHONY: all run test bench clean
+
+all:
+	@scripts/need build
+	@scripts/build $(BUILD)
+
+run: all
+	@scripts/need run
+	@scripts/run-debian $(BUILD)
+
+test:
+	@scripts/need build test
+	@tests/run
+
+bench: all
+	@scripts/need run bench
+	@bench/run
+
+clean:
+	rm -rf build build-asan
