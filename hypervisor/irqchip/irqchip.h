@@ -13,6 +13,19 @@
 
 struct irqchip;
 
+/* Who drives a line; a line is high while any of them drives it high. Others take numbers of their own. */
+enum irq_source { IRQ_SOURCE_USER, IRQ_SOURCE_RESAMPLE, IRQ_SOURCE_PIT, NR_IRQ_SOURCES = 64 };
+
+/*
+ * Told when the guest acknowledges a GSI (EOI at the PIC or IOAPIC): KVM_IRQFD_FLAG_RESAMPLE. First the line
+ * that `source` drives is lowered, then fn runs, with irqchip->lock held: it may signal, not call back.
+ */
+struct irq_ack {
+	u32 gsi, source;
+	void (*fn)(struct irq_ack *a);
+	struct irq_ack *next;	/* ours */
+};
+
 /* ---- VM side. 0 or -errno. -------------------------------------------------------------------- */
 int irqchip_create(struct vm *vm);		/* KVM_CREATE_IRQCHIP: registers PIC, ELCR, IOAPIC on the buses */
 void irqchip_destroy(struct vm *vm);
@@ -21,6 +34,8 @@ int irqchip_create_pit(struct vm *vm, const struct kvm_pit_config *cfg);
  * NULL. source: who drives the line (levels of several are ORed); 0 is user space. */
 int irqchip_line(struct vm *vm, u32 source, u32 gsi, int level, int *delivered);
 int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *e, u32 n);
+void irqchip_add_ack(struct vm *vm, struct irq_ack *a);
+void irqchip_remove_ack(struct vm *vm, struct irq_ack *a);
 int irqchip_signal_msi(struct vm *vm, const struct kvm_msi *msi);	/* >0 delivered, 0 blocked, <0 */
 int irqchip_get(struct vm *vm, struct kvm_irqchip *chip);	/* KVM_GET_IRQCHIP */
 int irqchip_set(struct vm *vm, const struct kvm_irqchip *chip);
