@@ -1,0 +1,213 @@
+/*
+ * The opcode table: what each instruction of the machine is. One row serves decoder, interpreter, stub
+ * generator, flag liveness, tests and later the translator. SDM 2 appendix A, APM 3 appendix A.
+ *
+ * Shape. Each map is rows[256][4]: the second index is the mandatory prefix (enum opcode_pfx). Where ModRM,
+ * the mode or VEX.W choose further, a row is a link (sel, sub) into the table of groups, whose octets
+ * have the same four columns. A column that is empty falls back on OPC_NP if that row is neither
+ * ATTR_NATIVE nor ATTR_STRICT; then 66 is the operand size and F2/F3 mean nothing. In a present F2 or F3
+ * column, 66 is still the operand size.
+ *
+ * For the stub generator (insn/native.c): struct insn and its row say all that is needed to encode
+ * the instruction again. opcode_where(insn->row) gives map, opcode byte, mandatory prefix and what ModRM
+ * bits extend the opcode; row->op[] says what insn->reg, rm, vvvv are: byte offsets into v->r
+ * for class CL_GPR, plain numbers for all others. I_L, I_W, imm come from the insn.
+ */
+#ifndef QUMRA_HYPERVISOR_INSN_OPCODE_H
+#define QUMRA_HYPERVISOR_INSN_OPCODE_H
+
+#include "hypervisor/insn/insn.h"
+#include "hypervisor/x86/cpuid.h"
+
+/* Where an operand is encoded. */
+enum operand_place {
+	PL_NONE,	/* implied: nothing in struct insn */
+	PL_REG,		/* ModRM.reg -> insn->reg */
+	PL_RM,		/* ModRM.rm -> insn->rm, or memory (I_MEM) */
+	PL_RMREG,	/* ModRM.rm -> insn->rm; mod is ignored (MOV CR/DR) */
+	PL_U,		/* ModRM.rm -> insn->rm; memory form is #UD */
+	PL_M,		/* memory; register form is #UD */
+	PL_VSIB,	/* memory with a vector index: insn->index is a vector register's number */
+	PL_VVVV,	/* VEX.vvvv -> insn->vvvv */
+	PL_IS4,		/* vector register in imm[7:4] (stays in insn->imm) */
+	PL_OPC,		/* opcode & 7 with REX.B -> insn->rm */
+	PL_ACC,		/* insn->rm = AL, AX, EAX, RAX */
+	PL_ACCREG,	/* insn->reg = the accumulator */
+	PL_SEG,		/* insn->reg = the segment's number, by operand kind */
+	PL_MOFFS,	/* memory at insn->imm */
+	PL_SRC,		/* memory at seg:rSI (XLAT: seg:rBX) */
+	PL_DST,		/* memory at ES:rDI */
+	PL_IMM,		/* insn->imm, sign-extended unless the kind says otherwise */
+	PL_IMMU,	/* insn->imm, zero-extended */
+	PL_IMM2,	/* insn->imm2: a second byte */
+	PL_REL,		/* insn->imm: displacement from the next instruction */
+	PL_FAR,		/* insn->imm: offset, insn->imm2: selector */
+	PL_ONE,		/* insn->imm = 1 */
+};
+
+enum operand_class { CL_NONE, CL_GPR, CL_VEC, CL_MMX, CL_X87, CL_SREG, CL_CR, CL_DR, CL_MEM, CL_IMM };
+
+/* Sizes; opcode_mem_size() turns them into bytes. */
+enum operand_size {
+	SZ_0,		/* none, or variable (XSAVE area) */
+	SZ_B, SZ_W, SZ_D, SZ_Q, SZ_DQ, SZ_QQ,	/* 1 2 4 8 16 32 */
+	SZ_T,		/* 10 */
+	SZ_V,		/* 2, 4, 8: the operand size */
+	SZ_Z,		/* 2, 4: the same, at most 4 */
+	SZ_Y,		/* 4, 8: by W */
+	SZ_M,		/* 4, 8: by the mode (MOV CR) */
+	SZ_X,		/* 16, 32: by VEX.L */
+	SZ_XH, SZ_XQ, SZ_XE,	/* half, quarter, eighth of SZ_X */
+	SZ_XD,		/* MOVDDUP: 8, or 32 with VEX.L */
+	SZ_F,		/* 4, 8: FMA scalars, by VEX.W */
+	SZ_P,		/* far pointer: operand size + 2 */
+	SZ_S,		/* descriptor-table register: 6, 10 */
+	SZ_A,		/* BOUND: twice the operand size */
+	SZ_C8,		/* CMPXCHG8B/16B */
+	SZ_ENV,		/* x87 environment: 14, 28 */
+	SZ_SAVE,	/* x87 state: 94, 108 */
+	SZ_FX,		/* 512 */
+};
+
+/*
+ * Operand kinds: X(name, place, class, size as register, size in memory). Letters as in the manuals'
+ * appendix A: E/G/R/Z general, V/H/W/U vector, P/Q/N MMX, M memory, I immediate, J relative, O moffs,
+ * X/Y string, S/C/D segment, control, debug registers.
+ */
+#define OPERANDS(X) \
+	X(Eb, RM, GPR, B, B) X(Ew, RM, GPR, W, W) X(Ed, RM, GPR, D, D) X(Ev, RM, GPR, V, V) X(Ey, RM, GPR, Y, Y) \
+	X(RvMw, RM, GPR, V, W) X(RdMb, RM, GPR, D, B) X(RdMw, RM, GPR, D, W) \
+	X(Rv, U, GPR, V, 0) X(Ry, U, GPR, Y, 0) X(Rm, RMREG, GPR, M, 0) X(Rq, U, GPR, M, 0) \
+	X(Gb, REG, GPR, B, 0) X(Gw, REG, GPR, W, 0) X(Gd, REG, GPR, D, 0) X(Gv, REG, GPR, V, 0) \
+	X(Gy, REG, GPR, Y, 0) X(Gm, REG, GPR, M, 0) X(Gcrc, REG, GPR, 0, 0) X(By, VVVV, GPR, Y, 0) \
+	X(Zb, OPC, GPR, B, 0) X(Zv, OPC, GPR, V, 0) \
+	X(AL, ACC, GPR, B, 0) X(AX, ACC, GPR, W, 0) X(rAX, ACC, GPR, V, 0) X(eAX, ACC, GPR, Z, 0) \
+	X(rAXg, ACCREG, GPR, V, 0) X(CL, NONE, NONE, 0, 0) X(DX, NONE, NONE, 0, 0) \
+	X(M, M, MEM, 0, 0) X(Mb, M, MEM, B, B) X(Mw, M, MEM, W, W) X(Md, M, MEM, D, D) X(Mq, M, MEM, Q, Q) \
+	X(Mt, M, MEM, T, T) X(Mdq, M, MEM, DQ, DQ) X(Mqq, M, MEM, QQ, QQ) X(Mx, M, MEM, X, X) \
+	X(Mv, M, GPR, V, V) X(My, M, GPR, Y, Y) X(Mp, M, MEM, P, P) X(Ms, M, MEM, S, S) X(Ma, M, MEM, A, A) \
+	X(Mc8, M, MEM, C8, C8) X(Menv, M, MEM, ENV, ENV) X(Msave, M, MEM, SAVE, SAVE) X(Mfx, M, MEM, FX, FX) \
+	X(Mvsib, VSIB, MEM, 0, 0) \
+	X(Ib, IMMU, IMM, B, 0) X(Ibs, IMM, IMM, B, 0) X(Iw, IMMU, IMM, W, 0) X(Iz, IMM, IMM, Z, 0) \
+	X(Iv, IMM, IMM, V, 0) X(I1, ONE, IMM, 0, 0) X(Ib2, IMM2, IMM, B, 0) \
+	X(Jb, REL, IMM, B, 0) X(Jz, REL, IMM, Z, 0) X(Ap, FAR, IMM, P, 0) \
+	X(Ob, MOFFS, GPR, B, B) X(Ov, MOFFS, GPR, V, V) \
+	X(Xb, SRC, GPR, B, B) X(Xv, SRC, GPR, V, V) X(Xz, SRC, GPR, Z, Z) \
+	X(Yb, DST, GPR, B, B) X(Yv, DST, GPR, V, V) X(Yz, DST, GPR, Z, Z) \
+	X(Sw, REG, SREG, W, 0) X(ES, SEG, SREG, W, 0) X(CS, SEG, SREG, W, 0) X(SS, SEG, SREG, W, 0) \
+	X(DS, SEG, SREG, W, 0) X(FS, SEG, SREG, W, 0) X(GS, SEG, SREG, W, 0) \
+	X(Cd, REG, CR, M, 0) X(Dd, REG, DR, M, 0) \
+	X(Vx, REG, VEC, X, 0) X(Hx, VVVV, VEC, X, 0) X(Ux, U, VEC, X, 0) X(Lx, IS4, VEC, X, 0) X(XMM0, NONE, NONE, 0, 0) \
+	X(Wx, RM, VEC, X, X) X(Wh, RM, VEC, X, XH) X(Wqt, RM, VEC, X, XQ) X(Wet, RM, VEC, X, XE) \
+	X(Wdup, RM, VEC, X, XD) X(Wb, RM, VEC, X, B) X(Ww, RM, VEC, X, W) X(Wd, RM, VEC, X, D) X(Wq, RM, VEC, X, Q) \
+	X(Wdq, RM, VEC, DQ, DQ) X(Wf, RM, VEC, X, F) \
+	X(Pq, REG, MMX, Q, 0) X(Qd, RM, MMX, Q, D) X(Qq, RM, MMX, Q, Q) X(Nq, U, MMX, Q, 0) \
+	X(ST0, NONE, NONE, 0, 0) X(STi, U, X87, T, 0)
+
+enum operand {
+	OP_NONE,
+#define OPERAND_ENUM(name, place, class, size, msize) OP_##name,
+	OPERANDS(OPERAND_ENUM)
+#undef OPERAND_ENUM
+	NR_OPERANDS,
+};
+
+struct operand_info {
+	u8 place, class, size, msize;
+};
+extern const struct operand_info operand_info[NR_OPERANDS];
+
+enum {
+	ATTR_LOCK	= 1 << 0,	/* LOCK is allowed with a memory destination */
+	ATTR_D64	= 1 << 1,	/* 64-bit mode: operand size is 8, or 2 with 66 */
+	ATTR_I64	= 1 << 2,	/* #UD in 64-bit mode */
+	ATTR_O64	= 1 << 3,	/* #UD outside 64-bit mode */
+	ATTR_BRANCH	= 1 << 4,	/* the handler sets RIP */
+	ATTR_END	= 1 << 5,	/* ends a block */
+	ATTR_NATIVE	= 1 << 6,	/* runs on the host's units (insn/native.c) */
+	ATTR_STRICT	= 1 << 7,	/* with a prefix 66, F2, F3 that has no row of its own: #UD */
+	ATTR_REP	= 1 << 8,	/* string instruction */
+	ATTR_L0		= 1 << 9,	/* VEX.L must be 0 */
+	ATTR_L1		= 1 << 10,	/* VEX.L must be 1 */
+	ATTR_W0		= 1 << 11,	/* VEX.W must be 0 */
+	ATTR_W1		= 1 << 12,	/* VEX.W must be 1 */
+	ATTR_I256	= 1 << 13,	/* with VEX.L the feature is AVX2 (VAES, VPCLMULQDQ for theirs) */
+	ATTR_RW		= 1 << 14,	/* operand 0 is read and written; else it is only written ... */
+	ATTR_RO		= 1 << 15,	/* ... or, with this, only read */
+	ATTR_PRIV	= 1 << 16,	/* CPL 0 only (for readers: the handler checks) */
+	ATTR_USER	= 1 << 17,	/* user mode may run it and the result depends on nothing but registers and
+					 * memory: the comparison with the host covers it */
+	ATTR_COUNT	= 1 << 18,	/* flags as given only for a masked count of 1: count 0 changes none, others
+					 * leave OF undefined as well, SHL/SHR by the width or more also CF */
+	ATTR_JCC	= 1 << 19,	/* the handler is exec_jcc[opcode & 15] */
+	ATTR_IMPLICIT	= 1 << 20,	/* PCMPxSTRx: also EAX/EDX (by W) in or ECX out, by name */
+	ATTR_ALIGN	= 1 << 21,	/* exception from the encoding's rule on alignment: see opcode_aligned() */
+};
+
+/* How a link chooses its row in the groups' table, from octet sub on. */
+enum opcode_sel {
+	SEL_NONE,	/* not a link */
+	SEL_REG,	/* by ModRM.reg */
+	SEL_MODREG,	/* by ModRM.reg; register forms in the next octet */
+	SEL_RM,		/* by ModRM.rm */
+	SEL_MODE,	/* 0: 16- and 32-bit mode, 1: 64-bit mode */
+	SEL_REXB,	/* by REX.B */
+	SEL_W,		/* by REX.W or VEX.W */
+	SEL_L,		/* by VEX.L */
+	SEL_X87,	/* into the x87 map */
+};
+
+enum opcode_pfx { OPC_NP, OPC_66, OPC_F3, OPC_F2, NR_OPC_PFX };
+
+struct opcode {
+	const char *name;		/* NULL: no such row, or a link */
+	u8 op[4];			/* enum operand; destination first */
+	u32 attr;			/* ATTR_* */
+	insn_fn *run;			/* handler, or NULL: */
+	const struct exec_set *set;	/* by operand size and place */
+	u16 f_read, f_write, f_undef;	/* RFLAGS bits read, given a defined value, left undefined */
+	u8 feature;			/* enum cpu_feature; see opcode_feature() */
+	u8 sel, sub;			/* enum opcode_sel, enum opcode_group: a link */
+};
+
+/* Maps, in the order of row indexes. */
+enum opcode_map {
+	MAP_1, MAP_0F, MAP_0F38, MAP_0F3A, MAP_VEX1, MAP_VEX2, MAP_VEX3, MAP_GROUPS, MAP_X87, NR_OPCODE_MAPS,
+};
+
+/* Row indexes run from 0 to opcode_rows() - 1, with holes: opcode_row() gives NULL there. */
+#define ROW_MAP_SHIFT	12
+unsigned int opcode_rows(void);
+const struct opcode *opcode_row(unsigned int index);
+
+/* How a row is encoded. */
+struct opcode_where {
+	u8 map;		/* MAP_1 to MAP_VEX3: that of the opcode byte (x87: MAP_1) */
+	u8 opcode;
+	u8 pfx;		/* enum opcode_pfx */
+	s8 ext;		/* ModRM.reg as opcode extension, or -1 */
+	s8 rm;		/* ModRM.rm as opcode extension, or the ST(i) of x87 register forms; else -1 */
+	s8 mod;		/* 0: memory forms only; 3: register forms only; -1: either */
+};
+/* False if there is no such row. Walks the tables: for stub generation and tests, not for each instruction. */
+bool opcode_where(unsigned int index, struct opcode_where *out);
+
+/* The CPU feature that this instruction needs, VEX.L considered. */
+enum cpu_feature opcode_feature(const struct opcode *row, const struct insn *i);
+
+/* Bytes of a size in this instruction; of its memory operand (0: none, address only, or variable). */
+unsigned int operand_bytes(enum operand_size size, const struct insn *i);
+unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i);
+
+/*
+ * True if the memory operand must be aligned to its size (#GP(0)): 16-byte operands of legacy SSE but for
+ * MOVUPS and the like, and with VEX only those of VMOVAPS and the like. SDM 1 14.9
+ */
+bool opcode_aligned(const struct opcode *row, const struct insn *i);
+
+/* Bits: 1 the memory operand is read, 2 written. 0: no memory operand, or only its address is used. */
+#define OPC_MEM_READ	1
+#define OPC_MEM_WRITE	2
+unsigned int opcode_mem_access(const struct opcode *row);
+
+#endif
