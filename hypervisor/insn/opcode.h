@@ -70,39 +70,39 @@ enum operand_size {
 };
 
 /*
- * Operand kinds: X(name, place, class, size as register, size in memory). Letters as in the manuals'
+ * Operand kinds: KIND(name, place, class, size as register, size in memory). Letters as in the manuals'
  * appendix A: E/G/R/Z general, V/H/W/U vector, P/Q/N MMX, M memory, I immediate, J relative, O moffs,
  * X/Y string, S/C/D segment, control, debug registers.
  */
-#define OPERANDS(X) \
-	X(Eb, RM, GPR, B, B) X(Ew, RM, GPR, W, W) X(Ed, RM, GPR, D, D) X(Ev, RM, GPR, V, V) X(Ey, RM, GPR, Y, Y) \
-	X(RvMw, RM, GPR, V, W) X(RdMb, RM, GPR, D, B) X(RdMw, RM, GPR, D, W) \
-	X(Rv, U, GPR, V, 0) X(Ry, U, GPR, Y, 0) X(Rm, RMREG, GPR, M, 0) X(Rq, U, GPR, M, 0) \
-	X(Gb, REG, GPR, B, 0) X(Gw, REG, GPR, W, 0) X(Gd, REG, GPR, D, 0) X(Gv, REG, GPR, V, 0) \
-	X(Gy, REG, GPR, Y, 0) X(Gm, REG, GPR, M, 0) X(Gcrc, REG, GPR, 0, 0) X(By, VVVV, GPR, Y, 0) \
-	X(Zb, OPC, GPR, B, 0) X(Zv, OPC, GPR, V, 0) \
-	X(AL, ACC, GPR, B, 0) X(AX, ACC, GPR, W, 0) X(rAX, ACC, GPR, V, 0) X(eAX, ACC, GPR, Z, 0) \
-	X(rAXg, ACCREG, GPR, V, 0) X(CL, NONE, NONE, 0, 0) X(DX, NONE, NONE, 0, 0) \
-	X(M, M, MEM, 0, 0) X(Mb, M, MEM, B, B) X(Mw, M, MEM, W, W) X(Md, M, MEM, D, D) X(Mq, M, MEM, Q, Q) \
-	X(Mt, M, MEM, T, T) X(Mdq, M, MEM, DQ, DQ) X(Mqq, M, MEM, QQ, QQ) X(Mx, M, MEM, X, X) \
-	X(Mv, M, GPR, V, V) X(My, M, GPR, Y, Y) X(Mp, M, MEM, P, P) X(Ms, M, MEM, S, S) X(Ma, M, MEM, A, A) \
-	X(Mc8, M, MEM, C8, C8) X(Menv, M, MEM, ENV, ENV) X(Msave, M, MEM, SAVE, SAVE) X(Mfx, M, MEM, FX, FX) \
-	X(Mvsib, VSIB, MEM, 0, 0) \
-	X(Ib, IMMU, IMM, B, 0) X(Ibs, IMM, IMM, B, 0) X(Iw, IMMU, IMM, W, 0) X(Iz, IMM, IMM, Z, 0) \
-	X(Iv, IMM, IMM, V, 0) X(I1, ONE, IMM, 0, 0) X(Ib2, IMM2, IMM, B, 0) \
-	X(Jb, REL, IMM, B, 0) X(Jz, REL, IMM, Z, 0) X(Ap, FAR, IMM, P, 0) \
-	X(Ob, MOFFS, GPR, B, B) X(Ov, MOFFS, GPR, V, V) \
-	X(Xb, SRC, GPR, B, B) X(Xv, SRC, GPR, V, V) X(Xz, SRC, GPR, Z, Z) \
-	X(Yb, DST, GPR, B, B) X(Yv, DST, GPR, V, V) X(Yz, DST, GPR, Z, Z) \
-	X(Sw, REG, SREG, W, 0) X(ES, SEG, SREG, W, 0) X(CS, SEG, SREG, W, 0) X(SS, SEG, SREG, W, 0) \
-	X(DS, SEG, SREG, W, 0) X(FS, SEG, SREG, W, 0) X(GS, SEG, SREG, W, 0) \
-	X(Cd, REG, CR, M, 0) X(Dd, REG, DR, M, 0) \
-	X(Vx, REG, VEC, X, 0) X(Hx, VVVV, VEC, X, 0) X(Ux, U, VEC, X, 0) X(Lx, IS4, VEC, X, 0) X(XMM0, NONE, NONE, 0, 0) \
-	X(Wx, RM, VEC, X, X) X(Wh, RM, VEC, X, XH) X(Wqt, RM, VEC, X, XQ) X(Wet, RM, VEC, X, XE) \
-	X(Wdup, RM, VEC, X, XD) X(Wb, RM, VEC, X, B) X(Ww, RM, VEC, X, W) X(Wd, RM, VEC, X, D) X(Wq, RM, VEC, X, Q) \
-	X(Wdq, RM, VEC, DQ, DQ) X(Wf, RM, VEC, X, F) \
-	X(Pq, REG, MMX, Q, 0) X(Qd, RM, MMX, Q, D) X(Qq, RM, MMX, Q, Q) X(Nq, U, MMX, Q, 0) \
-	X(ST0, NONE, NONE, 0, 0) X(STi, U, X87, T, 0)
+#define OPERANDS(KIND) \
+	KIND(Eb, RM, GPR, B, B) KIND(Ew, RM, GPR, W, W) KIND(Ed, RM, GPR, D, D) KIND(Ev, RM, GPR, V, V) KIND(Ey, RM, GPR, Y, Y) \
+	KIND(RvMw, RM, GPR, V, W) KIND(RdMb, RM, GPR, D, B) KIND(RdMw, RM, GPR, D, W) \
+	KIND(Rv, U, GPR, V, 0) KIND(Ry, U, GPR, Y, 0) KIND(Rm, RMREG, GPR, M, 0) KIND(Rq, U, GPR, M, 0) \
+	KIND(Gb, REG, GPR, B, 0) KIND(Gw, REG, GPR, W, 0) KIND(Gd, REG, GPR, D, 0) KIND(Gv, REG, GPR, V, 0) \
+	KIND(Gy, REG, GPR, Y, 0) KIND(Gm, REG, GPR, M, 0) KIND(Gcrc, REG, GPR, 0, 0) KIND(By, VVVV, GPR, Y, 0) \
+	KIND(Zb, OPC, GPR, B, 0) KIND(Zv, OPC, GPR, V, 0) \
+	KIND(AL, ACC, GPR, B, 0) KIND(AX, ACC, GPR, W, 0) KIND(rAX, ACC, GPR, V, 0) KIND(eAX, ACC, GPR, Z, 0) \
+	KIND(rAXg, ACCREG, GPR, V, 0) KIND(CL, NONE, NONE, 0, 0) KIND(DX, NONE, NONE, 0, 0) \
+	KIND(M, M, MEM, 0, 0) KIND(Mb, M, MEM, B, B) KIND(Mw, M, MEM, W, W) KIND(Md, M, MEM, D, D) KIND(Mq, M, MEM, Q, Q) \
+	KIND(Mt, M, MEM, T, T) KIND(Mdq, M, MEM, DQ, DQ) KIND(Mqq, M, MEM, QQ, QQ) KIND(Mx, M, MEM, X, X) \
+	KIND(Mv, M, GPR, V, V) KIND(My, M, GPR, Y, Y) KIND(Mp, M, MEM, P, P) KIND(Ms, M, MEM, S, S) KIND(Ma, M, MEM, A, A) \
+	KIND(Mc8, M, MEM, C8, C8) KIND(Menv, M, MEM, ENV, ENV) KIND(Msave, M, MEM, SAVE, SAVE) KIND(Mfx, M, MEM, FX, FX) \
+	KIND(Mvsib, VSIB, MEM, 0, 0) \
+	KIND(Ib, IMMU, IMM, B, 0) KIND(Ibs, IMM, IMM, B, 0) KIND(Iw, IMMU, IMM, W, 0) KIND(Iz, IMM, IMM, Z, 0) \
+	KIND(Iv, IMM, IMM, V, 0) KIND(I1, ONE, IMM, 0, 0) KIND(Ib2, IMM2, IMM, B, 0) \
+	KIND(Jb, REL, IMM, B, 0) KIND(Jz, REL, IMM, Z, 0) KIND(Ap, FAR, IMM, P, 0) \
+	KIND(Ob, MOFFS, GPR, B, B) KIND(Ov, MOFFS, GPR, V, V) \
+	KIND(Xb, SRC, GPR, B, B) KIND(Xv, SRC, GPR, V, V) KIND(Xz, SRC, GPR, Z, Z) \
+	KIND(Yb, DST, GPR, B, B) KIND(Yv, DST, GPR, V, V) KIND(Yz, DST, GPR, Z, Z) \
+	KIND(Sw, REG, SREG, W, 0) KIND(ES, SEG, SREG, W, 0) KIND(CS, SEG, SREG, W, 0) KIND(SS, SEG, SREG, W, 0) \
+	KIND(DS, SEG, SREG, W, 0) KIND(FS, SEG, SREG, W, 0) KIND(GS, SEG, SREG, W, 0) \
+	KIND(Cd, REG, CR, M, 0) KIND(Dd, REG, DR, M, 0) \
+	KIND(Vx, REG, VEC, X, 0) KIND(Hx, VVVV, VEC, X, 0) KIND(Ux, U, VEC, X, 0) KIND(Lx, IS4, VEC, X, 0) KIND(XMM0, NONE, NONE, 0, 0) \
+	KIND(Wx, RM, VEC, X, X) KIND(Wh, RM, VEC, X, XH) KIND(Wqt, RM, VEC, X, XQ) KIND(Wet, RM, VEC, X, XE) \
+	KIND(Wdup, RM, VEC, X, XD) KIND(Wb, RM, VEC, X, B) KIND(Ww, RM, VEC, X, W) KIND(Wd, RM, VEC, X, D) KIND(Wq, RM, VEC, X, Q) \
+	KIND(Wdq, RM, VEC, DQ, DQ) KIND(Wf, RM, VEC, X, F) \
+	KIND(Pq, REG, MMX, Q, 0) KIND(Qd, RM, MMX, Q, D) KIND(Qq, RM, MMX, Q, Q) KIND(Nq, U, MMX, Q, 0) \
+	KIND(ST0, NONE, NONE, 0, 0) KIND(STi, U, X87, T, 0)
 
 enum operand {
 	OP_NONE,
