@@ -98,7 +98,8 @@ struct vm {
 	u32 bsp_id;
 	u32 disabled_quirks;
 	bool split_irqchip, x2apic_32bit_ids;
-	s64 clock_offset;	/* kvmclock = os_clock_ns() + clock_offset */
+	s64 clock_offset;	/* kvmclock = host monotonic ns + clock_offset; see kvmclock_now() */
+	struct clock_ref { u64 tsc, ns; u32 state; } clock_ref;	/* x86/kvmclock.c */
 	u64 wall_seq;
 	u32 stop_count;		/* vm_stop_vcpus depth: written under lock, atomic */
 	bool dirty_manual;	/* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG clears nothing */
@@ -122,12 +123,15 @@ static inline size_t dirty_bytes(u64 size)
 }
 void vm_request_all(struct vm *vm, int req);
 
-/* Makes the vCPU that id names, not yet visible in vm->vcpus; vm->lock held. 0 or -errno. */
-int vcpu_create(struct vm *vm, u32 id, struct vcpu **v);
-void vcpu_publish(struct vcpu *v);
-void vcpu_destroy(struct vcpu *v);
 /* Bytes of v->run's mapping: struct kvm_run, the page of PIO data, the coalesced MMIO ring. */
 #define VCPU_MMAP_SIZE	(3 * 4096)
+/*
+ * Makes vCPU id, which takes the mapping run over on success; vcpu_publish() makes it one of the VM's. vm->lock
+ * held for both. 0 or -errno.
+ */
+int vcpu_create(struct vm *vm, u32 id, struct kvm_run *run, struct vcpu **v);
+void vcpu_publish(struct vcpu *v);
+void vcpu_destroy(struct vcpu *v);
 
 /*
  * Between the two, v->in_guest is set: slot pointers stay good and vm_stop_vcpus() waits for this thread. vcpu_enter

@@ -106,6 +106,8 @@ u64 tsc_host(void);
 /* Host monotonic time in ns of a guest TSC value. No unwinding. */
 u64 tsc_deadline_ns(struct vcpu *v, u64 guest_tsc);
 void kvmclock_update(struct vcpu *v);			/* REQ_CLOCK_UPDATE */
+/* What the guests' clock pages say now, in ns. Any thread: KVM_GET_CLOCK, KVM_SET_CLOCK. */
+u64 kvmclock_now(struct vm *vm);
 /* MSR_KVM_WALL_CLOCK(_NEW) was written: fills in struct pvclock_wall_clock at gpa. No unwinding. */
 void kvmclock_write_wall(struct vcpu *v, u64 gpa);
 

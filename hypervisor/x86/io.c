@@ -1,0 +1,247 @@
+/*
+ * Accesses to ports and to physical addresses without memory. In-kernel devices answer at once; all else
+ * goes to user space: the instruction unwinds, and runs again from its start when KVM_RUN is called
+ * with the answer (struct io_log in x86/vcpu.h).
+ *
+ * Accesses to in-kernel devices are recorded as well, so that an instruction which makes several does
+ * none of them twice. Linux Documentation/virt/kvm/api.rst 5 (KVM_EXIT_IO, KVM_EXIT_MMIO).
+ */
+#include <linux/errno.h>
+
+#include "hypervisor/core/vm.h"
+#include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/mem.h"
+#include "hypervisor/x86/system.h"
+
+#define RUN_PIO_OFFSET	4096	/* of the data page in the vCPU's mapping */
+
+_Static_assert(sizeof(struct kvm_run) <= RUN_PIO_OFFSET, "the data page comes after struct kvm_run");
+
+/* ---- the log -------------------------------------------------------------------------------------- */
+
+/* The answer of an access that this instruction made before, or NULL. */
+static const struct io_fragment *log_replay(struct vcpu *v, const struct io_fragment *want)
+{
+	struct io_log *log = &v->io;
+	const struct io_fragment *f = &log->frag[log->next];
+
+	if (log->next >= log->done)
+		return NULL;
+	if (f->addr != want->addr || f->len != want->len || f->write != want->write || f->pio != want->pio) {
+		/* Another vCPU changed what the instruction reads: from here on it is a new one. */
+		log->done = log->next;
+		return NULL;
+	}
+	log->next++;
+	return f;
+}
+
+/*
+ * One instruction made more accesses than the log holds. Only XSAVE and its like to device
+ * registers does; KVM's emulator gives up there too.
+ */
+static __noreturn_ void log_full(struct vcpu *v)
+{
+	v->io.done = 0;
+	v->io.next = 0;
+	v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	v->run->internal.ndata = 0;
+	vcpu_unwind(v, UNWIND_EXIT);
+}
+
+static void log_check_room(struct vcpu *v)
+{
+	if (v->io.done >= IO_FRAGMENTS)
+		log_full(v);
+}
+
+/* An in-kernel device has served it. */
+static void log_served(struct vcpu *v, const struct io_fragment *f)
+{
+	v->io.frag[v->io.done++] = *f;
+	v->io.next = v->io.done;
+}
+
+/* User space is to serve it: v->run is filled in. */
+static __noreturn_ void log_wait(struct vcpu *v, const struct io_fragment *f)
+{
+	v->io.frag[v->io.done] = *f;
+	v->io.waiting = true;
+	v->io.next = 0;
+	vcpu_unwind(v, UNWIND_EXIT);
+}
+
+/* Where user space put the answer. */
+static const void *run_data(const struct vcpu *v, const struct io_fragment *f)
+{
+	return f->pio ? (const char *)v->run + RUN_PIO_OFFSET : (const char *)v->run->mmio.data;
+}
+
+void io_complete(struct vcpu *v)
+{
+	struct io_fragment *f = &v->io.frag[v->io.done];
+
+	if (!v->io.waiting)
+		return;
+	if (!f->write)
+		memcpy(f->data, run_data(v, f), f->len);
+	v->io.waiting = false;
+	v->io.done++;
+	v->io.next = 0;
+}
+
+/* ---- exits ---------------------------------------------------------------------------------------- */
+
+static __noreturn_ void exit_pio(struct vcpu *v, const struct io_fragment *f)
+{
+	struct kvm_run *run = v->run;
+
+	run->exit_reason = KVM_EXIT_IO;
+	run->io.direction = f->write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
+	run->io.size = f->len;
+	run->io.port = (u16)f->addr;
+	run->io.count = 1;
+	run->io.data_offset = RUN_PIO_OFFSET;
+	memcpy((char *)run + RUN_PIO_OFFSET, f->data, f->len);
+	log_wait(v, f);
+}
+
+static __noreturn_ void exit_mmio(struct vcpu *v, const struct io_fragment *f)
+{
+	struct kvm_run *run = v->run;
+
+	run->exit_reason = KVM_EXIT_MMIO;
+	run->mmio.phys_addr = f->addr;
+	run->mmio.len = f->len;
+	run->mmio.is_write = f->write;
+	memcpy(run->mmio.data, f->data, sizeof(f->data));
+	log_wait(v, f);
+}
+
+/* ---- ports ---------------------------------------------------------------------------------------- */
+
+/* f->data: in for writes, out for reads. */
+static void pio_access(struct vcpu *v, struct io_fragment *f)
+{
+	const struct io_fragment *old = log_replay(v, f);
+	int err;
+
+	if (old) {
+		memcpy(f->data, old->data, sizeof(f->data));
+		return;
+	}
+	fpu_put(v);
+	log_check_room(v);
+	v->stat.pio++;
+	err = f->write ? bus_write(v, BUS_PIO, f->addr, f->len, f->data) :
+			 bus_read(v, BUS_PIO, f->addr, f->len, f->data);
+	if (err)
+		exit_pio(v, f);
+	log_served(v, f);
+}
+
+u32 pio_read(struct vcpu *v, u16 port, unsigned int size)
+{
+	struct io_fragment f = { .addr = port, .len = (u8)size, .pio = true };
+	u32 val = 0;
+
+	pio_access(v, &f);
+	memcpy(&val, f.data, size);
+	return val;
+}
+
+void pio_write(struct vcpu *v, u16 port, unsigned int size, u32 val)
+{
+	struct io_fragment f = { .addr = port, .len = (u8)size, .write = true, .pio = true };
+
+	memcpy(f.data, &val, size);
+	pio_access(v, &f);
+}
+
+#define TSS_IOMAP_FIELD	102	/* SDM 3A figure 8-2: the I/O map base address, also in the 64-bit TSS */
+
+static bool tss_has_iomap(const struct segment *tr)
+{
+	unsigned int type = tr->attr & SEG_TYPE;
+
+	return !(tr->attr & SEG_UNUSABLE) && (type == 9 || type == 11) && tr->limit >= TSS_IOMAP_FIELD + 1;
+}
+
+/* SDM 1 19.5.2: two bytes are read, whatever the access; past the limit counts as set. */
+static bool iomap_allows(struct vcpu *v, u16 port, unsigned int size)
+{
+	const struct segment *tr = &v->seg[SEG_TR];
+	u32 at, bits;
+
+	if (!tss_has_iomap(tr))
+		return false;
+	at = (u32)sys_read(v, tr->base + TSS_IOMAP_FIELD, 2) + port / 8;
+	if (at + 1 > tr->limit)
+		return false;
+	bits = (u32)sys_read(v, tr->base + at, 2) >> (port & 7);
+	return !(bits & ((1u << size) - 1));
+}
+
+void io_check(struct vcpu *v, u16 port, unsigned int size)
+{
+	u64 iopl = (v->rflags & RFLAGS_IOPL) >> RFLAGS_IOPL_SHIFT;
+
+	if (!vcpu_protected(v) || (!vcpu_v86(v) && v->cpl <= iopl))
+		return;
+	if (!iomap_allows(v, port, size))
+		raise_gp(v, 0);
+}
+
+/* ---- physical addresses ---------------------------------------------------------------------------- */
+
+static int mmio_in_kernel(struct vcpu *v, struct io_fragment *f)
+{
+	u32 off = f->addr & 0xfff;
+
+	if (!lapic_owns(v, f->addr))
+		return f->write ? bus_write(v, BUS_MMIO, f->addr, f->len, f->data) :
+				  bus_read(v, BUS_MMIO, f->addr, f->len, f->data);
+	if (f->write)
+		lapic_mmio_write(v, off, f->len, f->data);
+	else
+		lapic_mmio_read(v, off, f->len, f->data);
+	return 0;
+}
+
+static void mmio_access(struct vcpu *v, struct io_fragment *f)
+{
+	const struct io_fragment *old = log_replay(v, f);
+
+	if (old) {
+		memcpy(f->data, old->data, sizeof(f->data));
+		return;
+	}
+	fpu_put(v);
+	log_check_room(v);
+	v->stat.mmio++;
+	if (mmio_in_kernel(v, f))
+		exit_mmio(v, f);
+	log_served(v, f);
+}
+
+void mmio_read(struct vcpu *v, u64 gpa, void *buf, unsigned int size)
+{
+	for (unsigned int at = 0; at < size; at += 8) {
+		struct io_fragment f = { .addr = gpa + at, .len = (u8)MIN(size - at, 8) };
+
+		mmio_access(v, &f);
+		memcpy((char *)buf + at, f.data, f.len);
+	}
+}
+
+void mmio_write(struct vcpu *v, u64 gpa, const void *buf, unsigned int size)
+{
+	for (unsigned int at = 0; at < size; at += 8) {
+		struct io_fragment f = { .addr = gpa + at, .len = (u8)MIN(size - at, 8), .write = true };
+
+		memcpy(f.data, (const char *)buf + at, f.len);
+		mmio_access(v, &f);
+	}
+}
