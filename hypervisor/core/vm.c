@@ -35,10 +35,11 @@ static void vm_destroy(struct vm *vm)
 {
 	u32 i;
 
-	for (i = 0; i < vm->nr_vcpus; i++)
-		vcpu_destroy(vm->vcpus[i]);
+	/* First the chips: the PIT's alarm delivers to vCPUs. */
 	if (vm->irqchip)
 		irqchip_destroy(vm);
+	for (i = 0; i < vm->nr_vcpus; i++)
+		vcpu_destroy(vm->vcpus[i]);
 	memslots_free(vm);
 	os_mutex_destroy(&vm->lock);
 	os_free(vm);
