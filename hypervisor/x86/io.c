@@ -34,6 +34,7 @@ static const struct io_fragment *log_replay(struct vcpu *v, const struct io_frag
 		return NULL;
 	}
 	log->next++;
+	v->boundary = true;
 	return f;
 }
 
@@ -62,6 +63,7 @@ static void log_served(struct vcpu *v, const struct io_fragment *f)
 {
 	v->io.frag[v->io.done++] = *f;
 	v->io.next = v->io.done;
+	v->boundary = true;	/* the log is for this instruction alone */
 }
 
 /* User space is to serve it: v->run is filled in. */
