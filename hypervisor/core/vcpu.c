@@ -29,12 +29,12 @@ static void signal_poll_tick(void *arg)
 	os_timer_arm(&v->signal_poll, os_clock_ns() + SIGNAL_POLL_NS);
 }
 
-static void vcpu_init(struct vcpu *v, struct vm *vm, u32 id)
+static void vcpu_init(struct vcpu *v, struct vm *vm, u32 id, struct kvm_run *run)
 {
 	v->vm = vm;
 	v->id = id;
 	v->index = vm->nr_vcpus;
-	v->fd = -1;
+	v->run = run;
 	v->engine = vm->engine;
 	v->mp_state = vm->irqchip && id != vm->bsp_id ? KVM_MP_STATE_UNINITIALIZED : KVM_MP_STATE_RUNNABLE;
 	os_mutex_init(&v->mutex);
@@ -42,7 +42,7 @@ static void vcpu_init(struct vcpu *v, struct vm *vm, u32 id)
 	os_timer_init(&v->signal_poll, signal_poll_tick, v);
 }
 
-int vcpu_create(struct vm *vm, u32 id, struct vcpu **out)
+int vcpu_create(struct vm *vm, u32 id, struct kvm_run *run, struct vcpu **out)
 {
 	struct vcpu *v;
 	int ret;
@@ -54,7 +54,7 @@ int vcpu_create(struct vm *vm, u32 id, struct vcpu **out)
 	v = os_pages_alloc(VCPU_SIZE);
 	if (!v)
 		return -ENOMEM;
-	vcpu_init(v, vm, id);
+	vcpu_init(v, vm, id, run);
 	ret = fpu_create(v);
 	if (!ret && vm->irqchip)
 		ret = lapic_create(v);
@@ -68,6 +68,7 @@ int vcpu_create(struct vm *vm, u32 id, struct vcpu **out)
 	*out = v;
 	return 0;
 out:
+	v->run = NULL;
 	vcpu_destroy(v);
 	return ret;
 }

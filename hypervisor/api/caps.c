@@ -1,0 +1,100 @@
+/*
+ * Capabilities: what KVM_CHECK_EXTENSION answers, one row each, and the ones that a VM must enable. Those
+ * without a row are 0. Linux Documentation/virt/kvm/api.rst 4.4, sections 6 to 8.
+ */
+#include "hypervisor/api/api.h"
+
+#define CLOCK_FLAGS	(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
+#define SYNC_FIELDS	(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
+#define X2APIC_FLAGS	KVM_X2APIC_API_USE_32BIT_IDS
+#define GUESTDBG_FLAGS	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP | \
+			 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)
+
+static const int capability[] = {
+	[KVM_CAP_IRQCHIP] = 1,
+	[KVM_CAP_HLT] = 1,
+	[KVM_CAP_USER_MEMORY] = 1,
+	[KVM_CAP_SET_TSS_ADDR] = 1,
+	[KVM_CAP_EXT_CPUID] = 1,
+	[KVM_CAP_CLOCKSOURCE] = 1,
+	[KVM_CAP_NR_VCPUS] = MAX_VCPUS,
+	[KVM_CAP_NR_MEMSLOTS] = MAX_SLOTS,
+	[KVM_CAP_PIT] = 1,
+	[KVM_CAP_NOP_IO_DELAY] = 1,
+	[KVM_CAP_MP_STATE] = 1,
+	[KVM_CAP_SYNC_MMU] = 1,
+	[KVM_CAP_DESTROY_MEMORY_REGION_WORKS] = 1,
+	[KVM_CAP_USER_NMI] = 1,
+	[KVM_CAP_SET_GUEST_DEBUG] = 1,
+	[KVM_CAP_REINJECT_CONTROL] = 1,
+	[KVM_CAP_IRQ_ROUTING] = MAX_IRQ_ROUTES,
+	[KVM_CAP_IRQ_INJECT_STATUS] = 1,
+	[KVM_CAP_JOIN_MEMORY_REGIONS_WORKS] = 1,
+	[KVM_CAP_PIT2] = 1,
+	[KVM_CAP_SET_BOOT_CPU_ID] = 1,
+	[KVM_CAP_PIT_STATE2] = 1,
+	[KVM_CAP_SET_IDENTITY_MAP_ADDR] = 1,
+	[KVM_CAP_ADJUST_CLOCK] = CLOCK_FLAGS,
+	[KVM_CAP_VCPU_EVENTS] = 1,
+	[KVM_CAP_INTR_SHADOW] = 1,
+	[KVM_CAP_DEBUGREGS] = 1,
+	[KVM_CAP_X86_ROBUST_SINGLESTEP] = 1,
+	[KVM_CAP_ENABLE_CAP] = 1,
+	[KVM_CAP_XSAVE] = 1,
+	[KVM_CAP_XCRS] = 1,
+	[KVM_CAP_GET_TSC_KHZ] = 1,
+	[KVM_CAP_MAX_VCPUS] = MAX_VCPUS,
+	[KVM_CAP_TSC_DEADLINE_TIMER] = 1,
+	[KVM_CAP_SYNC_REGS] = SYNC_FIELDS,
+	[KVM_CAP_SIGNAL_MSI] = 1,
+	[KVM_CAP_READONLY_MEM] = 1,
+	[KVM_CAP_EXT_EMUL_CPUID] = 1,
+	[KVM_CAP_IOAPIC_POLARITY_IGNORED] = 1,
+	[KVM_CAP_ENABLE_CAP_VM] = 1,
+	[KVM_CAP_CHECK_EXTENSION_VM] = 1,
+	[KVM_CAP_DISABLE_QUIRKS] = 1,
+	[KVM_CAP_MAX_VCPU_ID] = MAX_VCPU_IDS,
+	[KVM_CAP_X2APIC_API] = X2APIC_FLAGS,
+	[KVM_CAP_IMMEDIATE_EXIT] = 1,
+	[KVM_CAP_GET_MSR_FEATURES] = 1,
+	[KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+	[KVM_CAP_SET_GUEST_DEBUG2] = GUESTDBG_FLAGS,
+	[KVM_CAP_SREGS2] = 1,
+	[KVM_CAP_XSAVE2] = sizeof(struct kvm_xsave),
+};
+
+int capability_value(u64 cap)
+{
+	return cap < ARRAY_SIZE(capability) ? capability[cap] : 0;
+}
+
+/* The quirks are behaviours that we never had; disabling them is remembered and changes nothing. */
+#define QUIRKS (KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED | \
+		KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP | \
+		KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN | \
+		KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
+
+int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	u64 arg = cap->args[0];
+
+	if (cap->flags)
+		return -EINVAL;
+	switch (cap->cap) {
+	case KVM_CAP_DISABLE_QUIRKS:
+		vm->disabled_quirks = arg & QUIRKS;
+		return 0;
+	case KVM_CAP_X2APIC_API:
+		if (arg & ~(u64)X2APIC_FLAGS)
+			return -EINVAL;
+		vm->x2apic_32bit_ids = arg & KVM_X2APIC_API_USE_32BIT_IDS;
+		return 0;
+	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
+		if (arg & ~(u64)KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE)
+			return -EINVAL;
+		vm->dirty_manual = arg;
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}

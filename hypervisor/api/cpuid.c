@@ -1,0 +1,101 @@
+/* CPUID through the API: tables of struct kvm_cpuid_entry2 in and out. api.rst 4.20, 4.46, 4.47 */
+#include "hypervisor/api/api.h"
+#include "hypervisor/x86/cpuid.h"
+
+#define ENTRY_SIZE	sizeof(struct kvm_cpuid_entry2)
+#define MAX_ENTRIES	ARRAY_SIZE(((struct vcpu *)0)->cpuid)
+_Static_assert(ENTRY_SIZE == 40 && sizeof(struct kvm_cpuid2) == 8, "ABI of KVM_SET_CPUID2");
+
+static u64 entries_of(const struct call *c)
+{
+	return c->arg + sizeof(struct kvm_cpuid2);
+}
+
+/* n entries to user space, which has room for head->nent. */
+static long entries_out(struct call *c, const struct kvm_cpuid_entry2 *e, u32 n)
+{
+	struct kvm_cpuid2 *head = c->data;
+
+	if (head->nent < n)
+		return -E2BIG;
+	head->nent = n;
+	return os_user_write(entries_of(c), e, n * ENTRY_SIZE);
+}
+
+long sys_get_supported_cpuid(struct call *c)
+{
+	struct kvm_cpuid_entry2 *e = os_alloc(MAX_ENTRIES * ENTRY_SIZE);
+	long ret;
+
+	if (!e)
+		return -ENOMEM;
+	ret = entries_out(c, e, cpuid_supported(e, MAX_ENTRIES));
+	os_free(e);
+	return ret;
+}
+
+/* What is emulated beyond the host's own features: nothing that a guest should not be told of anyway. */
+long sys_get_emulated_cpuid(struct call *c)
+{
+	return entries_out(c, NULL, 0);
+}
+
+static long cpuid_take(struct call *c, struct kvm_cpuid_entry2 *e, u32 n)
+{
+	int ret = os_user_read(e, entries_of(c), n * ENTRY_SIZE);
+
+	return ret ? ret : cpuid_set(c->v, e, n);
+}
+
+long vcpu_set_cpuid2(struct call *c)
+{
+	const struct kvm_cpuid2 *head = c->data;
+	struct kvm_cpuid_entry2 *e;
+	long ret;
+
+	if (head->nent > MAX_ENTRIES)
+		return -E2BIG;
+	e = os_alloc(MAX_ENTRIES * ENTRY_SIZE);
+	if (!e)
+		return -ENOMEM;
+	ret = cpuid_take(c, e, head->nent);
+	os_free(e);
+	return ret;
+}
+
+/* The older form without sub-leaves. */
+static long cpuid_take_old(struct call *c, struct kvm_cpuid_entry2 *e, u32 n)
+{
+	struct kvm_cpuid_entry old;
+	u32 i;
+
+	for (i = 0; i < n; i++) {
+		if (os_user_read(&old, c->arg + sizeof(struct kvm_cpuid) + i * sizeof(old), sizeof(old)))
+			return -EFAULT;
+		e[i] = (struct kvm_cpuid_entry2){
+			.function = old.function, .eax = old.eax, .ebx = old.ebx, .ecx = old.ecx, .edx = old.edx,
+		};
+	}
+	return cpuid_set(c->v, e, n);
+}
+
+long vcpu_set_cpuid(struct call *c)
+{
+	const struct kvm_cpuid *head = c->data;
+	struct kvm_cpuid_entry2 *e;
+	long ret;
+
+	if (head->nent > MAX_ENTRIES)
+		return -E2BIG;
+	e = os_alloc(MAX_ENTRIES * ENTRY_SIZE);
+	if (!e)
+		return -ENOMEM;
+	ret = cpuid_take_old(c, e, head->nent);
+	os_free(e);
+	return ret;
+}
+
+long vcpu_get_cpuid2(struct call *c)
+{
+	return entries_out(c, c->v->cpuid, c->v->cpuid_n);
+}

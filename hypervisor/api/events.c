@@ -1,0 +1,198 @@
+/*
+ * Events through the API: what is on its way into the guest, the multiprocessor state, injection, and the
+ * debugger's settings. Linux Documentation/virt/kvm/api.rst 4.16, 4.31, 4.32, 4.38, 4.39, 4.87.
+ */
+#include "hypervisor/api/api.h"
+#include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/mmu.h"
+#include "hypervisor/x86/system.h"
+
+/* ---- KVM_GET_VCPU_EVENTS ---------------------------------------------------------------------- */
+
+/* An exception on its way: CR2 and DR6 are given as already written, so that they survive the trip. */
+static void exception_get(struct vcpu *v, struct kvm_vcpu_events *e)
+{
+	struct event *ev = &v->event;
+
+	if (ev->vector == VEC_PF && ev->type == EV_FAULT && ev->payload != ~0ULL) {
+		v->cr2 = ev->payload;
+		ev->payload = ~0ULL;
+	}
+	e->exception.injected = 1;
+	e->exception.nr = ev->vector;
+	e->exception.has_error_code = ev->has_error;
+	e->exception.error_code = ev->error;
+}
+
+static void event_get(struct vcpu *v, struct kvm_vcpu_events *e)
+{
+	switch (v->event.type) {
+	case EV_EXTINT:
+	case EV_SOFTINT:
+		e->interrupt.injected = 1;
+		e->interrupt.nr = v->event.vector;
+		e->interrupt.soft = v->event.type == EV_SOFTINT;
+		break;
+	case EV_NMI:
+		e->nmi.injected = 1;
+		break;
+	case EV_FAULT:
+	case EV_TRAP:
+	case EV_SOFTEXC:
+	case EV_ICEBP:
+		exception_get(v, e);
+		break;
+	}
+}
+
+void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
+{
+	memset(e, 0, sizeof(*e));
+	event_get(v, e);
+	if (v->extint_pending && !e->interrupt.injected) {
+		e->interrupt.injected = 1;
+		e->interrupt.nr = v->extint_vector;
+	}
+	if (v->mov_ss_shadow)
+		e->interrupt.shadow = KVM_X86_SHADOW_INT_MOV_SS;
+	else if (v->irq_shadow)
+		e->interrupt.shadow = KVM_X86_SHADOW_INT_STI;
+	e->nmi.pending = v->nmi_pending;
+	e->nmi.masked = v->nmi_blocked;
+	e->smi.smm = v->smm;
+	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
+}
+
+/* ---- KVM_SET_VCPU_EVENTS ---------------------------------------------------------------------- */
+
+/* Without KVM_CAP_EXCEPTION_PAYLOAD and KVM_CAP_X86_TRIPLE_FAULT_EVENT. */
+#define EVENT_FLAGS (KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR | \
+		     KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM)
+
+static bool events_valid(const struct kvm_vcpu_events *e)
+{
+	if (e->flags & ~EVENT_FLAGS)
+		return false;
+	/* There is no SMM. */
+	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) && (e->smi.smm || e->smi.pending))
+		return false;
+	return !e->exception.injected || (e->exception.nr <= 31 && e->exception.nr != VEC_NMI);
+}
+
+static void event_set(struct vcpu *v, const struct kvm_vcpu_events *e)
+{
+	v->event.type = EV_NONE;
+	v->extint_pending = false;
+	if (e->exception.injected) {
+		event_queue(v, EV_FAULT, e->exception.nr, e->exception.has_error_code, e->exception.error_code);
+	} else if (e->nmi.injected) {
+		event_queue(v, EV_NMI, VEC_NMI, false, 0);
+	} else if (e->interrupt.injected && e->interrupt.soft) {
+		event_queue(v, EV_SOFTINT, e->interrupt.nr, false, 0);
+	} else if (e->interrupt.injected) {
+		v->extint_pending = true;
+		v->extint_vector = e->interrupt.nr;
+	}
+}
+
+int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
+{
+	if (!events_valid(e))
+		return -EINVAL;
+	event_set(v, e);
+	if (e->flags & KVM_VCPUEVENT_VALID_SHADOW) {
+		v->mov_ss_shadow = e->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
+		v->irq_shadow = e->interrupt.shadow != 0;
+	}
+	v->nmi_blocked = e->nmi.masked;
+	if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
+		v->nmi_pending = e->nmi.pending;
+	if (e->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
+		v->sipi_vector = e->sipi_vector;
+	vcpu_update_mode(v);
+	vcpu_request(v, REQ_EVENT);
+	return 0;
+}
+
+/* ---- multiprocessor state --------------------------------------------------------------------- */
+
+long vcpu_get_mp_state(struct call *c)
+{
+	struct kvm_mp_state *s = c->data;
+
+	/* INIT or SIPI that came meanwhile are part of it. */
+	if (c->v->lapic)
+		lapic_accept_events(c->v);
+	s->mp_state = c->v->mp_state;
+	return 0;
+}
+
+long vcpu_set_mp_state(struct call *c)
+{
+	const struct kvm_mp_state *s = c->data;
+	struct vcpu *v = c->v;
+
+	switch (s->mp_state) {
+	case KVM_MP_STATE_RUNNABLE:
+		break;
+	case KVM_MP_STATE_UNINITIALIZED:
+	case KVM_MP_STATE_INIT_RECEIVED:
+	case KVM_MP_STATE_HALTED:
+		/* Only the local APIC's messages and interrupts lead out of these. */
+		if (!v->lapic)
+			return -EINVAL;
+		break;
+	default:
+		return -EINVAL;
+	}
+	v->mp_state = s->mp_state;
+	v->halted = v->mp_state == KVM_MP_STATE_HALTED;
+	vcpu_request(v, REQ_EVENT);
+	return 0;
+}
+
+/* ---- injection -------------------------------------------------------------------------------- */
+
+long vcpu_interrupt(struct call *c)
+{
+	const struct kvm_interrupt *irq = c->data;
+
+	if (irq->irq > 255)
+		return -EINVAL;
+	if (c->vm->irqchip)
+		return -ENXIO;
+	c->v->extint_vector = irq->irq;
+	c->v->extint_pending = true;
+	vcpu_request(c->v, REQ_EVENT);
+	return 0;
+}
+
+long vcpu_nmi(struct call *c)
+{
+	c->v->nmi_pending = true;
+	vcpu_request(c->v, REQ_EVENT);
+	return 0;
+}
+
+/* ---- debugging -------------------------------------------------------------------------------- */
+
+#define GUESTDBG_INJECT (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)
+
+long vcpu_set_guest_debug(struct call *c)
+{
+	const struct kvm_guest_debug *d = c->data;
+	struct vcpu *v = c->v;
+
+	if (d->control & GUESTDBG_INJECT) {
+		if (v->event.type != EV_NONE)
+			return -EBUSY;
+		event_queue(v, EV_FAULT, d->control & KVM_GUESTDBG_INJECT_DB ? VEC_DB : VEC_BP, false, 0);
+	}
+	v->guest_debug = d->control & KVM_GUESTDBG_ENABLE ? d->control & ~(u32)GUESTDBG_INJECT : 0;
+	if (v->guest_debug & KVM_GUESTDBG_USE_HW_BP)
+		memcpy(v->guest_debug_dr, d->arch.debugreg, sizeof(v->guest_debug_dr));
+	vcpu_update_mode(v);
+	/* A page that is watched now must leave the fast path. */
+	mmu_flush_all(v);
+	return 0;
+}

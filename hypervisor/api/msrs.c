@@ -1,0 +1,94 @@
+/* MSRs through the API: lists of indexes, and arrays of struct kvm_msr_entry. api.rst 4.3, 4.18, 4.19 */
+#include "hypervisor/api/api.h"
+#include "hypervisor/x86/msr.h"
+
+#define MAX_MSRS	512	/* in one list */
+#define MAX_ENTRIES	256	/* in one KVM_GET_MSRS or KVM_SET_MSRS, as in KVM */
+
+static long msr_index_list(struct call *c, unsigned int (*fill)(u32 *out, unsigned int n))
+{
+	struct kvm_msr_list *head = c->data;
+	u32 room = head->nmsrs, *index = os_alloc(MAX_MSRS * sizeof(u32));
+	long ret = -ENOMEM;
+
+	if (!index)
+		return ret;
+	/* The count goes out even when the list does not fit. */
+	head->nmsrs = fill(index, MAX_MSRS);
+	ret = os_user_write(c->arg, head, sizeof(*head));
+	if (!ret && room < head->nmsrs)
+		ret = -E2BIG;
+	if (!ret)
+		ret = os_user_write(c->arg + sizeof(*head), index, head->nmsrs * sizeof(u32));
+	os_free(index);
+	return ret;
+}
+
+long sys_get_msr_index_list(struct call *c)
+{
+	return msr_index_list(c, msr_list);
+}
+
+long sys_get_msr_feature_index_list(struct call *c)
+{
+	return msr_index_list(c, msr_feature_list);
+}
+
+static int access_feature(struct vcpu *v, struct kvm_msr_entry *e)
+{
+	u64 val = 0;
+	int ret = msr_feature_read(e->index, &val);
+
+	e->data = val;
+	return ret;
+}
+
+static int access_read(struct vcpu *v, struct kvm_msr_entry *e)
+{
+	u64 val = 0;
+	int ret = msr_read(v, e->index, &val, true);
+
+	e->data = val;
+	return ret;
+}
+
+static int access_write(struct vcpu *v, struct kvm_msr_entry *e)
+{
+	return msr_write(v, e->index, e->data, true);
+}
+
+/* Entry by entry; stops at the first that fails and returns how many did not. */
+static long msr_io(struct call *c, int (*access)(struct vcpu *v, struct kvm_msr_entry *e), bool out)
+{
+	const struct kvm_msrs *head = c->data;
+	u64 at = c->arg + sizeof(*head);
+	struct kvm_msr_entry e;
+	u32 i;
+
+	if (head->nmsrs >= MAX_ENTRIES)
+		return -E2BIG;
+	for (i = 0; i < head->nmsrs; i++, at += sizeof(e)) {
+		if (os_user_read(&e, at, sizeof(e)))
+			return -EFAULT;
+		if (access(c->v, &e))
+			break;
+		if (out && os_user_write(at, &e, sizeof(e)))
+			return -EFAULT;
+	}
+	return i;
+}
+
+long sys_get_msrs(struct call *c)
+{
+	return msr_io(c, access_feature, true);
+}
+
+long vcpu_get_msrs(struct call *c)
+{
+	return msr_io(c, access_read, true);
+}
+
+long vcpu_set_msrs(struct call *c)
+{
+	return msr_io(c, access_write, false);
+}
