@@ -61,18 +61,6 @@ asm(".text\n"
 #endif
 );
 
-/*
- * Where the manual and QEMU's TCG differ in a vector or error code, the manual decides: other checks, then, on
- * TCG.
- */
-static bool on_tcg(const char *name)
-{
-	if (cpuid(0x40000000, 0).ebx != 0x54474354)
-		return false;
-	skip(name, "TCG differs from the manual");
-	return true;
-}
-
 static struct far_pointer far_to(u16 sel, const void *off)
 {
 	return (struct far_pointer) { (u32)(ulong)off, sel };
@@ -147,14 +135,11 @@ static void direct_faults(void)
 	for (i = 0; i < ARRAY_SIZE(t); i++) {
 		struct far_pointer p = far_to(t[i].sel, far_target);
 
-		if (t[i].sel == SEL_LD && on_tcg(t[i].name))
-			continue;
 		sweep(t[i].name);
 		catch(JUMP_FAR(p));
 		sweep_check(fault.vector == t[i].vector && fault.f.error == t[i].error, "ljmp: %d(%lx)",
 			    fault.vector, fault.f.error);
-		if (t[i].sel != SEL_SHORT || !on_tcg(t[i].name))
-			catch(CALL_FAR(p));
+		catch(CALL_FAR(p));
 		sweep_check(fault.vector == t[i].vector && fault.f.error == t[i].error, "lcall: %d(%lx)",
 			    fault.vector, fault.f.error);
 		sweep_end();
@@ -256,8 +241,7 @@ static void gates_bad_stack(void)
 	expect_vector("inner SS of another level", user_call(user_call_gate, 0), TS, SEL_KDATA);
 	gdt_set(SEL_DATA1, descriptor(0, 0xfffff, 0x33, 0xc));
 	tss.ss1 = SEL_DATA1 | 1;
-	if (!on_tcg("inner SS not present"))
-		expect_vector("inner SS not present", user_call(user_call_gate, 0), SS, SEL_DATA1);
+	expect_vector("inner SS not present", user_call(user_call_gate, 0), SS, SEL_DATA1);
 	gdt_set(SEL_DATA1, descriptor(0, 0xfffff, 0xb1, 0xc));
 	expect_vector("inner SS read-only", user_call(user_call_gate, 0), TS, SEL_DATA1);
 	tss.ss1 = 0x7ff9;
@@ -322,8 +306,7 @@ static void returns(void)
 #if REG64
 	expect_fault("non-canonical RIP", GP, 0, RETURN_FAR(SEL_KCODE, 1ul << 47));
 #else
-	if (!on_tcg("EIP over the limit"))
-		expect_fault("EIP over the limit", GP, 0, RETURN_FAR(SEL_SHORT, far_target));
+	expect_fault("EIP over the limit", GP, 0, RETURN_FAR(SEL_SHORT, far_target));
 #endif
 }
 
@@ -363,8 +346,7 @@ static void returns_outer(void)
 	expect_fault("SS of another RPL", GP, SEL_KDATA, RETURN_OUTER(cs, SEL_KDATA, ""));
 	expect_fault("SS of another DPL", GP, SEL_KDATA, RETURN_OUTER(cs, SEL_KDATA | 3, ""));
 	gdt_set(SEL_FREE + 0x40, descriptor(0, 0xfffff, 0x73, 0xc));
-	if (!on_tcg("SS not present"))
-		expect_fault("SS not present", SS, SEL_FREE + 0x40, RETURN_OUTER(cs, (SEL_FREE + 0x40) | 3, ""));
+	expect_fault("SS not present", SS, SEL_FREE + 0x40, RETURN_OUTER(cs, (SEL_FREE + 0x40) | 3, ""));
 }
 
 USER_TEXT static ulong user_inward(ulong cs)
@@ -430,8 +412,7 @@ static void irets(void)
 	expect_fault("code not present", NP, SEL_ABSENT, IRET_TO(far_target, SEL_ABSENT, SEL_KDATA, sp, 2));
 #if REG64
 	expect_fault("non-canonical RIP", GP, 0, IRET_TO(1ul << 47, SEL_KCODE, SEL_KDATA, sp, 2));
-	if (!on_tcg("SS not present"))
-		expect_fault("SS not present", SS, SEL_FREE + 0x48, ({
+	expect_fault("SS not present", SS, SEL_FREE + 0x48, ({
 		gdt_set(SEL_FREE + 0x48, descriptor(0, 0xfffff, 0x13, 0xc));
 		IRET_TO(far_target, SEL_KCODE, SEL_FREE + 0x48, sp, 2); }));
 	expect_fault("null SS for 32-bit code", GP, 0, IRET_TO(far_target, SEL_KCODE32, 0, sp, 2));
