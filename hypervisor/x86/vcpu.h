@@ -24,6 +24,7 @@ enum {
 	R_R8, R_R9, R_R10, R_R11, R_R12, R_R13, R_R14, R_R15,
 	R_ZERO,		/* reads as zero: no base or no index */
 	R_RIP,		/* address of the instruction being executed */
+	R_TEMP,		/* a base computed during one instruction (insn/decode.c) */
 	NR_REGS,
 };
 
