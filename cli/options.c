@@ -1,0 +1,238 @@
+/* The options of `qumra run`, as a table: see options.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/options.h"
+#include "lib/size.h"
+#include "vmm/chardev/chardev.h"
+#include "vmm/memory/guest_memory.h"
+#include "vmm/vmm.h"
+
+#define MEMORY_DEFAULT (512ULL << 20)
+
+static int parse_accel(struct run_options *o, const char *value, struct error *err)
+{
+	if (accel_parse(value, &o->accel) == 0)
+		return 0;
+	return error_usage(err, "--accel: \"%s\" is none of auto, soft, kvm", value);
+}
+
+static int parse_engine(struct run_options *o, const char *value, struct error *err)
+{
+	o->engine = value;
+	if (accel_engine_known(value))
+		return 0;
+	return error_usage(err, "--engine: \"%s\" is unknown; there is interp", value);
+}
+
+static int parse_memory(struct run_options *o, const char *value, struct error *err)
+{
+	if (size_parse(value, &o->memory) < 0)
+		return error_usage(err, "--memory: \"%s\" is not a size; write it like 512M or 2G", value);
+	return guest_memory_check(o->memory, err);
+}
+
+static int parse_cpus(struct run_options *o, const char *value, struct error *err)
+{
+	u64 n;
+
+	if (size_parse(value, &n) < 0 || value[strlen(value) - 1] > '9')
+		return error_usage(err, "--cpus: \"%s\" is not a number", value);
+	if (n < 1 || n > VMM_CPUS_MAX)
+		return error_usage(err, "--cpus: %s is not possible; only %d CPU is supported for now", value,
+				   VMM_CPUS_MAX);
+	o->cpus = n;
+	return 0;
+}
+
+static int parse_serial(struct run_options *o, const char *value, struct error *err)
+{
+	o->serial = value;
+	return chardev_check(value, err);
+}
+
+static const struct run_option {
+	const char *name, *value, *help;
+	size_t offset;		/* of the text or flag in struct run_options, without parse */
+	int (*parse)(struct run_options *o, const char *value, struct error *err);
+} run_options_table[] = {
+	{ "kernel", "FILE", "the kernel: a bzImage, or an ELF file with a PVH entry",
+	  offsetof(struct run_options, kernel), NULL },
+	{ "initrd", "FILE", "the initial RAM disk", offsetof(struct run_options, initrd), NULL },
+	{ "append", "TEXT", "the kernel's command line", offsetof(struct run_options, append), NULL },
+	{ "memory", "SIZE", "RAM, such as 512M or 2G (default: 512M)", 0, parse_memory },
+	{ "cpus", "N", "number of CPUs (only 1 for now)", 0, parse_cpus },
+	{ "accel", "auto|soft|kvm", "what runs the guest (default: auto)", 0, parse_accel },
+	{ "engine", "interp", "CPU engine of the software hypervisor", 0, parse_engine },
+	{ "serial", "WHERE", "first serial port: stdio, none, file:PATH, pty, unix:PATH (default: stdio)", 0,
+	  parse_serial },
+	{ "no-reboot", NULL, "end when the guest reboots", offsetof(struct run_options, no_reboot), NULL },
+	{ "debug-exit", NULL, "a guest's write of N to port 0xF4 ends qumra with status 2N+1",
+	  offsetof(struct run_options, debug_exit), NULL },
+	{ "stats", NULL, "print figures to standard error at the end", offsetof(struct run_options, stats), NULL },
+	{ "help", NULL, "show this help", offsetof(struct run_options, help), NULL },
+};
+
+_Static_assert(ARRAY_SIZE(run_options_table) <= 32, "one bit each in `seen`");
+
+const char *run_option_help(unsigned index, char *buf, size_t size)
+{
+	const struct run_option *opt = &run_options_table[index];
+	char left[40];
+
+	if (index >= ARRAY_SIZE(run_options_table))
+		return NULL;
+	snprintf(left, sizeof(left), "--%s%s%s", opt->name, opt->value ? " " : "", opt->value ? opt->value : "");
+	snprintf(buf, size, "  %-24s %s", left, opt->help);
+	return buf;
+}
+
+/* ---- suggestions ------------------------------------------------------------------------------ */
+
+/* Edits (insert, delete, replace, swap of neighbours) between two short words. */
+static unsigned edit_distance(const char *a, const char *b)
+{
+	enum { MAX_LEN = 31 };
+	unsigned d[MAX_LEN + 1][MAX_LEN + 1];
+	size_t n = strnlen(a, MAX_LEN), m = strnlen(b, MAX_LEN);
+
+	for (size_t i = 0; i <= n; i++) {
+		for (size_t j = 0; j <= m; j++) {
+			if (!i || !j) {
+				d[i][j] = i + j;
+				continue;
+			}
+			d[i][j] = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+			d[i][j] = MIN(d[i][j], MIN(d[i - 1][j], d[i][j - 1]) + 1);
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+				d[i][j] = MIN(d[i][j], d[i - 2][j - 2] + 1);
+		}
+	}
+	return d[n][m];
+}
+
+const char *nearest_name(const char *word, const char *const *names, size_t n)
+{
+	const char *best = NULL;
+	unsigned best_distance = 3;
+
+	for (size_t i = 0; i < n; i++) {
+		unsigned d = edit_distance(word, names[i]);
+
+		/* Half of a word must be right, or it is a guess. */
+		if (d < best_distance && d * 2 <= strlen(names[i])) {
+			best = names[i];
+			best_distance = d;
+		}
+	}
+	return best;
+}
+
+static int unknown_option(const char *name, struct error *err)
+{
+	/* What users of QEMU try first. */
+	static const struct { const char *other, *ours; } aliases[] = {
+		{ "m", "memory" }, { "mem", "memory" }, { "smp", "cpus" }, { "cmdline", "append" },
+		{ "command-line", "append" }, { "ramdisk", "initrd" }, { "nographic", "serial" },
+	};
+	const char *names[ARRAY_SIZE(run_options_table)], *best;
+
+	for (size_t i = 0; i < ARRAY_SIZE(run_options_table); i++)
+		names[i] = run_options_table[i].name;
+	best = nearest_name(name, names, ARRAY_SIZE(names));
+	for (size_t i = 0; i < ARRAY_SIZE(aliases); i++)
+		if (strcmp(name, aliases[i].other) == 0)
+			best = aliases[i].ours;
+	if (best)
+		return error_usage(err, "unknown option --%s; did you mean --%s?", name, best);
+	return error_usage(err, "unknown option --%s; see qumra run --help", name);
+}
+
+/* ---- parsing ---------------------------------------------------------------------------------- */
+
+/* The row for the option in arg (without dashes); *value is behind its '=', or NULL. */
+static const struct run_option *find_option(const char *arg, const char **value)
+{
+	size_t len = strcspn(arg, "=");
+
+	*value = arg[len] ? arg + len + 1 : NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(run_options_table); i++) {
+		const char *name = run_options_table[i].name;
+
+		if (strlen(name) == len && memcmp(name, arg, len) == 0)
+			return &run_options_table[i];
+	}
+	return NULL;
+}
+
+static int set_option(struct run_options *o, const struct run_option *opt, const char *value, struct error *err)
+{
+	if (opt->parse)
+		return opt->parse(o, value, err);
+	if (!opt->value) {
+		*(bool *)((char *)o + opt->offset) = true;
+		return 0;
+	}
+	if (!*value && strcmp(opt->name, "append") != 0)
+		return error_usage(err, "--%s: the value is empty", opt->name);
+	*(const char **)((char *)o + opt->offset) = value;
+	return 0;
+}
+
+/* Takes argv[*at] and, where the option wants one, its value. */
+static int parse_one(struct run_options *o, int argc, char *const argv[], int *at, u32 *seen, struct error *err)
+{
+	const char *arg = argv[(*at)++], *value;
+	const struct run_option *opt;
+	size_t dashes = strspn(arg, "-");
+
+	if (dashes == 0)
+		return error_usage(err, "unexpected argument \"%s\"%s", arg,
+				   o->kernel ? "" : "; the kernel is given with --kernel");
+	if (strcmp(arg, "-h") == 0) {
+		o->help = true;
+		return 0;
+	}
+	/* One dash and two mean the same, as with QEMU. */
+	opt = dashes <= 2 ? find_option(arg + dashes, &value) : NULL;
+	if (!opt) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "%.*s", (int)MIN(strcspn(arg + dashes, "="), sizeof(name) - 1),
+			 arg + dashes);
+		return unknown_option(name, err);
+	}
+	if (*seen & 1u << (opt - run_options_table))
+		return error_usage(err, "--%s is given twice", opt->name);
+	*seen |= 1u << (opt - run_options_table);
+	if (!opt->value && value)
+		return error_usage(err, "--%s takes no value", opt->name);
+	if (opt->value && !value) {
+		if (*at == argc)
+			return error_usage(err, "--%s needs a value: %s", opt->name, opt->value);
+		value = argv[(*at)++];
+	}
+	return set_option(o, opt, value, err);
+}
+
+int run_options_parse(struct run_options *o, int argc, char *const argv[], struct error *err)
+{
+	u32 seen = 0;
+	int ret;
+
+	*o = (struct run_options){
+		.append = "", .serial = "stdio", .accel = ACCEL_AUTO, .memory = MEMORY_DEFAULT, .cpus = 1,
+	};
+	for (int i = 0; i < argc;) {
+		ret = parse_one(o, argc, argv, &i, &seen, err);
+		if (ret < 0)
+			return ret;
+		if (o->help)
+			return 0;
+	}
+	if (!o->kernel)
+		return error_usage(err, "run needs --kernel FILE; see qumra run --help");
+	if (o->engine && o->accel == ACCEL_KVM)
+		return error_usage(err, "--engine belongs to the software hypervisor; it cannot go with --accel kvm");
+	return 0;
+}

@@ -1,0 +1,25 @@
+/* The options of `qumra run`. */
+#ifndef QUMRA_CLI_OPTIONS_H
+#define QUMRA_CLI_OPTIONS_H
+
+#include "lib/error.h"
+#include "vmm/kvm/accel.h"
+
+struct run_options {
+	const char *kernel, *initrd, *append, *serial, *engine;
+	enum accel accel;
+	u64 memory;
+	unsigned cpus;
+	bool no_reboot, debug_exit, stats, help;
+};
+
+/* argv without the program's and the command's name. A usage error is one line. */
+int run_options_parse(struct run_options *o, int argc, char *const argv[], struct error *err);
+
+/* The name in names (n of them) most like word, or NULL when none is near. */
+const char *nearest_name(const char *word, const char *const *names, size_t n);
+
+/* One line for an option in the help: "--kernel FILE" and what it does. NULL behind the last. */
+const char *run_option_help(unsigned index, char *buf, size_t size);
+
+#endif

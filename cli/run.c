@@ -1,0 +1,153 @@
+/* `qumra run`: one virtual machine from options to exit status. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "cli/help.h"
+#include "cli/options.h"
+#include "cli/run.h"
+#include "lib/log.h"
+#include "vmm/vmm.h"
+
+static u64 monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (u64)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static int run_choose(const struct run_options *o, struct accel_choice *choice, struct error *err)
+{
+	int ret = o->engine ? accel_set_engine(o->engine) : 0;
+
+	if (ret < 0)
+		return error_set(err, -ret, "cannot select the engine %s", o->engine);
+	/* Naming an engine of the software hypervisor is choosing that hypervisor. */
+	ret = accel_choose(o->engine ? ACCEL_SOFT : o->accel, choice, err);
+	if (ret < 0)
+		return ret;
+	log_line("accelerator %s (%s: %s)", choice->backend->name, accel_reason_name(choice->reason),
+		 choice->detail);
+	return 0;
+}
+
+static void stat_line(const char *key, u64 value)
+{
+	fprintf(stderr, "%s %" PRIu64 "\n", key, value);
+}
+
+/* Taken while the VM still exists, printed when the terminal is back. */
+struct run_stats {
+	u64 wall_us, first_run_us, max_rss_kib, guest_rss_kib;
+	u64 exits[CPU_EXITS_MAX];
+};
+
+static void run_stats_take(struct run_stats *s, const struct vmm *vmm, u64 start_ns)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	*s = (struct run_stats){
+		.wall_us = (monotonic_ns() - start_ns) / 1000,
+		.max_rss_kib = usage.ru_maxrss,
+		.guest_rss_kib = guest_memory_resident(&vmm->memory) >> 10,
+	};
+	for (unsigned i = 0; i < vmm->cpus; i++) {
+		if (i == 0 && vmm->cpu[0].first_run_ns)
+			s->first_run_us = (vmm->cpu[0].first_run_ns - start_ns) / 1000;
+		for (unsigned e = 0; e < CPU_EXITS_MAX; e++)
+			s->exits[e] += vmm->cpu[i].exits[e];
+	}
+}
+
+static void run_stats_print(const struct run_stats *s)
+{
+	stat_line("wall_us", s->wall_us);
+	stat_line("start_to_first_run_us", s->first_run_us);
+	stat_line("max_rss_kib", s->max_rss_kib);
+	stat_line("guest_rss_kib", s->guest_rss_kib);
+	for (unsigned e = 0; e < CPU_EXITS_MAX; e++) {
+		const char *name = guest_cpu_exit_name(e);
+
+		if (!s->exits[e])
+			continue;
+		if (name)
+			fprintf(stderr, "exits_%s %" PRIu64 "\n", name, s->exits[e]);
+		else
+			fprintf(stderr, "exits_%u %" PRIu64 "\n", e, s->exits[e]);
+	}
+}
+
+static int run_status(const struct vmm_outcome *out, int *signal)
+{
+	switch (out->end) {
+	case VMM_POWERED_OFF:
+	case VMM_REBOOTED:
+	case VMM_QUIT:
+		return STATUS_OK;
+	case VMM_CRASHED:
+		return STATUS_CRASHED;
+	case VMM_EXITED:
+		return out->status;
+	case VMM_SIGNAL:
+		*signal = out->status;
+		return STATUS_FAILURE;
+	case VMM_FAILED:
+		break;
+	}
+	return STATUS_FAILURE;
+}
+
+static int run_vm(const struct run_options *o, const struct accel_choice *choice, u64 start_ns, int *signal,
+		  struct error *err)
+{
+	const struct vmm_config config = {
+		.backend = choice->backend, .kernel = o->kernel, .initrd = o->initrd, .cmdline = o->append,
+		.serial = o->serial, .memory = o->memory, .cpus = o->cpus, .no_reboot = o->no_reboot,
+		.debug_exit = o->debug_exit,
+	};
+	struct vmm *vmm = calloc(1, sizeof(*vmm));
+	struct vmm_outcome outcome = { 0 };
+	struct run_stats stats = { 0 };
+	int ret;
+
+	if (!vmm) {
+		error_set(err, ENOMEM, "out of memory");
+		return STATUS_FAILURE;
+	}
+	ret = vmm_create(vmm, &config, err);
+	if (ret == 0) {
+		ret = vmm_run(vmm, err);
+		outcome = vmm->outcome;
+		run_stats_take(&stats, vmm, start_ns);
+		vmm_destroy(vmm);
+	}
+	free(vmm);
+	if (ret < 0)
+		return err->kind == ERROR_USAGE ? STATUS_USAGE : STATUS_FAILURE;
+	if (outcome.text[0])
+		log_line("%s", outcome.text);
+	if (o->stats)
+		run_stats_print(&stats);
+	return run_status(&outcome, signal);
+}
+
+int run_command(int argc, char *const argv[], unsigned long long start_ns, int *signal, struct error *err)
+{
+	struct run_options o;
+	struct accel_choice choice;
+
+	if (run_options_parse(&o, argc, argv, err) < 0)
+		return STATUS_USAGE;
+	if (o.help) {
+		help_run(stdout);
+		return STATUS_OK;
+	}
+	if (run_choose(&o, &choice, err) < 0)
+		return STATUS_FAILURE;
+	return run_vm(&o, &choice, start_ns, signal, err);
+}

@@ -1,0 +1,85 @@
+/*
+ * A virtual CPU's thread in the VMM: runs KVM_RUN, serves its exits, parks when told.
+ *
+ * All CPUs of a VM share one cpu_control, guarded by the machine's lock. Whoever wants the CPUs to
+ * stand still calls cpu_control_pause() and then waits until all are parked.
+ */
+#ifndef QUMRA_VMM_CPUS_GUEST_CPU_H
+#define QUMRA_VMM_CPUS_GUEST_CPU_H
+
+#include <pthread.h>
+
+#include "vmm/firmware/boot.h"
+#include "vmm/kvm/kvm.h"
+#include "vmm/machine/io_map.h"
+#include "vmm/machine/request.h"
+
+/* Exit reasons counted by KVM's number; more are counted in the last. */
+#define CPU_EXITS_MAX 40
+
+struct guest_cpu;
+
+/* Why a CPU cannot go on. */
+enum cpu_fault {
+	CPU_FAULT_TRIPLE,	/* the guest's fault */
+	CPU_FAULT_HYPERVISOR,	/* ours */
+};
+
+struct cpu_events {
+	struct machine_events machine;
+	/* text: one line without newline. The CPU parks and never runs again without a reset. */
+	void (*fault)(void *arg, enum cpu_fault fault, const char *text);
+	void *arg;
+};
+
+struct cpu_control {
+	pthread_mutex_t *lock;
+	pthread_cond_t changed;
+	u32 attention;		/* CPUs must look at the rest: atomic, set under the lock */
+	bool pause, stop;
+	unsigned parked;
+};
+
+struct cpu_state;	/* a saved state: registers of every kind */
+
+struct guest_cpu {
+	const struct kvm *kvm;
+	unsigned index;
+	int fd;
+	struct kvm_run *run;
+	struct cpu_control *control;
+	struct cpu_events events;
+	const struct io_map *pio, *mmio;
+	struct cpu_state *power_on;
+	struct boot_entry boot;
+	bool needs_reset;	/* under the lock */
+	bool faulted;
+	bool started;
+	pthread_t thread;
+	u64 first_run_ns;	/* monotonic; 0: not yet */
+	u64 exits[CPU_EXITS_MAX];
+};
+
+/* Once, before any CPU thread: the signal that kicks a CPU out of KVM_RUN. */
+int guest_cpu_signals_init(struct error *err);
+
+int guest_cpu_create(struct guest_cpu *cpu, struct error *err);	/* kvm ... mmio filled in */
+/* The state for the first instruction; takes effect now or, on a running VM, at resume. */
+int guest_cpu_reset(struct guest_cpu *cpu, struct error *err);
+int guest_cpu_start(struct guest_cpu *cpu, struct error *err);
+/* Its thread has ended or never ran. */
+void guest_cpu_destroy(struct guest_cpu *cpu);
+void guest_cpu_kick(struct guest_cpu *cpu);
+/* Name of an exit reason, such as "io". */
+const char *guest_cpu_exit_name(unsigned reason);
+/* A register dump on one line. */
+void guest_cpu_describe(const struct guest_cpu *cpu, char *buf, size_t size);
+
+/* All under the lock. */
+void cpu_control_init(struct cpu_control *c, pthread_mutex_t *lock);
+void cpu_control_pause(struct cpu_control *c, struct guest_cpu *cpus, unsigned n);
+void cpu_control_wait_parked(struct cpu_control *c, unsigned n);
+void cpu_control_resume(struct cpu_control *c);
+void cpu_control_stop(struct cpu_control *c, struct guest_cpu *cpus, unsigned n);
+
+#endif

@@ -1,0 +1,355 @@
+/*
+ * ACPI tables (ACPI 6.4, chapter 5): RSDP, RSDT and XSDT, FADT, FACS, MADT, and a DSDT with S5 and the
+ * devices on the board. They say exactly what pc.c wires up.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vmm/hw/acpi_pm.h"
+#include "vmm/machine/acpi.h"
+#include "vmm/machine/aml.h"
+#include "vmm/machine/pc.h"
+
+#define PACKED __attribute__((packed))
+
+struct acpi_rsdp {
+	char signature[8];
+	u8 checksum;
+	char oem[6];
+	u8 revision;
+	u32 rsdt;
+	u32 length;
+	u64 xsdt;
+	u8 extended_checksum;
+	u8 reserved[3];
+} PACKED;
+_Static_assert(sizeof(struct acpi_rsdp) == 36, "ACPI 6.4 table 5.3");
+
+struct acpi_header {
+	char signature[4];
+	u32 length;
+	u8 revision, checksum;
+	char oem[6], oem_table[8];
+	u32 oem_revision;
+	char creator[4];
+	u32 creator_revision;
+} PACKED;
+_Static_assert(sizeof(struct acpi_header) == 36, "ACPI 6.4 table 5.4");
+
+struct acpi_address {
+	u8 space, bits, offset, access;
+	u64 address;
+} PACKED;
+_Static_assert(sizeof(struct acpi_address) == 12, "ACPI 6.4 table 5.1");
+
+enum { SPACE_IO = 1, ACCESS_BYTE = 1, ACCESS_WORD = 2, ACCESS_DWORD = 3 };
+
+struct acpi_fadt {
+	struct acpi_header h;
+	u32 facs, dsdt;
+	u8 reserved0, pm_profile;
+	u16 sci_int;
+	u32 smi_cmd;
+	u8 acpi_enable, acpi_disable, s4bios_req, pstate_cnt;
+	u32 pm1a_evt, pm1b_evt, pm1a_cnt, pm1b_cnt, pm2_cnt, pm_tmr, gpe0, gpe1;
+	u8 pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_len, gpe1_len, gpe1_base, cst_cnt;
+	u16 lvl2_lat, lvl3_lat, flush_size, flush_stride;
+	u8 duty_offset, duty_width, day_alarm, month_alarm, century;
+	u16 boot_arch;
+	u8 reserved1;
+	u32 flags;
+	struct acpi_address reset_reg;
+	u8 reset_value;
+	u16 arm_boot_arch;
+	u8 minor_version;
+	u64 x_facs, x_dsdt;
+	struct acpi_address x_pm1a_evt, x_pm1b_evt, x_pm1a_cnt, x_pm1b_cnt, x_pm2_cnt, x_pm_tmr, x_gpe0, x_gpe1;
+	struct acpi_address sleep_control, sleep_status;
+} PACKED;
+_Static_assert(sizeof(struct acpi_fadt) == 268, "ACPI 5.0 table 5-34");
+
+/* ACPI 6.4 tables 5.10 and 5.11. */
+#define FADT_WBINVD		BIT(0)
+#define FADT_PROC_C1		BIT(2)
+#define FADT_SLP_BUTTON		BIT(5)	/* no fixed sleep button */
+#define FADT_FIX_RTC		BIT(6)	/* no fixed RTC wake status */
+#define FADT_TMR_VAL_EXT	BIT(8)
+#define FADT_RESET_REG_SUP	BIT(10)
+#define BOOT_LEGACY_DEVICES	BIT(0)
+#define BOOT_8042		BIT(1)
+#define BOOT_NO_VGA		BIT(2)
+#define BOOT_NO_ASPM		BIT(4)
+
+#define LATENCY_NO_C2	101
+#define LATENCY_NO_C3	1001
+
+struct acpi_facs {
+	char signature[4];
+	u32 length, hardware_signature, waking_vector, global_lock, flags;
+	u64 x_waking_vector;
+	u8 version, reserved[31];
+} PACKED;
+_Static_assert(sizeof(struct acpi_facs) == 64, "ACPI 6.4 table 5.12");
+
+struct madt_lapic {
+	u8 type, length, uid, apic_id;
+	u32 flags;
+} PACKED;
+struct madt_ioapic {
+	u8 type, length, id, reserved;
+	u32 address, gsi_base;
+} PACKED;
+struct madt_override {
+	u8 type, length, bus, source;
+	u32 gsi;
+	u16 flags;
+} PACKED;
+struct madt_nmi {
+	u8 type, length, uid;
+	u16 flags;
+	u8 lint;
+} PACKED;
+_Static_assert(sizeof(struct madt_lapic) == 8 && sizeof(struct madt_ioapic) == 12 &&
+	       sizeof(struct madt_override) == 10 && sizeof(struct madt_nmi) == 6, "ACPI 6.4, 5.2.12");
+
+#define MADT_PCAT_COMPAT	BIT(0)
+#define MADT_LEVEL_HIGH		0x000D
+#define MADT_ALL_CPUS		0xFF
+
+/* A cursor over the ACPI area. */
+struct tables {
+	u8 *base;
+	u32 used;
+	u32 list[8];
+	unsigned count;
+};
+
+static u32 table_gpa(const struct tables *t, const void *p)
+{
+	return ACPI_AREA + (u32)((const u8 *)p - t->base);
+}
+
+static void *table_alloc(struct tables *t, u32 size, u32 align)
+{
+	u32 at = ALIGN_UP(t->used, align);
+
+	if (size > ACPI_AREA_SIZE || at > ACPI_AREA_SIZE - size)
+		return NULL;
+	t->used = at + size;
+	return t->base + at;
+}
+
+u8 firmware_checksum(const void *data, size_t n)
+{
+	const u8 *p = data;
+	u8 sum = 0;
+
+	while (n--)
+		sum += *p++;
+	return -sum;
+}
+
+static void table_finish(struct acpi_header *h, const char *signature, u8 revision, u32 length)
+{
+	memcpy(h->signature, signature, 4);
+	h->length = length;
+	h->revision = revision;
+	memcpy(h->oem, "QUMRA ", 6);
+	memcpy(h->oem_table, "QUMRAPC ", 8);
+	h->oem_revision = 1;
+	memcpy(h->creator, "QMRA", 4);
+	h->creator_revision = 1;
+	h->checksum = 0;
+	h->checksum = firmware_checksum(h, length);
+}
+
+/* ---- DSDT ------------------------------------------------------------------------------------- */
+
+static const struct dsdt_device {
+	const char *name, *id;
+	u8 uid;
+	struct { u16 base; u8 len; } io[4];
+	u8 irq;	/* 0: none */
+} dsdt_devices[] = {
+	{ "RTC_", "PNP0B00", 0, { { PORT_RTC, 2 } }, IRQ_RTC },
+	{ "KBD_", "PNP0303", 0, { { PORT_I8042_DATA, 1 }, { PORT_I8042_COMMAND, 1 } }, IRQ_KBD },
+	{ "MOU_", "PNP0F13", 0, { { 0, 0 } }, IRQ_AUX },
+	{ "COM1", "PNP0501", 1, { { PORT_COM1, 8 } }, IRQ_COM1 },
+	/* Ports that nobody may hand out to others. */
+	{ "MBRD", "PNP0C02", 1, { { PORT_ACPI_PM, ACPI_PM_SIZE }, { PORT_RESET_CONTROL, 1 },
+				  { PORT_DEBUGCON_BIOS, 1 } }, 0 },
+};
+
+static void dsdt_device(struct aml *a, const struct dsdt_device *d)
+{
+	size_t dev = aml_device(a, d->name), crs;
+
+	aml_name_eisaid(a, "_HID", d->id);
+	if (d->uid)
+		aml_name_int(a, "_UID", d->uid);
+	aml_name_int(a, "_STA", 0x0F);
+	crs = aml_crs(a);
+	for (unsigned i = 0; i < ARRAY_SIZE(d->io) && d->io[i].len; i++)
+		aml_crs_io(a, d->io[i].base, d->io[i].len);
+	if (d->irq)
+		aml_crs_irq(a, d->irq);
+	aml_crs_end(a, crs);
+	aml_end(a, dev);
+}
+
+static void dsdt_cpu(struct aml *a, unsigned cpu)
+{
+	char name[5] = { 'C', 'P', '0' + cpu / 10 % 10, '0' + cpu % 10 };
+	size_t dev = aml_device(a, name);
+
+	aml_name_string(a, "_HID", "ACPI0007");
+	aml_name_int(a, "_UID", cpu);
+	aml_end(a, dev);
+}
+
+/* The guest's pvpanic driver binds by this _HID. */
+static void dsdt_pvpanic(struct aml *a)
+{
+	size_t dev = aml_device(a, "PEVT"), crs;
+
+	aml_name_string(a, "_HID", "QEMU0001");
+	aml_name_int(a, "_STA", 0x0F);
+	crs = aml_crs(a);
+	aml_crs_io(a, PORT_PVPANIC, 1);
+	aml_crs_end(a, crs);
+	aml_end(a, dev);
+}
+
+static struct acpi_header *write_dsdt(struct tables *t, unsigned cpus)
+{
+	static const u8 s5[] = { ACPI_SLP_TYP_S5, 0, 0, 0 };
+	struct acpi_header *h = table_alloc(t, sizeof(*h), 16);
+	struct aml a = { 0 };
+	size_t scope;
+
+	if (!h)
+		return NULL;
+	a.buf = (u8 *)(h + 1);
+	a.size = ACPI_AREA_SIZE - t->used;
+	aml_name_package(&a, "_S5_", s5, sizeof(s5));
+	scope = aml_scope(&a, "_SB_");
+	for (unsigned i = 0; i < cpus; i++)
+		dsdt_cpu(&a, i);
+	for (size_t i = 0; i < ARRAY_SIZE(dsdt_devices); i++)
+		dsdt_device(&a, &dsdt_devices[i]);
+	dsdt_pvpanic(&a);
+	aml_end(&a, scope);
+	if (a.overrun)
+		return NULL;
+	t->used += a.len;
+	table_finish(h, "DSDT", 2, sizeof(*h) + a.len);
+	return h;
+}
+
+/* ---- fixed tables ----------------------------------------------------------------------------- */
+
+static struct acpi_address io_address(u16 port, u8 bits, u8 access)
+{
+	return (struct acpi_address){ .space = SPACE_IO, .bits = bits, .access = access, .address = port };
+}
+
+static int write_fadt(struct tables *t, unsigned cpus)
+{
+	struct acpi_fadt *f = table_alloc(t, sizeof(*f), 16);
+	struct acpi_facs *facs = table_alloc(t, sizeof(*facs), 64);
+	struct acpi_header *dsdt = write_dsdt(t, cpus);
+
+	if (!f || !facs || !dsdt)
+		return -ENOMEM;
+	*facs = (struct acpi_facs){ .signature = "FACS", .length = sizeof(*facs), .version = 2 };
+	*f = (struct acpi_fadt){
+		.facs = table_gpa(t, facs),
+		.dsdt = table_gpa(t, dsdt),
+		.pm_profile = 1,	/* desktop */
+		.sci_int = IRQ_SCI,
+		.pm1a_evt = PORT_ACPI_PM + ACPI_PM1_EVT,
+		.pm1a_cnt = PORT_ACPI_PM + ACPI_PM1_CNT,
+		.pm_tmr = PORT_ACPI_PM + ACPI_PM_TMR,
+		.pm1_evt_len = 4,
+		.pm1_cnt_len = 2,
+		.pm_tmr_len = 4,
+		.lvl2_lat = LATENCY_NO_C2,
+		.lvl3_lat = LATENCY_NO_C3,
+		.century = 0x32,
+		.boot_arch = BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA | BOOT_NO_ASPM,
+		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_VAL_EXT |
+			 FADT_RESET_REG_SUP,
+		.reset_reg = io_address(PORT_RESET_CONTROL, 8, ACCESS_BYTE),
+		.reset_value = 0x06,
+		.x_dsdt = table_gpa(t, dsdt),
+		.x_pm1a_evt = io_address(PORT_ACPI_PM + ACPI_PM1_EVT, 32, ACCESS_WORD),
+		.x_pm1a_cnt = io_address(PORT_ACPI_PM + ACPI_PM1_CNT, 16, ACCESS_WORD),
+		.x_pm_tmr = io_address(PORT_ACPI_PM + ACPI_PM_TMR, 32, ACCESS_DWORD),
+	};
+	table_finish(&f->h, "FACP", 5, sizeof(*f));
+	t->list[t->count++] = table_gpa(t, f);
+	return 0;
+}
+
+static int write_madt(struct tables *t, unsigned cpus)
+{
+	u32 size = sizeof(struct acpi_header) + 8 + cpus * sizeof(struct madt_lapic) +
+		   sizeof(struct madt_ioapic) + 2 * sizeof(struct madt_override) + sizeof(struct madt_nmi);
+	u8 *p = table_alloc(t, size, 16), *at;
+	const u32 head[2] = { APIC_DEFAULT_BASE, MADT_PCAT_COMPAT };
+
+	if (!p)
+		return -ENOMEM;
+	at = mempcpy(p + sizeof(struct acpi_header), head, sizeof(head));
+	for (unsigned i = 0; i < cpus; i++)
+		at = mempcpy(at, &(struct madt_lapic){ 0, 8, i, i, 1 }, sizeof(struct madt_lapic));
+	at = mempcpy(at, &(struct madt_ioapic){ 1, 12, 0, 0, IOAPIC_DEFAULT_BASE, 0 },
+		     sizeof(struct madt_ioapic));
+	/* The i8254 is wired to pin 2; the SCI is a level that is active high. */
+	at = mempcpy(at, &(struct madt_override){ 2, 10, 0, 0, 2, 0 }, sizeof(struct madt_override));
+	at = mempcpy(at, &(struct madt_override){ 2, 10, 0, IRQ_SCI, IRQ_SCI, MADT_LEVEL_HIGH },
+		     sizeof(struct madt_override));
+	memcpy(at, &(struct madt_nmi){ 4, 6, MADT_ALL_CPUS, 0, 1 }, sizeof(struct madt_nmi));
+	table_finish((struct acpi_header *)p, "APIC", 3, size);
+	t->list[t->count++] = table_gpa(t, p);
+	return 0;
+}
+
+/* RSDT and XSDT list the same tables with 4 and 8 bytes each; returns the list's address, or 0. */
+static u32 write_root(struct tables *t, const char *signature, unsigned width)
+{
+	u32 size = sizeof(struct acpi_header) + t->count * width;
+	u8 *p = table_alloc(t, size, 16);
+
+	if (!p)
+		return 0;
+	for (unsigned i = 0; i < t->count; i++) {
+		u64 gpa = t->list[i];
+
+		memcpy(p + sizeof(struct acpi_header) + i * width, &gpa, width);
+	}
+	table_finish((struct acpi_header *)p, signature, 1, size);
+	return table_gpa(t, p);
+}
+
+int acpi_write_tables(const struct guest_memory *mem, unsigned cpus)
+{
+	struct tables t = { .base = guest_memory_at(mem, ACPI_AREA, ACPI_AREA_SIZE) };
+	struct acpi_rsdp *rsdp;
+
+	if (!t.base)
+		return -ENOMEM;
+	rsdp = table_alloc(&t, sizeof(*rsdp), 16);
+	if (!rsdp || write_fadt(&t, cpus) < 0 || write_madt(&t, cpus) < 0)
+		return -ENOMEM;
+	*rsdp = (struct acpi_rsdp){ .revision = 2, .length = sizeof(*rsdp) };
+	memcpy(rsdp->signature, "RSD PTR ", 8);
+	memcpy(rsdp->oem, "QUMRA ", 6);
+	rsdp->rsdt = write_root(&t, "RSDT", 4);
+	rsdp->xsdt = write_root(&t, "XSDT", 8);
+	if (!rsdp->rsdt || !rsdp->xsdt)
+		return -ENOMEM;
+	rsdp->checksum = firmware_checksum(rsdp, 20);
+	rsdp->extended_checksum = firmware_checksum(rsdp, sizeof(*rsdp));
+	return 0;
+}

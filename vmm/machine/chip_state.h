@@ -1,0 +1,17 @@
+/* The state of the hypervisor's chips: two i8259, IOAPIC, i8254. */
+#ifndef QUMRA_VMM_MACHINE_CHIP_STATE_H
+#define QUMRA_VMM_MACHINE_CHIP_STATE_H
+
+#include "vmm/kvm/kvm.h"
+
+struct chip_state;
+
+/* Creates them, with the addresses that KVM wants to know before. */
+int chips_create(const struct kvm *kvm, struct error *err);
+/* Allocates; free with free(). */
+int chips_get(const struct kvm *kvm, struct chip_state **state, struct error *err);
+int chips_set(const struct kvm *kvm, const struct chip_state *state, struct error *err);
+/* A wire into them. */
+void chips_set_irq(const struct kvm *kvm, unsigned gsi, bool level);
+
+#endif

@@ -1,0 +1,149 @@
+/*
+ * The PC's wiring. Interrupt controllers, i8254 and the local APIC are the hypervisor's; all other
+ * ports are here.
+ *
+ *   0x060 0x064  i8042                   0x3F8  COM1, 16550A
+ *   0x070        MC146818, CMOS          0x402  debug console (firmware)
+ *   0x080        POST codes: ignored     0x505  pvpanic
+ *   0x092        system control port A   0x600  ACPI PM1 and PM timer
+ *   0x0E9        debug console           0xCF8  PCI configuration
+ *   0x0F4        debug exit, on request  0xCF9  reset control
+ */
+#include <string.h>
+
+#include "vmm/machine/acpi.h"
+#include "vmm/machine/pc.h"
+
+static void pc_device_add(struct pc *pc, const struct device_ops *ops, void *self)
+{
+	pc->device[pc->devices++] = (struct device){ .ops = ops, .self = self };
+}
+
+static struct irq_line pc_irq(const struct pc_config *c, unsigned gsi)
+{
+	return (struct irq_line){ .set = c->set_irq, .arg = c->irq_arg, .gsi = gsi };
+}
+
+static void pc_request_reset(void *arg)
+{
+	struct pc *pc = arg;
+
+	pc->events.request(pc->events.arg, MACHINE_RESET, 0);
+}
+
+static void pc_request_power_off(void *arg)
+{
+	struct pc *pc = arg;
+
+	pc->events.request(pc->events.arg, MACHINE_POWER_OFF, 0);
+}
+
+static void pc_init_devices(struct pc *pc, const struct pc_config *c)
+{
+	struct irq_line com1 = pc_irq(c, IRQ_COM1), rtc = pc_irq(c, IRQ_RTC), sci = pc_irq(c, IRQ_SCI);
+	struct irq_line kbd = pc_irq(c, IRQ_KBD), aux = pc_irq(c, IRQ_AUX);
+
+	serial_init(&pc->com1, c->serial, c->timers, &com1);
+	rtc_init(&pc->rtc, c->timers, &rtc, NULL, NULL);
+	rtc_set_memory(&pc->rtc, guest_memory_low_end(c->memory), guest_memory_high_size(c->memory));
+	i8042_init(&pc->i8042, &kbd, &aux, pc_request_reset, pc);
+	acpi_pm_init(&pc->pm, c->timers, &sci, pc_request_power_off, pc);
+	reset_control_init(&pc->reset, &c->events);
+	pci_config_init(&pc->pci);
+	pc->pvpanic.events = c->events;
+	pc->debug_exit.events = c->events;
+
+	pc_device_add(pc, &serial_device_ops, &pc->com1);
+	pc_device_add(pc, &rtc_device_ops, &pc->rtc);
+	pc_device_add(pc, &i8042_device_ops, &pc->i8042);
+	pc_device_add(pc, &acpi_pm_device_ops, &pc->pm);
+	pc_device_add(pc, &reset_control_device_ops, &pc->reset);
+	pc_device_add(pc, &pci_config_device_ops, &pc->pci);
+}
+
+/* Configuration mechanism 1 owns the doubleword at 0xCF8, the chipset's reset the byte inside it. */
+static u64 pc_cf8_read(void *dev, u64 offset, unsigned size)
+{
+	struct pc *pc = dev;
+
+	if (offset == 1 && size == 1)
+		return reset_control_io_ops.read(&pc->reset, 0, 1);
+	return pci_config_io_ops.read(&pc->pci, offset, size);
+}
+
+static void pc_cf8_write(void *dev, u64 offset, u64 value, unsigned size)
+{
+	struct pc *pc = dev;
+
+	if (offset == 1 && size == 1)
+		reset_control_io_ops.write(&pc->reset, 0, value, 1);
+	else
+		pci_config_io_ops.write(&pc->pci, offset, value, size);
+}
+
+static const struct io_ops pc_cf8_ops = { .read = pc_cf8_read, .write = pc_cf8_write, .width = 4 };
+
+int pc_init(struct pc *pc, const struct pc_config *c)
+{
+	*pc = (struct pc){ .events = c->events };
+	pc_init_devices(pc, c);
+
+	const struct io_range ports[] = {
+		{ PORT_I8042_DATA, 1, &i8042_data_ops, &pc->i8042, "i8042" },
+		{ PORT_I8042_COMMAND, 1, &i8042_command_ops, &pc->i8042, "i8042" },
+		{ PORT_RTC, 2, &rtc_io_ops, &pc->rtc, "rtc" },
+		{ PORT_SYSTEM_A, 1, &reset_port_a_io_ops, &pc->reset, "port-a" },
+		{ PORT_DEBUGCON, 1, &debugcon_io_ops, &pc->debugcon, "debugcon" },
+		{ PORT_COM1, 8, &serial_io_ops, &pc->com1, "serial" },
+		{ PORT_DEBUGCON_BIOS, 1, &debugcon_io_ops, &pc->debugcon_bios, "debugcon" },
+		{ PORT_PVPANIC, 1, &pvpanic_io_ops, &pc->pvpanic, "pvpanic" },
+		{ PORT_ACPI_PM, ACPI_PM_SIZE, &acpi_pm_io_ops, &pc->pm, "acpi-pm" },
+		{ PORT_PCI_CONFIG, 8, &pc_cf8_ops, pc, "pci-config" },
+		/* Last: only with --debug-exit. */
+		{ PORT_DEBUG_EXIT, 4, &debug_exit_io_ops, &pc->debug_exit, "debug-exit" },
+	};
+	size_t count = ARRAY_SIZE(ports) - !c->debug_exit;
+
+	for (size_t i = 0; i < count; i++) {
+		int ret = io_map_add(&pc->pio, &ports[i]);
+
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}
+
+void pc_reset(struct pc *pc)
+{
+	for (unsigned i = 0; i < pc->devices; i++)
+		pc->device[i].ops->reset(pc->device[i].self);
+}
+
+void pc_pause(struct pc *pc)
+{
+	for (unsigned i = 0; i < pc->devices; i++)
+		pc->device[i].ops->pause(pc->device[i].self);
+}
+
+void pc_resume(struct pc *pc)
+{
+	for (unsigned i = 0; i < pc->devices; i++)
+		pc->device[i].ops->resume(pc->device[i].self);
+}
+
+void pc_flush(struct pc *pc)
+{
+	debugcon_flush(&pc->debugcon);
+	debugcon_flush(&pc->debugcon_bios);
+}
+
+int pc_write_tables(const struct guest_memory *mem, unsigned cpus, struct error *err)
+{
+	int ret = acpi_write_tables(mem, cpus);
+
+	if (ret == 0)
+		ret = mp_write_table(mem, cpus);
+	if (ret < 0)
+		return error_set(err, -ret, "cannot write the firmware tables: %s", strerror(-ret));
+	return 0;
+}

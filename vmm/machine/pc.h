@@ -1,0 +1,78 @@
+/* The machine: a PC without video, its devices and where they are. */
+#ifndef QUMRA_VMM_MACHINE_PC_H
+#define QUMRA_VMM_MACHINE_PC_H
+
+#include "vmm/chardev/chardev.h"
+#include "vmm/hw/acpi_pm.h"
+#include "vmm/hw/debug_exit.h"
+#include "vmm/hw/debugcon.h"
+#include "vmm/hw/i8042.h"
+#include "vmm/hw/pci_config.h"
+#include "vmm/hw/pvpanic.h"
+#include "vmm/hw/reset_control.h"
+#include "vmm/hw/rtc.h"
+#include "vmm/hw/serial.h"
+#include "vmm/machine/io_map.h"
+#include "vmm/machine/request.h"
+#include "vmm/memory/guest_memory.h"
+
+#define PORT_I8042_DATA		0x60
+#define PORT_I8042_COMMAND	0x64
+#define PORT_RTC		0x70
+#define PORT_SYSTEM_A		0x92
+#define PORT_DEBUGCON		0xE9
+#define PORT_DEBUG_EXIT		0xF4
+#define PORT_COM1		0x3F8
+#define PORT_DEBUGCON_BIOS	0x402
+#define PORT_PVPANIC		0x505
+#define PORT_ACPI_PM		0x600
+#define PORT_PCI_CONFIG		0xCF8
+#define PORT_RESET_CONTROL	0xCF9
+#define PORT_PCI_DATA		0xCFC
+
+#define IRQ_KBD		1
+#define IRQ_COM1	4
+#define IRQ_RTC		8
+#define IRQ_SCI		9
+#define IRQ_AUX		12
+
+#define PC_DEVICES_MAX 8
+
+struct pc {
+	struct io_map pio, mmio;
+	struct machine_events events;
+	struct device device[PC_DEVICES_MAX];	/* what has the verbs */
+	unsigned devices;
+
+	struct serial com1;
+	struct rtc rtc;
+	struct i8042 i8042;
+	struct acpi_pm pm;
+	struct reset_control reset;
+	struct pci_config pci;
+	struct debugcon debugcon, debugcon_bios;
+	struct pvpanic pvpanic;
+	struct debug_exit debug_exit;
+};
+
+struct pc_config {
+	struct chardev *serial;
+	struct timer_queue *timers;
+	const struct guest_memory *memory;
+	struct machine_events events;
+	void (*set_irq)(void *arg, unsigned gsi, bool level);
+	void *irq_arg;
+	bool debug_exit;
+};
+
+/* The pc must not move afterwards. Everything is called under the machine's lock. */
+int pc_init(struct pc *pc, const struct pc_config *config);
+void pc_reset(struct pc *pc);
+void pc_pause(struct pc *pc);
+void pc_resume(struct pc *pc);
+/* Before the end: what is still buffered. */
+void pc_flush(struct pc *pc);
+/* Firmware's work: the tables in guest memory. */
+int pc_write_tables(const struct guest_memory *mem, unsigned cpus, struct error *err);
+
+#endif

@@ -1,0 +1,60 @@
+/*
+ * Guest RAM: where it lies in guest physical space, and checked access to it. A plain map of
+ * regions, so that the loaders work on any memory, a test's array as well.
+ *
+ *   0 .. 0xA0000                  RAM (slot 0)
+ *   0xA0000 .. 0xC0000            nothing: where a display adapter's window would be
+ *   0xC0000 .. min(size, 3 GiB)   RAM (slot 1); firmware tables lie from 0xE0000
+ *   3 GiB .. 4 GiB                devices
+ *   4 GiB ..                      the rest of RAM (slot 2)
+ */
+#ifndef QUMRA_VMM_MEMORY_GUEST_MEMORY_H
+#define QUMRA_VMM_MEMORY_GUEST_MEMORY_H
+
+#include "lib/error.h"
+#include "lib/types.h"
+#include "vmm/kvm/kvm.h"
+
+#define GUEST_MEMORY_MIN	(4ULL << 20)
+#define GUEST_HOLE_START	0xC0000000ULL
+#define GUEST_HOLE_END		0x100000000ULL
+#define GUEST_VGA_START		0xA0000ULL
+#define GUEST_VGA_END		0xC0000ULL
+/* What the CPUID of every guest promises at least. */
+#define GUEST_PHYS_BITS		40
+
+#define GUEST_REGIONS_MAX	4
+
+struct guest_region {
+	u64 gpa;
+	u64 size;
+	u8 *host;
+};
+
+struct guest_memory {
+	u64 size;	/* of RAM in all, the hole at 0xA0000 counted in */
+	unsigned count;
+	struct guest_region region[GUEST_REGIONS_MAX];	/* ascending, disjoint */
+	void *map;	/* one anonymous mapping under all regions, or NULL */
+	u64 map_size;
+};
+
+/* size must have passed guest_memory_check(). Pages are committed on first touch. */
+int guest_memory_create(struct guest_memory *mem, u64 size, struct error *err);
+void guest_memory_destroy(struct guest_memory *mem);
+/* Is this a size that can be? A usage error names the limit that it breaks. */
+int guest_memory_check(u64 size, struct error *err);
+/* Lays the PC's regions over host memory of mem->size bytes. */
+void guest_memory_layout(struct guest_memory *mem, u8 *host);
+/* Registers every region with the hypervisor. */
+int guest_memory_register(const struct guest_memory *mem, const struct kvm *kvm, struct error *err);
+
+/* The host address of [gpa, gpa + len), or NULL unless all of it is one region's RAM. */
+void *guest_memory_at(const struct guest_memory *mem, u64 gpa, u64 len);
+/* The end of RAM below 4 GiB, and the amount above. */
+u64 guest_memory_low_end(const struct guest_memory *mem);
+u64 guest_memory_high_size(const struct guest_memory *mem);
+/* Bytes of it that are resident now. */
+u64 guest_memory_resident(const struct guest_memory *mem);
+
+#endif

@@ -1,0 +1,314 @@
+/* Putting a virtual machine together, running it, taking it apart: see vmm.h. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vmm/firmware/boot.h"
+#include "vmm/machine/chip_state.h"
+#include "vmm/vmm.h"
+
+/* ---- ends and requests (under the lock, any thread) -------------------------------------------- */
+
+static void vmm_end(struct vmm *vmm, enum vmm_end end, int status, const char *text)
+{
+	if (vmm->ended)
+		return;
+	vmm->ended = true;
+	vmm->outcome.end = end;
+	vmm->outcome.status = status;
+	snprintf(vmm->outcome.text, sizeof(vmm->outcome.text), "%s", text);
+	cpu_control_pause(&vmm->control, vmm->cpu, vmm->cpus);
+	loop_stop(&vmm->loop);
+}
+
+static void vmm_request_reset(struct vmm *vmm)
+{
+	if (vmm->config.no_reboot) {
+		if (vmm->panicked)
+			vmm_end(vmm, VMM_CRASHED, 0, "the guest rebooted after a kernel panic");
+		else
+			vmm_end(vmm, VMM_REBOOTED, 0, "");
+		return;
+	}
+	/* The CPUs stand still from here on; the main thread does the rest. */
+	vmm->reset_due = true;
+	cpu_control_pause(&vmm->control, vmm->cpu, vmm->cpus);
+	loop_wake(&vmm->loop);
+}
+
+static void vmm_on_request(void *arg, enum machine_request what, int status)
+{
+	struct vmm *vmm = arg;
+
+	switch (what) {
+	case MACHINE_POWER_OFF:
+		vmm_end(vmm, VMM_POWERED_OFF, 0, "");
+		break;
+	case MACHINE_RESET:
+		vmm_request_reset(vmm);
+		break;
+	case MACHINE_PANIC:
+		vmm->panicked = true;
+		break;
+	case MACHINE_EXIT:
+		vmm_end(vmm, VMM_EXITED, status, "");
+		break;
+	}
+}
+
+static void vmm_on_fault(void *arg, enum cpu_fault fault, const char *text)
+{
+	vmm_end(arg, fault == CPU_FAULT_TRIPLE ? VMM_CRASHED : VMM_FAILED, 0, text);
+}
+
+static void vmm_on_quit(void *arg)
+{
+	vmm_end(arg, VMM_QUIT, 0, "");
+}
+
+static void vmm_set_irq(void *arg, unsigned gsi, bool level)
+{
+	struct vmm *vmm = arg;
+
+	chips_set_irq(&vmm->kvm, gsi, level);
+}
+
+/* ---- signals ---------------------------------------------------------------------------------- */
+
+static void vmm_on_signal(void *arg, u32 events)
+{
+	struct vmm *vmm = arg;
+	struct signalfd_siginfo si;
+
+	(void)events;
+	while (read(vmm->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo == SIGCONT)
+			terminal_renew(&vmm->serial.terminal);
+		else
+			vmm_end(vmm, VMM_SIGNAL, si.ssi_signo, "");
+	}
+}
+
+static int vmm_signals_init(struct vmm *vmm, struct error *err)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT };
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&set, signals[i]);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	vmm->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (vmm->signal_fd < 0)
+		return error_set(err, errno, "signalfd: %s", strerror(errno));
+	vmm->signal_watch = loop_add(&vmm->loop, vmm->signal_fd, EPOLLIN, vmm_on_signal, vmm);
+	if (vmm->signal_watch < 0)
+		return error_set(err, -vmm->signal_watch, "cannot watch for signals");
+	return guest_cpu_signals_init(err);
+}
+
+/* ---- reset ------------------------------------------------------------------------------------ */
+
+/* What firmware does: tables and kernel into memory. */
+static int vmm_load(struct vmm *vmm, struct boot_entry *entry, struct error *err)
+{
+	const struct image *initrd = vmm->config.initrd ? &vmm->initrd : NULL;
+	int ret = pc_write_tables(&vmm->memory, vmm->cpus, err);
+
+	if (ret < 0)
+		return ret;
+	return boot_load(&vmm->kernel, initrd, vmm->config.cmdline, &vmm->memory, entry, err);
+}
+
+/* All CPUs are parked. They take the new state on their own threads when they go on. */
+static int vmm_reset(struct vmm *vmm, struct error *err)
+{
+	struct boot_entry entry;
+	int ret = chips_set(&vmm->kvm, vmm->chips, err);
+
+	if (ret == 0) {
+		pc_reset(&vmm->pc);
+		ret = vmm_load(vmm, &entry, err);
+	}
+	if (ret < 0)
+		return ret;
+	vmm->panicked = false;
+	for (unsigned i = 0; i < vmm->cpus; i++) {
+		vmm->cpu[i].boot = entry;
+		vmm->cpu[i].needs_reset = true;
+	}
+	return 0;
+}
+
+static void vmm_on_wake(void *arg)
+{
+	struct vmm *vmm = arg;
+	struct error err = ERROR_INIT;
+
+	if (!vmm->reset_due || vmm->ended)
+		return;
+	cpu_control_wait_parked(&vmm->control, vmm->cpus);
+	/* A fault may have come in while we waited. */
+	if (vmm->ended)
+		return;
+	vmm->reset_due = false;
+	if (vmm_reset(vmm, &err) < 0)
+		vmm_end(vmm, VMM_FAILED, 0, err.text);
+	else
+		cpu_control_resume(&vmm->control);
+}
+
+/* ---- life ------------------------------------------------------------------------------------- */
+
+static int vmm_open_images(struct vmm *vmm, struct error *err)
+{
+	int ret = image_open(&vmm->kernel, vmm->config.kernel, err);
+
+	if (ret == 0 && vmm->config.initrd)
+		ret = image_open(&vmm->initrd, vmm->config.initrd, err);
+	return ret;
+}
+
+static int vmm_create_machine(struct vmm *vmm, struct error *err)
+{
+	const struct vmm_config *c = &vmm->config;
+	int ret;
+
+	if ((ret = kvm_open(&vmm->kvm, c->backend, err)) < 0 ||
+	    (ret = kvm_create_vm(&vmm->kvm, err)) < 0 ||
+	    (ret = guest_memory_create(&vmm->memory, c->memory, err)) < 0 ||
+	    (ret = guest_memory_register(&vmm->memory, &vmm->kvm, err)) < 0)
+		return ret;
+	return chips_create(&vmm->kvm, err);
+}
+
+static int vmm_create_devices(struct vmm *vmm, struct error *err)
+{
+	const struct chardev_events events = { .quit = vmm_on_quit, .arg = vmm };
+	const struct pc_config config = {
+		.serial = &vmm->serial, .timers = &vmm->loop.timers, .memory = &vmm->memory,
+		.events = { .request = vmm_on_request, .arg = vmm }, .set_irq = vmm_set_irq, .irq_arg = vmm,
+		.debug_exit = vmm->config.debug_exit,
+	};
+	int ret = chardev_open(&vmm->serial, vmm->config.serial, &vmm->loop, &events, err);
+
+	if (ret < 0)
+		return ret;
+	ret = pc_init(&vmm->pc, &config);
+	return ret < 0 ? error_set(err, -ret, "the machine's I/O map is inconsistent") : 0;
+}
+
+static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
+{
+	struct guest_cpu *cpu = &vmm->cpu[index];
+
+	*cpu = (struct guest_cpu){
+		.kvm = &vmm->kvm, .index = index, .fd = -1, .control = &vmm->control,
+		.pio = &vmm->pc.pio, .mmio = &vmm->pc.mmio,
+		.events = { .machine = { .request = vmm_on_request, .arg = vmm }, .fault = vmm_on_fault, .arg = vmm },
+	};
+	vmm->cpus = index + 1;
+	return guest_cpu_create(cpu, err);
+}
+
+static int vmm_create_all(struct vmm *vmm, struct error *err)
+{
+	struct boot_entry entry;
+	int ret;
+
+	if ((ret = loop_init(&vmm->loop, &vmm->lock, err)) < 0 || (ret = vmm_signals_init(vmm, err)) < 0 ||
+	    (ret = vmm_open_images(vmm, err)) < 0 || (ret = vmm_create_machine(vmm, err)) < 0)
+		return ret;
+	for (unsigned i = 0; i < vmm->config.cpus; i++)
+		if ((ret = vmm_create_cpu(vmm, i, err)) < 0)
+			return ret;
+	if ((ret = chips_get(&vmm->kvm, &vmm->chips, err)) < 0 || (ret = vmm_load(vmm, &entry, err)) < 0)
+		return ret;
+	for (unsigned i = 0; i < vmm->cpus; i++) {
+		vmm->cpu[i].boot = entry;
+		if ((ret = guest_cpu_reset(&vmm->cpu[i], err)) < 0)
+			return ret;
+	}
+	/* Last: it may change the terminal. */
+	return vmm_create_devices(vmm, err);
+}
+
+int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *err)
+{
+	int ret;
+
+	*vmm = (struct vmm){ .config = *config, .signal_fd = -1, .signal_watch = -1 };
+	vmm->kernel.fd = vmm->initrd.fd = -1;
+	vmm->kvm.fd = vmm->kvm.vm_fd = -1;
+	pthread_mutex_init(&vmm->lock, NULL);
+	cpu_control_init(&vmm->control, &vmm->lock);
+	ret = vmm_create_all(vmm, err);
+	if (ret < 0)
+		vmm_destroy(vmm);
+	return ret;
+}
+
+/* Joins the CPU threads; one that does not come back in time is left behind. */
+static bool vmm_stop_cpus(struct vmm *vmm)
+{
+	struct timespec until;
+	bool all = true;
+
+	pthread_mutex_lock(&vmm->lock);
+	cpu_control_stop(&vmm->control, vmm->cpu, vmm->cpus);
+	pthread_mutex_unlock(&vmm->lock);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 2;
+	for (unsigned i = 0; i < vmm->cpus; i++) {
+		if (!vmm->cpu[i].started)
+			continue;
+		if (pthread_timedjoin_np(vmm->cpu[i].thread, NULL, &until) != 0)
+			all = false;
+		else
+			vmm->cpu[i].started = false;
+	}
+	return all;
+}
+
+int vmm_run(struct vmm *vmm, struct error *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < vmm->cpus && ret == 0; i++)
+		ret = guest_cpu_start(&vmm->cpu[i], err);
+	if (ret == 0)
+		ret = loop_run(&vmm->loop, vmm_on_wake, vmm, err);
+	vmm_stop_cpus(vmm);
+	pthread_mutex_lock(&vmm->lock);
+	pc_flush(&vmm->pc);
+	chardev_flush(&vmm->serial, 2000);
+	pthread_mutex_unlock(&vmm->lock);
+	return ret;
+}
+
+void vmm_destroy(struct vmm *vmm)
+{
+	bool running = !vmm_stop_cpus(vmm);
+
+	/* Always: it gives the terminal back. */
+	chardev_destroy(&vmm->serial);
+	/* A CPU that is stuck inside the hypervisor still uses the rest. */
+	if (running)
+		return;
+	for (unsigned i = 0; i < vmm->cpus; i++)
+		guest_cpu_destroy(&vmm->cpu[i]);
+	kvm_close(&vmm->kvm);
+	guest_memory_destroy(&vmm->memory);
+	image_close(&vmm->kernel);
+	image_close(&vmm->initrd);
+	if (vmm->signal_fd >= 0)
+		close(vmm->signal_fd);
+	loop_destroy(&vmm->loop);
+	free(vmm->chips);
+	vmm->chips = NULL;
+}

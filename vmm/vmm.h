@@ -1,0 +1,77 @@
+/*
+ * One virtual machine: hypervisor, memory, CPUs, devices and event loop put together. A process may
+ * hold several.
+ */
+#ifndef QUMRA_VMM_VMM_H
+#define QUMRA_VMM_VMM_H
+
+#include <pthread.h>
+
+#include "vmm/chardev/chardev.h"
+#include "vmm/cpus/guest_cpu.h"
+#include "vmm/firmware/image.h"
+#include "vmm/kvm/accel.h"
+#include "vmm/loop/loop.h"
+#include "vmm/machine/pc.h"
+#include "vmm/memory/guest_memory.h"
+
+#define VMM_CPUS_MAX 1
+
+struct vmm_config {
+	const struct kvm_backend *backend;
+	const char *kernel;
+	const char *initrd;	/* NULL: none */
+	const char *cmdline;
+	const char *serial;	/* as chardev_open() takes it */
+	u64 memory;
+	unsigned cpus;
+	bool no_reboot, debug_exit;
+};
+
+/* How it ended. */
+enum vmm_end {
+	VMM_POWERED_OFF,
+	VMM_REBOOTED,	/* under no_reboot */
+	VMM_CRASHED,	/* triple fault, or a reboot after a panic */
+	VMM_FAILED,	/* not the guest's doing */
+	VMM_EXITED,	/* debug exit: status says */
+	VMM_QUIT,	/* the person left */
+	VMM_SIGNAL,	/* status is the signal */
+};
+
+struct vmm_outcome {
+	enum vmm_end end;
+	int status;
+	char text[512];	/* a line for the person, or empty */
+};
+
+struct vmm {
+	struct vmm_config config;
+	pthread_mutex_t lock;	/* the machine's: devices, chardevs, loop, control */
+	struct kvm kvm;
+	struct guest_memory memory;
+	struct image kernel, initrd;
+	struct chardev serial;
+	struct loop loop;
+	struct pc pc;
+	struct cpu_control control;
+	struct guest_cpu cpu[VMM_CPUS_MAX];
+	unsigned cpus;		/* created */
+	struct chip_state *chips;	/* interrupt controllers and i8254 as they were at power-on */
+	int signal_fd, signal_watch;
+	bool panicked;		/* the guest said so since its last reset */
+	bool reset_due;
+	bool ended;
+	struct vmm_outcome outcome;
+};
+
+/*
+ * Blocks the signals that end a VM in the calling thread, for a signalfd. On failure everything is undone
+ * but for that. The vmm must not move afterwards.
+ */
+int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *err);
+/* Runs until the end, which vmm->outcome tells. */
+int vmm_run(struct vmm *vmm, struct error *err);
+void vmm_destroy(struct vmm *vmm);
+
+#endif
