@@ -70,7 +70,7 @@ FAULTING(str, HERE(str) "str %ax")
 FAULTING(lar, HERE(lar) "lar %ax, %ax")
 FAULTING(verr, HERE(verr) "verr %ax")
 FAULTING(arpl, HERE(arpl) ".byte 0x63, 0xc0")
-FAULTING(jump_out, "mov $0x10010, %eax;" HERE(jump_out) "jmpl *%eax")
+FAULTING(jump_out, "mov $0x17010, %eax;" HERE(jump_out) "jmpl *%eax")
 FAULTING(lock_nop, HERE(lock_nop) ".byte 0xf0, 0x90")
 FAULTING(trap, "pushf; pop %ax; or $0x100, %ax; push %ax; popf; nop; " HERE(trap) "nop")
 
@@ -278,6 +278,6 @@ void guest_main(void)
 	prot16();
 	back_and_forth();
 	group("real mode");
-	*(volatile u8 *)0x10010 = 0xc3;		/* who does not check lands here */
-	faulting("jump to 0x10010", real_jump_out, 13, real_jump_out_at);
+	*(volatile u8 *)0x7010 = *(volatile u8 *)0x17010 = 0xc3;		/* who does not check lands here */
+	faulting("jump to 0x17010", real_jump_out, 13, real_jump_out_at);
 }
