@@ -76,8 +76,7 @@ void vcpu_reset(struct vcpu *v, bool init)
 	msr_reset(v, init);
 	if (!init)
 		v->msr.smbase = RESET_SMBASE;
-	if (v->lapic)
-		lapic_reset(v, init);
+	lapic_reset(v, init);
 	mmu_flush_all(v);
 	cpuid_update(v);
 	vcpu_update_mode(v);

@@ -1,0 +1,61 @@
+/* A row of the MSR table (x86/msr_table.c), and what the rows point to. */
+#ifndef QUMRA_HYPERVISOR_X86_MSR_ROW_H
+#define QUMRA_HYPERVISOR_X86_MSR_ROW_H
+
+#include "hypervisor/x86/cpuid.h"
+
+enum {
+	MSR_SAVE	= 1 << 0,	/* listed by KVM_GET_MSR_INDEX_LIST */
+	MSR_FEATURE	= 1 << 1,	/* listed by KVM_GET_MSR_FEATURE_INDEX_LIST */
+	MSR_READONLY	= 1 << 2,	/* for the guest: a write is #GP */
+	MSR_IGNORE	= 1 << 3,	/* the guest's writes are dropped */
+	MSR_HOST_ONLY	= 1 << 4,	/* the guest gets #GP */
+};
+
+struct msr_row;
+/* n: index within the row. 0 or -EINVAL. No unwinding. */
+typedef int msr_get_fn(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val);
+typedef int msr_set_fn(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host);
+
+struct msr_row {
+	const char *name;
+	u32 first;
+	u16 count;
+	u32 field;		/* offset in struct vcpu of the first one's u64; 0: none, reads as reset */
+	u16 flags;		/* MSR_* */
+	u8 feature;		/* enum cpu_feature that the guest must have, or F_NONE */
+	u64 writable;		/* with a field and no set(): other bits are #GP */
+	u64 reset;		/* at power-up; INIT changes no MSR */
+	msr_get_fn *get;	/* instead of the field */
+	msr_set_fn *set;
+};
+
+/* Sorted by first. */
+extern const struct msr_row msr_rows[];
+extern const unsigned int nr_msr_rows;
+
+static inline u64 *msr_field(struct vcpu *v, const struct msr_row *row, u32 n)
+{
+	return (u64 *)((char *)v + row->field) + n;
+}
+
+/* mtrr.c */
+#define MTRR_VARIABLE		8	/* register pairs */
+#define MTRRCAP_FIXED		BIT(8)
+#define MTRRCAP_WC		BIT(10)
+msr_get_fn mtrr_get_variable;
+msr_set_fn mtrr_set_fixed, mtrr_set_variable, mtrr_set_default, pat_set;
+
+/* mce.c */
+#define MCE_DEFAULT_CAP		10	/* banks; user space changes it with KVM_X86_SETUP_MCE */
+msr_get_fn mce_get_bank;
+msr_set_fn mce_set_bank, mce_set_ctl;
+
+/* msr.c */
+msr_get_fn msr_get_tsc, msr_get_apic_base, msr_get_deadline, msr_get_x2apic, msr_get_microcode,
+	msr_get_efer, msr_get_fs_base, msr_get_gs_base, msr_get_xss;
+msr_set_fn msr_set_tsc, msr_set_tsc_adjust, msr_set_apic_base, msr_set_deadline, msr_set_x2apic,
+	msr_set_efer, msr_set_address, msr_set_fs_base, msr_set_gs_base, msr_set_xss, msr_set_clock,
+	msr_set_wall_clock;
+
+#endif
