@@ -86,7 +86,7 @@ def on_qemu(guest, log):
     try:
         r = run_process(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "64", "-display", "none",
                          "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
-                         "-kernel", built(guest, log)], 120, log)
+                         "-kernel", built(guest, log)], 60, log)
     except FileNotFoundError:
         raise Skip("no QEMU") from None
     want = 0 if guest.options.get("status") == "3" else int(guest.options.get("status", PASSED))

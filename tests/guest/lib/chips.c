@@ -133,7 +133,7 @@ static void apics_quiet(void)
 	lapic_write(LAPIC_SVR, 0x1ff);
 	lapic_write(LAPIC_TPR, 0);
 	lapic_write(LAPIC_LVTT, LVT_MASKED);
-	lapic_write(LAPIC_LVT0, LVT_MASKED);
+	lapic_write(LAPIC_LVT0, 0x700);		/* ExtINT: the PICs */
 	lapic_write(LAPIC_LVT1, LVT_MASKED);
 	lapic_write(LAPIC_LVTERR, LVT_MASKED);
 	lapic_write(LAPIC_TMICT, 0);

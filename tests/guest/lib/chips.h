@@ -4,7 +4,7 @@
 
 #include "guest.h"
 
-/* Everything masked, nothing pending, LAPIC on with LINT0 masked. */
+/* Everything masked, nothing pending, LAPIC on, the PICs behind its LINT0. */
 void chips_quiet(void);
 
 /* ---- i8259 pair: vectors 0x20-0x2f (8259A) ---- */
