@@ -210,6 +210,7 @@ static const struct opcode *x87_row(struct decoder *d)
 	u8 m = modrm_get(d);
 
 	d->map = MAP_X87;
+	d->i->imm = (u64)d->opcode << 8 | m;	/* for FOP */
 	d->cell = (d->opcode & 7u) * X87_ROWS + (m >= 0xc0 ? 8 + (m & 63u) : (m >> 3) & 7u);
 	return opcodes_x87[d->cell].name ? &opcodes_x87[d->cell] : NULL;
 }

@@ -48,7 +48,7 @@ enum {
 struct insn {
 	insn_fn *exec;
 	u64 imm;	/* immediate, sign-extended; near branch: displacement; far pointer: offset, with
-			 * the selector in imm2; moffs: the offset */
+			 * the selector in imm2; moffs: the offset; x87: opcode byte << 8 | ModRM */
 	s32 disp;
 	u8 len;
 	u8 reg;		/* ModRM.reg operand */
