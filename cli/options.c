@@ -128,7 +128,8 @@ const char *nearest_name(const char *word, const char *const *names, size_t n)
 	return best;
 }
 
-static int unknown_option(const char *name, struct error *err)
+/* arg: as typed, dashes and value too; name: without them. */
+static int unknown_option(const char *arg, const char *name, struct error *err)
 {
 	/* What users of QEMU try first. */
 	static const struct { const char *other, *ours; } aliases[] = {
@@ -144,8 +145,8 @@ static int unknown_option(const char *name, struct error *err)
 		if (strcmp(name, aliases[i].other) == 0)
 			best = aliases[i].ours;
 	if (best)
-		return error_usage(err, "unknown option --%s; did you mean --%s?", name, best);
-	return error_usage(err, "unknown option --%s; see qumra run --help", name);
+		return error_usage(err, "unknown option %s; did you mean --%s?", arg, best);
+	return error_usage(err, "unknown option %s; see qumra run --help", arg);
 }
 
 /* ---- parsing ---------------------------------------------------------------------------------- */
@@ -200,7 +201,7 @@ static int parse_one(struct run_options *o, int argc, char *const argv[], int *a
 
 		snprintf(name, sizeof(name), "%.*s", (int)MIN(strcspn(arg + dashes, "="), sizeof(name) - 1),
 			 arg + dashes);
-		return unknown_option(name, err);
+		return unknown_option(arg, name, err);
 	}
 	if (*seen & 1u << (opt - run_options_table))
 		return error_usage(err, "--%s is given twice", opt->name);

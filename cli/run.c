@@ -27,12 +27,7 @@ static int run_choose(const struct run_options *o, struct accel_choice *choice, 
 	if (ret < 0)
 		return error_set(err, -ret, "cannot select the engine %s", o->engine);
 	/* Naming an engine of the software hypervisor is choosing that hypervisor. */
-	ret = accel_choose(o->engine ? ACCEL_SOFT : o->accel, choice, err);
-	if (ret < 0)
-		return ret;
-	log_line("accelerator %s (%s: %s)", choice->backend->name, accel_reason_name(choice->reason),
-		 choice->detail);
-	return 0;
+	return accel_choose(o->engine ? ACCEL_SOFT : o->accel, choice, err);
 }
 
 static void stat_line(const char *key, u64 value)
@@ -121,6 +116,9 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 	}
 	ret = vmm_create(vmm, &config, err);
 	if (ret == 0) {
+		/* Only now: what fails before says one line, the reason. */
+		log_line("accelerator %s (%s: %s)", choice->backend->name,
+			 accel_reason_name(choice->reason), choice->detail);
 		ret = vmm_run(vmm, err);
 		outcome = vmm->outcome;
 		run_stats_take(&stats, vmm, start_ns);
