@@ -186,7 +186,7 @@ static u8 arena[0x3000] PAGE_ALIGNED;
 
 #define FS_READ(size, reg, off) asm volatile("mov" size " %%fs:(%0), %%" reg :: "r"(off) : "eax")
 #define FS_WRITE(size, reg, off) asm volatile("mov" size " %%" reg ", %%fs:(%0)" :: "r"(off) : "memory")
-#define FS_LOAD(sel) asm volatile("mov %0, %%fs" :: "r"(sel))
+#define FS_LOAD(sel) asm volatile("mov %0, %%fs" :: "r"(sel) : "memory")
 
 static void limits(void)
 {
@@ -248,18 +248,30 @@ static void atomic_loads(void)
 	FS_LOAD(0);
 }
 
-/* A 32-bit stack of small limit: PUSH over it is #SS, and ESP stays. */
+/* In user mode, since at CPL 0 the handler would have no stack. arg: the SS selector, and ESP above it. */
+USER_TEXT static ulong user_push(ulong arg)
+{
+	asm volatile("mov %w0, %%ss; mov %1, %%esp; push %%eax; ud2" :: "r"(arg & 0xffff), "r"(arg >> 16) : "memory");
+	return 0;
+}
+
 static void stacks(void)
 {
-	ulong sp = 0;
+	u32 sel = SEL(0) | 3;
 
 	group("stack limits");
-	gdt_set(SEL(0), descriptor((u32)arena, 0xfff, 0x92, 0x4));
-	expect_fault("push above the limit", SS, 0, asm volatile(
-		"mov %0, %%ss; mov $0x1002, %%esp; push %%eax" :: "r"(SEL(0)) : "memory"));
-	expect_fault("push at ESP 0 wraps over the limit", SS, 0, asm volatile(
-		"mov %0, %%ss; xor %%esp, %%esp; push %%eax" :: "r"(SEL(0)) : "memory"));
-	(void)sp;
+	gdt_set(SEL(0), descriptor((u32)arena, 0xfff, 0xf2, 0x4));
+	expect_vector("push below the limit", user_call(user_push, sel | 0x1000 << 16), UD, 0);
+	expect("ESP after it", fault.f.sp, 0xffc);
+	expect_vector("push over the limit", user_call(user_push, sel | 0x1002 << 16), SS, 0);
+	expect("ESP stays", fault.f.sp, 0x1002);
+	expect_vector("push at ESP 0", user_call(user_push, sel), SS, 0);
+	gdt_set(SEL(0), descriptor((u32)arena, 0x1fff, 0xf2, 0));
+	expect_vector("push on a 16-bit stack", user_call(user_push, sel | 0x1000 << 16), UD, 0);
+	expect("SP after it", fault.f.sp & 0xffff, 0xffc);
+	gdt_set(SEL(0), descriptor((u32)arena, 0xfff, 0xf6, 0x4));
+	expect_vector("expand-down stack", user_call(user_push, sel | 0x1004 << 16), UD, 0);
+	expect_vector("expand-down stack, at the limit", user_call(user_push, sel | 0x1002 << 16), SS, 0);
 }
 #endif
 
