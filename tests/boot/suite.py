@@ -1,2 +1,114 @@
+"""Debian's own kernels, unmodified, from the first instruction to power-off."""
+import hashlib
+import os
+import random
+import re
+import threading
+
+from harness import GUEST_FILES, ROOT, Fail, Skip, Test, need_qumra, run_process, script_output
+
+HERE = os.path.join(ROOT, "tests", "boot")
+KERNELS = {     # name: (package, architecture, checked under the sanitizers too)
+    "cloud-amd64": ("linux-image-cloud-amd64", "amd64", True),
+    "amd64": ("linux-image-amd64", "amd64", False),
+    "686": ("linux-image-686", "i386", True),
+    "686-pae": ("linux-image-686-pae", "i386", False),
+}
+# What a healthy kernel never says.
+BAD = re.compile(r"\bBUG\b|WARNING|Oops|\bunstable\b|[Ss]purious|\blost\b|self-?tests? fail|alternatives:.*fail"
+                 r"|rcu.*stall|Call Trace|soft lockup|hung task|general protection|segfault|NMI received"
+                 r"|No irq handler|nobody cared|[Ff]irmware [Bb]ug|ACPI.*Error|failed to (?:calibrate|set up)"
+                 r"|Fast TSC calibration failed|checkpoint|unchecked MSR|invalid opcode|divide error|trap .* ip:"
+                 r"|time went backwards|Clocksource .* skewed|Unable to|not functional|timer doesn't work", re.I)
+fetch_lock = threading.Lock()
+
+
+def known():
+    """Lines that the same kernel prints on QEMU and on real machines too, with the reason in the file."""
+    with open(os.path.join(HERE, "known-lines")) as f:
+        return [re.compile(line.split("  #")[0].strip()) for line in f if line.strip() and not line.startswith("#")]
+
+
+def test_initramfs(arch):
+    out = os.path.join(GUEST_FILES, f"test-{arch}.cpio")
+    sources = [os.path.join(HERE, "init"), os.path.join(ROOT, "scripts", "make-initramfs"), __file__]
+    busybox = script_output("scripts/fetch-busybox", arch)
+    if os.path.exists(out) and all(os.path.getmtime(s) < os.path.getmtime(out) for s in sources):
+        return out
+    base = os.path.join(GUEST_FILES, f"test-{arch}")
+    # Half noise, half text, so that gzip has both to do.
+    noise = random.Random(1)
+    data = noise.randbytes(64 << 10) + b"".join(b"line %d of the data\n" % (i % 977) for i in range(3500))
+    number = 0.0
+    for i in range(1, 500):
+        number = number / 1.01 + i * 3.7 / (i + 0.3)
+    for name, content in (("data", data), ("sha256", (hashlib.sha256(data).hexdigest() + "  /data\n").encode()),
+                          ("float", f"{number:.6f}\n".encode())):
+        with open(f"{base}.{name}", "wb") as f:
+            f.write(content)
+    script_output("scripts/make-initramfs", out, busybox, os.path.join(HERE, "init"), f"data={base}.data",
+                  f"data.sha256={base}.sha256", f"float={base}.float")
+    return out
+
+
+def files(name):
+    package, arch, _ = KERNELS[name]
+    with fetch_lock:
+        return script_output("scripts/fetch-kernel", package, arch), test_initramfs(arch)
+
+
+def judge(r, limit, clocks):
+    text = r.out.decode(errors="replace").replace("\r", "")
+    if r.timed_out:
+        last = text.strip().splitlines()[-1:] or ["nothing printed"]
+        raise Fail(f"no end within {limit:.0f} s; last: {last[0][:120]}")
+    if r.status:
+        raise Fail(f"status {r.status}")
+    init = re.search(r"^INIT (\S+) (\S+) ([\d.]+)$", text, re.M)
+    log = re.search(r"^DMESG BEGIN$(.*)^DMESG END$", text, re.M | re.S)
+    if not init or not log:
+        raise Fail("init did not report")
+    bad = re.findall(r"^CHECK BAD (.*)$", text, re.M)
+    if bad:
+        raise Fail("checks: " + ", ".join(bad))
+    if len(re.findall(r"^CHECK ok", text, re.M)) != 10:
+        raise Fail("not all checks ran")
+    allowed = known()
+    # Console lines behind the dump (power-off) count too.
+    lines = [line for line in (log[1] + text[log.end():]).splitlines() if BAD.search(line)]
+    lines = [line for line in lines if not any(k.search(line) for k in allowed)]
+    if lines:
+        raise Fail(f"{len(lines)} lines of dmesg, first: {lines[0].strip()[:160]}")
+    clock = re.search(r"^CLOCKSOURCE (\S+)$", text, re.M)[1]
+    if clock not in clocks:
+        raise Fail(f"clocksource {clock}")
+    return f"{init[1]}, init after {init[3]} s of guest time, {clock}"
+
+
+def on_qumra(build, name, log):
+    need_qumra(build)
+    kernel, initrd = files(name)
+    limit = 240 * build.slow
+    r = run_process([build.qumra, "run", "--kernel", kernel, "--initrd", initrd, "--accel", "soft",
+                     "--memory", "512M", "--serial", "stdio", "--append", "console=ttyS0 panic=-1"], limit, log)
+    return judge(r, limit, ("kvm-clock", "tsc"))
+
+
+def on_qemu(name, log):
+    kernel, initrd = files(name)
+    try:
+        r = run_process(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-display", "none",
+                         "-nodefaults", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
+                         "-append", "console=ttyS0 panic=-1"], 240, log)
+    except FileNotFoundError:
+        raise Skip("no QEMU") from None
+    return judge(r, 240, ("tsc", "acpi_pm", "hpet", "refined-jiffies", "kvm-clock"))
+
+
 def tests(build):
-    return []
+    for name, (_, _, sanitized) in KERNELS.items():
+        if build.name and not sanitized:
+            continue
+        yield Test(build.test(f"boot/{name}"), lambda log, n=name: on_qumra(build, n, log), cost=100 * build.slow)
+        if not build.name:
+            yield Test(f"boot-qemu/{name}", lambda log, n=name: on_qemu(n, log), cost=20)
