@@ -3,12 +3,7 @@
  * vector registers; this file is compiled with -mgeneral-regs-only, and tests/api checks it.
  */
 #include <cpuid.h>
-#include <linux/perf_event.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "hypervisor/os/os.h"
 
@@ -42,30 +37,6 @@ static u64 read_tsc(void)
 
 /* ---- TSC frequency ---------------------------------------------------------------------------- */
 
-/* The kernel's own figure: perf's user page tells how it turns TSC ticks into time. 0: not to be had. */
-static u32 khz_from_perf(void)
-{
-	struct perf_event_attr attr = {
-		.type = PERF_TYPE_SOFTWARE, .size = sizeof(attr), .config = PERF_COUNT_SW_DUMMY,
-		.exclude_kernel = 1, .exclude_hv = 1, .disabled = 1,
-	};
-	int fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
-	struct perf_event_mmap_page *page;
-	u32 khz = 0;
-
-	if (fd < 0)
-		return 0;
-	page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
-	close(fd);
-	if (page == MAP_FAILED)
-		return 0;
-	/* ns = ticks * time_mult >> time_shift */
-	if (page->cap_user_time && page->time_mult)
-		khz = (((u128)1000000 << page->time_shift) + page->time_mult / 2) / page->time_mult;
-	munmap(page, 4096);
-	return khz;
-}
-
 /* SDM 2A CPUID leaf 15H: crystal frequency (ECX) times EBX / EAX. */
 static u32 khz_from_cpuid(void)
 {
@@ -80,14 +51,14 @@ struct tsc_sample {
 	u64 tsc, ns, width;
 };
 
-/* The tightest of several readings of both clocks. */
+/* The tightest of several readings of both clocks. MONOTONIC_RAW: NTP does not bend it. */
 static struct tsc_sample sample_clocks(void)
 {
 	struct tsc_sample best = { .width = ~0ULL };
 	int i;
 
 	for (i = 0; i < 16; i++) {
-		u64 before = read_tsc(), ns = os_clock_ns(), after = read_tsc();
+		u64 before = read_tsc(), ns = clock_read(CLOCK_MONOTONIC_RAW), after = read_tsc();
 
 		if (after - before < best.width)
 			best = (struct tsc_sample){ before + (after - before) / 2, ns, after - before };
@@ -95,29 +66,43 @@ static struct tsc_sample sample_clocks(void)
 	return best;
 }
 
-/* Four milliseconds give about five parts in a million. */
+/*
+ * The first sample is taken when the program is loaded, so that by the time somebody asks enough time has
+ * usually gone by: start-up does not wait. (perf_event_open could tell the kernel's own figure, but its
+ * first use after a while patches kernel code: 10 ms measured.) Five milliseconds give about
+ * four parts in a million.
+ */
+#define MEASURE_NS 5000000ULL
+
+static struct tsc_sample first_sample;
+
+__attribute__((constructor)) static void clock_start(void)
+{
+	first_sample = sample_clocks();
+}
+
 static u32 khz_measured(void)
 {
-	struct tsc_sample a = sample_clocks(), b;
+	struct tsc_sample now;
 
-	while (os_clock_ns() - a.ns < 4000000)
+	while (clock_read(CLOCK_MONOTONIC_RAW) - first_sample.ns < MEASURE_NS)
 		;
-	b = sample_clocks();
-	return (u128)(b.tsc - a.tsc) * 1000000 / (b.ns - a.ns);
+	now = sample_clocks();
+	return (u128)(now.tsc - first_sample.tsc) * 1000000 / (now.ns - first_sample.ns);
 }
 
 u32 os_tsc_khz(void)
 {
 	static u32 known;
-	u32 khz = READ_ONCE(known);
+	u32 khz = READ_ONCE(known), unknown = 0;
 
 	if (khz)
 		return khz;
-	khz = khz_from_perf();
-	if (!khz)
-		khz = khz_from_cpuid();
+	khz = khz_from_cpuid();
 	if (!khz)
 		khz = khz_measured();
-	WRITE_ONCE(known, khz);
+	/* Every caller gets one and the same figure. */
+	if (!__atomic_compare_exchange_n(&known, &unknown, khz, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		khz = unknown;
 	return khz;
 }
