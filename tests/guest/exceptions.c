@@ -197,6 +197,7 @@ static void selectors(void)
 	expect_fault("read-only into SS", GP, SEL_FREE + 24, asm volatile("mov %0, %%ss" :: "r"(SEL_FREE + 24)));
 	expect_fault("RPL 3 into SS", GP, SEL_KDATA, asm volatile("mov %0, %%ss" :: "r"(SEL_KDATA | 3)));
 	expect_fault("behind the GDT", GP, 0x8000, asm volatile("mov %0, %%gs" :: "r"(0x8000)));
+	asm volatile("lldt %w0" :: "r"(0));
 	expect_fault("null LDT", GP, 0x04, asm volatile("mov %0, %%gs" :: "r"(0x04)));
 	expect_ok("null into DS, ES, FS, GS", asm volatile("mov %0, %%fs; mov %0, %%gs" :: "r"(0)));
 #if !REG64
