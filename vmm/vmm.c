@@ -117,12 +117,19 @@ static int vmm_signals_init(struct vmm *vmm, struct error *err)
 /* What firmware does: tables and kernel into memory. */
 static int vmm_load(struct vmm *vmm, struct boot_entry *entry, struct error *err)
 {
-	const struct image *initrd = vmm->config.initrd ? &vmm->initrd : NULL;
+	struct image *initrd = vmm->config.initrd ? &vmm->initrd : NULL;
 	int ret = pc_write_tables(&vmm->memory, vmm->cpus, err);
 
 	if (ret < 0)
 		return ret;
 	return boot_load(&vmm->kernel, initrd, vmm->config.cmdline, &vmm->memory, entry, err);
+}
+
+/* Makes guest memory independent of the files that it came from. */
+static void vmm_settle(struct vmm *vmm)
+{
+	image_settle(&vmm->kernel);
+	image_settle(&vmm->initrd);
 }
 
 /* All CPUs are parked. They take the new state on their own threads when they go on. */
@@ -161,6 +168,7 @@ static void vmm_on_wake(void *arg)
 		vmm_end(vmm, VMM_FAILED, 0, err.text);
 	else
 		cpu_control_resume(&vmm->control);
+	vmm_settle(vmm);
 }
 
 /* ---- life ------------------------------------------------------------------------------------- */
@@ -281,6 +289,7 @@ int vmm_run(struct vmm *vmm, struct error *err)
 
 	for (unsigned i = 0; i < vmm->cpus && ret == 0; i++)
 		ret = guest_cpu_start(&vmm->cpu[i], err);
+	vmm_settle(vmm);
 	if (ret == 0)
 		ret = loop_run(&vmm->loop, vmm_on_wake, vmm, err);
 	vmm_stop_cpus(vmm);

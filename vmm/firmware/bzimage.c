@@ -29,7 +29,7 @@ _Static_assert(offsetof(struct boot_params, hdr) == 0x1F1, "boot.rst");
 
 /* The kernel's header as far as the file has one, and where things go. */
 struct bzimage {
-	const struct image *file;
+	struct image *file;
 	struct setup_header hdr;
 	u64 payload_offset, payload_size;	/* in the file */
 	u64 end;				/* guest memory that the kernel needs, from BOOT_KERNEL */
@@ -122,15 +122,6 @@ static int bzimage_find_end(struct bzimage *bz, const struct guest_memory *mem, 
 	return 0;
 }
 
-static int bzimage_load_payload(const struct bzimage *bz, const struct guest_memory *mem, struct error *err)
-{
-	void *dst = guest_memory_at(mem, BOOT_KERNEL, bz->payload_size);
-
-	if (!dst)
-		return error_set(err, ENOMEM, "%s: does not fit into memory", bz->file->name);
-	return image_read(bz->file, bz->payload_offset, dst, bz->payload_size, "kernel", err);
-}
-
 static void bzimage_write_e820(struct boot_params *bp, const struct guest_memory *mem)
 {
 	struct e820 map;
@@ -168,7 +159,7 @@ static int bzimage_write_params(const struct bzimage *bz, const struct guest_mem
 	return 0;
 }
 
-int bzimage_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
+int bzimage_load(struct image *kernel, struct image *initrd, const char *cmdline,
 		 const struct guest_memory *mem, struct boot_entry *entry, struct error *err)
 {
 	struct bzimage bz = { .file = kernel };
@@ -177,7 +168,7 @@ int bzimage_load(const struct image *kernel, const struct image *initrd, const c
 
 	if ((ret = bzimage_read_header(&bz, err)) < 0 || (ret = bzimage_check_header(&bz, err)) < 0 ||
 	    (ret = bzimage_find_payload(&bz, err)) < 0 || (ret = bzimage_find_end(&bz, mem, err)) < 0 ||
-	    (ret = bzimage_load_payload(&bz, mem, err)) < 0)
+	    (ret = image_load(kernel, bz.payload_offset, mem, BOOT_KERNEL, bz.payload_size, "kernel", err)) < 0)
 		return ret;
 	rd_max = bz.hdr.initrd_addr_max;
 	if ((ret = boot_load_initrd(kernel, initrd, mem, bz.end, rd_max, &rd_addr, &rd_size, err)) < 0 ||

@@ -47,7 +47,7 @@ struct segment {
 };
 
 struct elf {
-	const struct image *file;
+	struct image *file;
 	bool is64;
 	u64 phoff;
 	unsigned phnum;
@@ -252,7 +252,6 @@ static int elf_load_segments(struct elf *elf, const struct guest_memory *mem, st
 
 	for (unsigned i = 0; i < elf->phnum; i++) {
 		const struct segment *s = &elf->segment[i];
-		u8 *dst;
 		int ret;
 
 		if (s->type != PT_LOAD || !s->memsz)
@@ -260,11 +259,10 @@ static int elf_load_segments(struct elf *elf, const struct guest_memory *mem, st
 		ret = elf_check_segment(elf, i, mem, err);
 		if (ret < 0)
 			return ret;
-		dst = guest_memory_at(mem, s->paddr, s->memsz);
-		ret = image_read(elf->file, s->offset, dst, s->filesz, "ELF segment", err);
+		ret = image_load(elf->file, s->offset, mem, s->paddr, s->filesz, "ELF segment", err);
 		if (ret < 0)
 			return ret;
-		memset(dst + s->filesz, 0, s->memsz - s->filesz);
+		memset((u8 *)guest_memory_at(mem, s->paddr, s->memsz) + s->filesz, 0, s->memsz - s->filesz);
 		if (s->paddr < GUEST_HOLE_START)
 			elf->end = MAX(elf->end, s->paddr + s->memsz);
 		holds_entry |= elf->entry >= s->paddr && elf->entry - s->paddr < s->filesz;
@@ -301,7 +299,7 @@ static int pvh_write_info(const struct guest_memory *mem, u64 initrd, u64 initrd
 	return 0;
 }
 
-int pvh_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
+int pvh_load(struct image *kernel, struct image *initrd, const char *cmdline,
 	     const struct guest_memory *mem, struct boot_entry *entry, struct error *err)
 {
 	struct elf elf = { .file = kernel, .end = BOOT_KERNEL };
