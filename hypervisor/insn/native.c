@@ -84,8 +84,9 @@ struct encoder {
 	struct { u8 host, off; } gpr[6];	/* loaded before, stored after */
 	unsigned int n_gpr;
 	u8 reg, rm, vvvv;	/* as they will be encoded */
-	u8 imm_bytes;
+	u8 imm_bytes, imm_mask;
 	u8 trap;
+	u8 code_bytes;
 };
 
 static void put8(struct encoder *e, u8 b)
@@ -143,7 +144,12 @@ static void plan_operand(struct encoder *e, const struct operand_info *op)
 	case PL_ACC:
 		use_gpr(e, HOST_RAX, i->rm);
 		break;
-	case PL_IS4: case PL_IMM: case PL_IMMU: case PL_IMM2:
+	case PL_IS4:
+		/* Outside 64-bit mode bit 7 is ignored. SDM 2A 2.3.7 */
+		e->imm_mask = e->code_bytes == 8 ? 0xff : 0x7f;
+		e->imm_bytes++;
+		break;
+	case PL_IMM: case PL_IMMU: case PL_IMM2:
 		e->imm_bytes++;
 		break;
 	}
@@ -258,7 +264,7 @@ static void put_stub(struct encoder *e)
 	if (e->i->flags & I_MODRM)
 		put8(e, modrm(e));
 	if (e->imm_bytes > 0)
-		put8(e, (u8)e->i->imm);
+		put8(e, (u8)e->i->imm & e->imm_mask);
 	if (e->imm_bytes > 1)
 		put8(e, (u8)e->i->imm2);
 	for (unsigned int k = 0; k < e->n_gpr; k++)
@@ -316,7 +322,7 @@ static int stub_intern(struct native *n, const struct native_stub *want, const u
 
 int native_prepare(struct vcpu *v, struct insn *i)
 {
-	struct encoder e = { .i = i, .row = opcode_row(i->row) };
+	struct encoder e = { .i = i, .row = opcode_row(i->row), .imm_mask = 0xff, .code_bytes = v->code_bytes };
 	struct native_stub want = { 0 };
 	int ret;
 

@@ -50,6 +50,8 @@ static __always_inline_ void fp_gate(struct vcpu *v, u32 families)
 __noreturn_ void native_fault(struct vcpu *v, u64 vector);
 /* An unmasked x87 exception is pending and a waiting instruction met it: #MF, or IRQ 13. SDM 1 8.7 */
 __noreturn_ void x87_error(struct vcpu *v);
+/* FSW.TOP := top; the image is in stack order, so its registers are renumbered. */
+void x87_set_top(struct fxsave_image *fx, unsigned int top);
 /* The cause is gone: IRQ 13 falls. */
 void x87_error_cleared(struct vcpu *v);
 

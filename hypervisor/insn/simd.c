@@ -115,16 +115,10 @@ static void store_selected(struct vcpu *v, const struct insn *i, u64 ea, const u
 static void mmx_begin(struct vcpu *v)
 {
 	struct fxsave_image *fx = &v->fpu->image.fx;
-	unsigned int top = FSW_TOP(fx->fsw);
-	u8 st[8][16];
 
 	if (fx->fsw & FSW_ES)
 		x87_error(v);
-	/* TOP := 0 renumbers the image, which is in stack order. */
-	memcpy(st, fx->st, sizeof(st));
-	for (unsigned int k = 0; k < 8; k++)
-		memcpy(fx->st[k], st[(k - top) & 7], 16);
-	fx->fsw &= ~0x3800;
+	x87_set_top(fx, 0);
 	fx->ftw = 0xff;
 	v->fpu->image.xstate_bv |= XCR0_X87;
 }
@@ -196,17 +190,10 @@ void exec_vmaskmov(struct vcpu *v, const struct insn *i)
 
 /* ---- VGATHER*, VPGATHER* ---------------------------------------------------------------------------- */
 
-/* Every mask element becomes all ones or zeros; what lies beyond the vector becomes zero. */
-static void gather_spread_mask(u8 mask[32], unsigned int size, unsigned int n)
-{
-	for (unsigned int k = 0; k < n; k++)
-		mem_store(mask + k * size, size, element_selected(mask, k, size) ? ~0ULL : 0);
-	memset(mask + n * size, 0, 32 - n * size);
-}
-
 /*
  * Element after element; each one done is final (its mask element is clear), so that a fault or an exit
- * at the next resumes there. SDM 2C VGATHERDPS
+ * at the next resumes there. Mask elements not done yet keep their value, as on AMD (SDM 2C VGATHERDPS has
+ * their sign bit spread first).
  */
 void exec_gather(struct vcpu *v, const struct insn *i)
 {
@@ -222,8 +209,6 @@ void exec_gather(struct vcpu *v, const struct insn *i)
 	vector_get(f, i->reg, dst);
 	vector_get(f, i->vvvv, mask);
 	vector_get(f, i->index, index);
-	gather_spread_mask(mask, size, n);
-	vector_put(f, i->vvvv, mask);
 	for (unsigned int k = 0; k < n; k++) {
 		u64 at = element(index, k, isize), ea;
 

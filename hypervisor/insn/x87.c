@@ -183,6 +183,17 @@ static u8 x87_short_tags(u16 tags)
 	return ftw;
 }
 
+void x87_set_top(struct fxsave_image *fx, unsigned int top)
+{
+	unsigned int by = top - FSW_TOP(fx->fsw);
+	u8 st[8][16];
+
+	memcpy(st, fx->st, sizeof(st));
+	for (unsigned int k = 0; k < 8; k++)
+		memcpy(fx->st[k], st[(k + by) & 7], 16);
+	fx->fsw = (fx->fsw & ~0x3800) | top << 11;
+}
+
 /* ES and its copy B say whether an unmasked exception is flagged. SDM 1 8.1.3.3 */
 static void x87_summarize(struct fxsave_image *fx)
 {
@@ -269,9 +280,7 @@ static void env_unpack_pointers(struct vcpu *v, const struct insn *i, const u32 
 static void env_unpack(struct vcpu *v, const struct insn *i, const u8 *in, const u8 *st)
 {
 	struct fxsave_image *fx = &v->fpu->image.fx;
-	unsigned int old_top = FSW_TOP(fx->fsw), top;
 	u32 w[ENV_WORDS] = { 0 };
-	u8 regs[8][16];
 
 	if (i->opsize == 2) {
 		for (unsigned int k = 0; k < ENV_WORDS; k++)
@@ -279,21 +288,15 @@ static void env_unpack(struct vcpu *v, const struct insn *i, const u8 *in, const
 	} else {
 		memcpy(w, in, sizeof(w));
 	}
+	x87_set_top(fx, FSW_TOP(w[1]));
 	fx->fcw = (u16)w[0];
 	fx->fsw = (u16)w[1];
 	fx->ftw = x87_short_tags((u16)w[2]);
 	env_unpack_pointers(v, i, w);
 	x87_summarize(fx);
-	top = FSW_TOP(fx->fsw);
-	/* The image is in stack order: a new TOP renames registers that keep their content. */
-	memcpy(regs, fx->st, sizeof(regs));
-	for (unsigned int k = 0; k < 8; k++) {
-		if (st) {
-			memset(fx->st[k], 0, 16);
-			memcpy(fx->st[k], st + 10 * k, 10);
-		} else {
-			memcpy(fx->st[k], regs[(top + k - old_top) & 7], 16);
-		}
+	for (unsigned int k = 0; st && k < 8; k++) {
+		memset(fx->st[k], 0, 16);
+		memcpy(fx->st[k], st + 10 * k, 10);
 	}
 	v->fpu->image.xstate_bv |= XCR0_X87;
 	x87_error_cleared(v);
@@ -360,6 +363,7 @@ void exec_fnsave(struct vcpu *v, const struct insn *i)
 		memcpy(buf + n, f->image.fx.st[k], 10);
 	copy_out(v, i, insn_ea(v, i), buf, n);
 	/* FNINIT marks the registers empty and leaves their content. */
+	x87_set_top(&f->image.fx, 0);
 	f->image.fx.fcw = FCW_DEFAULT;
 	f->image.fx.fsw = 0;
 	f->image.fx.ftw = 0;
