@@ -1,0 +1,119 @@
+/* Where the two decoders disagree, and which manual decides. */
+#include <string.h>
+
+#include "tests/insn/decode/decode.h"
+
+static bool rejected(const struct comparison *c)
+{
+	return c->result != DECODE_OK && c->zydis_ok;
+}
+
+static bool named(const struct comparison *c, const char *name)
+{
+	return c->row && !strcmp(c->row->name, name);
+}
+
+/* Extensions that x86/cpuid.c never offers: without the feature they are #UD. */
+static bool not_offered(const struct comparison *c)
+{
+	static const u8 ext[] = {
+		ZYDIS_ISA_EXT_AMD3DNOW, ZYDIS_ISA_EXT_AMD_INVLPGB, ZYDIS_ISA_EXT_AMX_BF16, ZYDIS_ISA_EXT_AMX_INT8,
+		ZYDIS_ISA_EXT_AMX_TILE, ZYDIS_ISA_EXT_AVX512EVEX, ZYDIS_ISA_EXT_AVX512VEX, ZYDIS_ISA_EXT_AVX_VNNI,
+		ZYDIS_ISA_EXT_CET, ZYDIS_ISA_EXT_ENQCMD, ZYDIS_ISA_EXT_FMA4, ZYDIS_ISA_EXT_HRESET,
+		ZYDIS_ISA_EXT_KEYLOCKER, ZYDIS_ISA_EXT_KEYLOCKER_WIDE, ZYDIS_ISA_EXT_KNC, ZYDIS_ISA_EXT_KNCE,
+		ZYDIS_ISA_EXT_KNCV, ZYDIS_ISA_EXT_MCOMMIT, ZYDIS_ISA_EXT_MONITORX, ZYDIS_ISA_EXT_MOVDIR,
+		ZYDIS_ISA_EXT_PADLOCK, ZYDIS_ISA_EXT_PCONFIG, ZYDIS_ISA_EXT_PKU, ZYDIS_ISA_EXT_PT, ZYDIS_ISA_EXT_RDPRU,
+		ZYDIS_ISA_EXT_RTM, ZYDIS_ISA_EXT_SERIALIZE, ZYDIS_ISA_EXT_SGX, ZYDIS_ISA_EXT_SGX_ENCLV,
+		ZYDIS_ISA_EXT_SMX, ZYDIS_ISA_EXT_SNP, ZYDIS_ISA_EXT_SVM, ZYDIS_ISA_EXT_TBM, ZYDIS_ISA_EXT_TDX,
+		ZYDIS_ISA_EXT_TSX_LDTRK, ZYDIS_ISA_EXT_UINTR, ZYDIS_ISA_EXT_VMFUNC, ZYDIS_ISA_EXT_VTX,
+		ZYDIS_ISA_EXT_WAITPKG, ZYDIS_ISA_EXT_XOP,
+	};
+
+	return rejected(c) && memchr(ext, c->zi.meta.isa_ext, sizeof(ext));
+}
+
+static bool hint_or_ud(const struct comparison *c)
+{
+	bool hint = named(c, "nop") || (c->row && !strncmp(c->row->name, "prefetch", 8));
+
+	return c->result == DECODE_OK && c->zydis_ok && c->insn.len == c->zi.length &&
+		(hint || named(c, "ud0") || named(c, "ud1"));
+}
+
+static bool prefetch_register(const struct comparison *c)
+{
+	return rejected(c) && c->zi.opcode_map == ZYDIS_OPCODE_MAP_0F && c->zi.opcode == 0x0d &&
+		c->zi.raw.modrm.mod == 3;
+}
+
+static bool movmsk_w(const struct comparison *c)
+{
+	return c->zydis_ok && c->insn.flags & I_W && strstr(c->diff, "reg: width 4") && c->row->op[0] == OP_Gd &&
+		c->row->op[1] == OP_Ux;
+}
+
+static bool lar_source(const struct comparison *c)
+{
+	return (named(c, "lar") || named(c, "lsl")) && strstr(c->diff, "rm: width 2");
+}
+
+static bool cache_line(const struct comparison *c)
+{
+	return c->row && (!strncmp(c->row->name, "clflush", 7) || named(c, "clwb")) && strstr(c->diff, "512 bits");
+}
+
+static bool branch_66(const struct comparison *c)
+{
+	return c->code == 8 && c->insn.flags & I_66 && c->zydis_ok && (named(c, "call") || named(c, "jmp")) &&
+		strstr(c->diff, "2, Zydis has");
+}
+
+static bool cr8_lock(const struct comparison *c)
+{
+	return !c->zydis_ok && c->insn.flags & I_LOCK && named(c, "mov") && c->insn.reg == 8;
+}
+
+static bool sib_r13(const struct comparison *c)
+{
+	return c->zydis_ok && c->insn.asize == 4 && c->code == 8 && c->insn.base == R_ZERO &&
+		strstr(c->diff, "has r13d");
+}
+
+static bool movsxd_16(const struct comparison *c)
+{
+	return named(c, "movsxd") && c->insn.opsize == 2 && strstr(c->diff, "memory size 2");
+}
+
+static const struct known {
+	bool (*match)(const struct comparison *c);
+	const char *why;
+} known[] = {
+	{ not_offered, "extension without its CPUID bit: #UD (SDM 1 chapter 21, APM 3 appendix D)" },
+	{ hint_or_ud, "operands of hints and of UD0, UD1 are never looked at (SDM 2B NOP, PREFETCHh, UD)" },
+	{ prefetch_register, "0F 0D has no register form with AMD (APM 3 PREFETCHlevel: #UD)" },
+	{ movmsk_w, "MOVMSKPx, PMOVMSKB: the upper half is zero with and without REX.W (SDM 2B MOVMSKPS)" },
+	{ lar_source, "LAR, LSL look at 16 bits of a register source (SDM 2A LAR, LSL)" },
+	{ cache_line, "the operand of CLFLUSH and CLWB is m8; the line is what it names (SDM 2A CLFLUSH)" },
+	{ branch_66, "AMD: 66 makes indirect near branches 16 bits wide too (APM 3 CALL, JMP)" },
+	{ cr8_lock, "LOCK MOV CR0 is MOV CR8 (APM 3 MOV CRn, AltMovCr8)" },
+	{ movsxd_16, "MOVSXD r16, r/m16: 16 bits of memory, as of a register (SDM 2B MOVSXD)" },
+	{ sib_r13, "SIB base 101b with mod 0 is disp32 without base, REX.B or not (SDM 2A table 2-5)" },
+};
+
+unsigned int known_count(void)
+{
+	return ARRAY_SIZE(known);
+}
+
+const char *known_reason(unsigned int n)
+{
+	return known[n].why;
+}
+
+int known_match(const struct comparison *c)
+{
+	for (unsigned int n = 0; n < known_count(); n++)
+		if (known[n].match(c))
+			return (int)n;
+	return -1;
+}
