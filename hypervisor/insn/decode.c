@@ -35,6 +35,7 @@ struct decoder {
 	u8 seg;			/* override or NO_SEG */
 	u8 modrm;
 	u8 vsize;		/* 2, 4, 8: operand size by prefixes, mode and row */
+	u8 vvvv;		/* as encoded, inverted; i->vvvv is without bit 3 outside 64-bit mode */
 	bool has_modrm, opsz, adsz, lock, vex, rip, width_known;
 };
 
@@ -144,7 +145,7 @@ static bool vex_starts(const struct decoder *d, u8 b)
 static bool decode_vex(struct decoder *d, u8 lead)
 {
 	bool bad = d->opsz || d->rep || d->lock || d->i->flags & I_REX;
-	u8 b = *d->p++, map = 1, vvvv;
+	u8 b = *d->p++, map = 1;
 
 	d->vex = true;
 	d->rex = (~b >> 5) & REX_R;
@@ -155,12 +156,10 @@ static bool decode_vex(struct decoder *d, u8 lead)
 		if (b & 0x80)
 			d->rex |= REX_W;
 	}
-	vvvv = (~b >> 3) & 15;
-	if (d->code != 8) {
-		vvvv &= 7;
+	d->vvvv = (~b >> 3) & 15;
+	d->i->vvvv = d->code == 8 ? d->vvvv : d->vvvv & 7;
+	if (d->code != 8)
 		d->rex &= REX_W;
-	}
-	d->i->vvvv = vvvv;
 	d->i->flags |= I_VEX | (b & 4 ? I_L : 0) | (d->rex & REX_W ? I_W : 0);
 	d->col = (u8[]){ OPC_NP, OPC_66, OPC_F3, OPC_F2 }[b & 3];
 	d->map = MAP_VEX1 + map - 1;
@@ -197,10 +196,11 @@ static bool row_present(const struct opcode *row)
 static const struct opcode *cell_row(struct decoder *d)
 {
 	const struct opcode *rows = &maps[d->map][d->cell * NR_OPC_PFX];
+	u32 refused = ATTR_NATIVE | ATTR_STRICT | (d->col == OPC_66 ? 0 : ATTR_NOREP);
 
 	if (row_present(&rows[d->col]))
 		return &rows[d->col];
-	if (d->vex || !row_present(rows) || rows->attr & (ATTR_NATIVE | ATTR_STRICT))
+	if (d->vex || !row_present(rows) || rows->attr & refused)
 		return NULL;
 	return rows;
 }
@@ -437,7 +437,7 @@ static void operand_imm(struct decoder *d, const struct operand_info *o)
 	case PL_REL: i->imm = (u64)fetch_signed(d, size); break;
 	case PL_IMMU: i->imm = fetch(d, size); break;
 	case PL_IMM2: i->imm2 = (u16)fetch(d, 1); break;
-	case PL_IS4: i->imm = fetch(d, 1); break;
+	case PL_IS4: i->imm = fetch(d, 1) & (d->code == 8 ? 0xff : 0x7f); break;
 	case PL_ONE: i->imm = 1; break;
 	case PL_MOFFS:
 		i->imm = fetch(d, i->asize);
@@ -521,7 +521,7 @@ static bool vex_ok(const struct decoder *d, const struct opcode *row)
 		return false;
 	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++)
 		uses_vvvv |= row->op[k] == OP_Hx || row->op[k] == OP_By;
-	return uses_vvvv || d->i->vvvv == 0;
+	return uses_vvvv || d->vvvv == 0;
 }
 
 /* LOCK: only with a memory destination of rows that allow it. SDM 2A LOCK */

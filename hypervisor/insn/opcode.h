@@ -75,8 +75,8 @@ enum operand_size {
  * X/Y string, S/C/D segment, control, debug registers.
  */
 #define OPERANDS(KIND) \
-	KIND(Eb, RM, GPR, B, B) KIND(Ew, RM, GPR, W, W) KIND(Ed, RM, GPR, D, D) KIND(Ev, RM, GPR, V, V) KIND(Ey, RM, GPR, Y, Y) \
-	KIND(RvMw, RM, GPR, V, W) KIND(RdMb, RM, GPR, D, B) KIND(RdMw, RM, GPR, D, W) \
+	KIND(Eb, RM, GPR, B, B) KIND(Ew, RM, GPR, W, W) KIND(Ed, RM, GPR, D, D) KIND(Ez, RM, GPR, Z, Z) KIND(Ev, RM, GPR, V, V) KIND(Ey, RM, GPR, Y, Y) \
+	KIND(En, RM, GPR, V, 0) KIND(RvMw, RM, GPR, V, W) KIND(RdMb, RM, GPR, D, B) KIND(RdMw, RM, GPR, D, W) \
 	KIND(Rv, U, GPR, V, 0) KIND(Ry, U, GPR, Y, 0) KIND(Rm, RMREG, GPR, M, 0) KIND(Rq, U, GPR, M, 0) \
 	KIND(Gb, REG, GPR, B, 0) KIND(Gw, REG, GPR, W, 0) KIND(Gd, REG, GPR, D, 0) KIND(Gv, REG, GPR, V, 0) \
 	KIND(Gy, REG, GPR, Y, 0) KIND(Gm, REG, GPR, M, 0) KIND(Gcrc, REG, GPR, 0, 0) KIND(By, VVVV, GPR, Y, 0) \
@@ -141,6 +141,7 @@ enum {
 					 * leave OF undefined as well, SHL/SHR by the width or more also CF */
 	ATTR_JCC	= 1 << 19,	/* the handler is exec_jcc[opcode & 15] */
 	ATTR_IMPLICIT	= 1 << 20,	/* PCMPxSTRx: also EAX/EDX (by W) in or ECX out, by name */
+	ATTR_NOREP	= 1 << 22,	/* the same for F2 and F3 only */
 	ATTR_ALIGN	= 1 << 21,	/* exception from the encoding's rule on alignment: see opcode_aligned() */
 };
 

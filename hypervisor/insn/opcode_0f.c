@@ -65,7 +65,7 @@ const struct opcode opcodes_0f[256][NR_OPC_PFX] = {
 	[0x17][P66] = { "movhpd", OPS(Mq, Vx), NAT(SSE2, 0) },
 	[0x18][NP] = LINK(REG, G16),
 	/* Reserved NOPs, where BNDxxx, ENDBR, RDSSP, CLDEMOTE live: without those features they do nothing. */
-	[0x19 ... 0x1f][NP] = { "nop", OPS(Ev), RUN(exec_nop), ATTR(RO | USER) },
+	[0x19 ... 0x1f][NP] = { "nop", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
 
 	[0x20][NP] = { "mov", OPS(Rm, Cd), RUN(exec_mov_from_cr), ATTR(PRIV) },
 	[0x21][NP] = { "mov", OPS(Rm, Dd), RUN(exec_mov_from_dr), ATTR(END | PRIV) },
@@ -207,7 +207,7 @@ const struct opcode opcodes_0f[256][NR_OPC_PFX] = {
 	[0xb6][NP] = { "movzx", OPS(Gv, Eb), SET(x_movzxb_GE), ATTR(USER) },
 	[0xb7][NP] = { "movzx", OPS(Gv, Ew), SET(x_movzxw_GE), ATTR(USER) },
 	[0xb8][PF3] = { "popcnt", OPS(Gv, Ev), SET(x_popcnt_GE), ATTR(USER), NEEDS(POPCNT), FL(0, OSZAPC, 0) },
-	[0xb9][NP] = { "ud1", OPS(Gv, Ev), RUN(exec_ud), ATTR(RO) },
+	[0xb9][NP] = { "ud1", OPS(Gv, En), RUN(exec_ud), ATTR(RO) },
 	[0xba][NP] = LINK(REG, G8),
 	[0xbb][NP] = { "btc", OPS(Ev, Gv), SET(x_btc_EG), ATTR(LOCK | RW | USER), BT_FLAGS },
 	[0xbc][NP] = { "bsf", OPS(Gv, Ev), SET(x_bsf_GE), ATTR(RW | USER), FL(0, ZF, OF | SF | AF | PF | CF) },
@@ -290,5 +290,5 @@ const struct opcode opcodes_0f[256][NR_OPC_PFX] = {
 	PACKED(0xfc, "paddb", MMX, RW),
 	PACKED(0xfd, "paddw", MMX, RW),
 	PACKED(0xfe, "paddd", MMX, RW),
-	[0xff][NP] = { "ud0", OPS(Gv, Ev), RUN(exec_ud), ATTR(RO) },
+	[0xff][NP] = { "ud0", OPS(Gv, En), RUN(exec_ud), ATTR(RO) },
 };

@@ -43,9 +43,9 @@
 	GROUP(gv, reg)[P66] = { "v" name, OPS(Hx, Ux, Ib), NAT(AVX, I256) }
 
 const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
-	ARITH(G1_80, Eb, Ib),
+	ARITH(G1_80, Eb, Ibs),
 	ARITH(G1_81, Ev, Iz),
-	ARITH(G1_82, Eb, Ib),
+	ARITH(G1_82, Eb, Ibs),
 	ARITH(G1_83, Ev, Ibs),
 	GROUP(G1A, 0)[NP] = { "pop", OPS(Ev), SET(x_pop_E), ATTR(D64 | USER) },
 	SHIFT(G2_C0, EI, Eb, Ib),
@@ -54,7 +54,7 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	SHIFT(G2_D1, EI, Ev, I1),
 	SHIFT(G2_D2, EC, Eb, CL),
 	SHIFT(G2_D3, EC, Ev, CL),
-	UNARY(G3_F6, Eb, Ib),
+	UNARY(G3_F6, Eb, Ibs),
 	UNARY(G3_F7, Ev, Iz),
 
 	GROUP(G4, 0)[NP] = { "inc", OPS(Eb), SET(x_inc_E), ATTR(LOCK | RW | USER), FL(0, OSZAP, 0) },
@@ -66,7 +66,7 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(G5, 4)[NP] = { "jmp", OPS(Ev), SET(x_jmp_E), ATTR(D64 | BRANCH | RO | USER) },
 	GROUP(G5, 5)[NP] = { "jmp", OPS(Mp), RUN(exec_jmp_far_mem), ATTR(BRANCH | RO) },
 	GROUP(G5, 6)[NP] = { "push", OPS(Ev), SET(x_push_E), ATTR(D64 | RO | USER) },
-	GROUP(G11_C6, 0)[NP] = { "mov", OPS(Eb, Ib), SET(x_mov_EI), ATTR(USER) },
+	GROUP(G11_C6, 0)[NP] = { "mov", OPS(Eb, Ibs), SET(x_mov_EI), ATTR(USER) },
 	GROUP(G11_C7, 0)[NP] = { "mov", OPS(Ev, Iz), SET(x_mov_EI), ATTR(USER) },
 
 	/* 90: no operation but with REX.B, where it is an exchange of R8. SDM 2B XCHG */
@@ -74,7 +74,7 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(G_NOP, 0)[PF3] = { "pause", NO_OPS, RUN(exec_pause), ATTR(USER) },
 	GROUP(G_NOP, 1)[NP] = { "xchg", OPS(Zv, rAXg), SET(x_xchg_EG), ATTR(RW | USER) },
 	GROUP(G_MOVSXD, 0)[NP] = { "arpl", OPS(Ew, Gw), RUN(exec_arpl), ATTR(RW | USER), FL(0, ZF, 0) },
-	GROUP(G_MOVSXD, 1)[NP] = { "movsxd", OPS(Gv, Ed), SET(x_movsxd_GE), ATTR(USER) },
+	GROUP(G_MOVSXD, 1)[NP] = { "movsxd", OPS(Gv, Ez), SET(x_movsxd_GE), ATTR(USER) },
 
 	GROUP(G6, 0)[NP] = { "sldt", OPS(RvMw), RUN(exec_sldt) },
 	GROUP(G6, 1)[NP] = { "str", OPS(RvMw), RUN(exec_str) },
@@ -118,8 +118,8 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(G9, 3)[NP] = { "xrstors", OPS(M), RUN(exec_xrstors), ATTR(STRICT | RO | PRIV), NEEDS(XSAVES) },
 	GROUP(G9, 4)[NP] = { "xsavec", OPS(M), RUN(exec_xsavec), ATTR(STRICT), NEEDS(XSAVEC) },
 	GROUP(G9, 5)[NP] = { "xsaves", OPS(M), RUN(exec_xsaves), ATTR(STRICT | PRIV), NEEDS(XSAVES) },
-	GROUP(G9_REG, 6)[NP] = { "rdrand", OPS(Rv), SET(x_rdrand_E), NEEDS(RDRAND), FL(0, OSZAPC, 0) },
-	GROUP(G9_REG, 7)[NP] = { "rdseed", OPS(Rv), SET(x_rdseed_E), NEEDS(RDSEED), FL(0, OSZAPC, 0) },
+	GROUP(G9_REG, 6)[NP] = { "rdrand", OPS(Rv), SET(x_rdrand_E), ATTR(NOREP), NEEDS(RDRAND), FL(0, OSZAPC, 0) },
+	GROUP(G9_REG, 7)[NP] = { "rdseed", OPS(Rv), SET(x_rdseed_E), ATTR(NOREP), NEEDS(RDSEED), FL(0, OSZAPC, 0) },
 	GROUP(G9_REG, 7)[PF3] = { "rdpid", OPS(Rq), RUN(exec_rdpid), NEEDS(RDPID) },
 	GROUP(G9_C8, 0)[NP] = { "cmpxchg8b", OPS(Mc8), RUN(exec_cmpxchg8b), ATTR(LOCK | RW | USER),
 		NEEDS(CX8), FL(0, ZF, 0) },
@@ -159,12 +159,15 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(GV15, 2)[NP] = { "vldmxcsr", OPS(Md), RUN(exec_ldmxcsr), ATTR(L0 | RO | USER), NEEDS(AVX) },
 	GROUP(GV15, 3)[NP] = { "vstmxcsr", OPS(Md), RUN(exec_stmxcsr), ATTR(L0 | USER), NEEDS(AVX) },
 
-	/* Hints: 0F 18 and 0F 0D; what is not assigned is a NOP too. SDM 2B PREFETCHh, APM 3 PREFETCH */
-	GROUP(G16, 0)[NP] = { "prefetchnta", OPS(Ev), RUN(exec_nop), ATTR(RO | USER) },
-	GROUP(G16, 1)[NP] = { "prefetcht0", OPS(Ev), RUN(exec_nop), ATTR(RO | USER) },
-	GROUP(G16, 2)[NP] = { "prefetcht1", OPS(Ev), RUN(exec_nop), ATTR(RO | USER) },
-	GROUP(G16, 3)[NP] = { "prefetcht2", OPS(Ev), RUN(exec_nop), ATTR(RO | USER) },
-	[G16 * 8 + 4 ... G16 * 8 + 7][NP] = { "nop", OPS(Ev), RUN(exec_nop), ATTR(RO | USER) },
+	/*
+	 * Hints: 0F 18 and 0F 0D; what is not assigned is a NOP too. 0F 0D has no register form with AMD,
+	 * where it is a NOP with Intel. SDM 2B PREFETCHh, APM 3 PREFETCH
+	 */
+	GROUP(G16, 0)[NP] = { "prefetchnta", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
+	GROUP(G16, 1)[NP] = { "prefetcht0", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
+	GROUP(G16, 2)[NP] = { "prefetcht1", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
+	GROUP(G16, 3)[NP] = { "prefetcht2", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
+	[G16 * 8 + 4 ... G16 * 8 + 7][NP] = { "nop", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
 	GROUP(GP_0D, 0)[NP] = { "prefetch", OPS(M), RUN(exec_nop), ATTR(RO | USER) },
 	GROUP(GP_0D, 1)[NP] = { "prefetchw", OPS(M), RUN(exec_nop), ATTR(RO | USER) },
 	GROUP(GP_0D, 2)[NP] = { "prefetchwt1", OPS(M), RUN(exec_nop), ATTR(RO | USER) },

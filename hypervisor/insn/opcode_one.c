@@ -7,7 +7,7 @@
 	[(base) + 1][NP] = { #op, OPS(Ev, Gv), SET(x_##op##_EG), ATTR(LOCK | RW | USER), __VA_ARGS__ },	\
 	[(base) + 2][NP] = { #op, OPS(Gb, Eb), SET(x_##op##_GE), ATTR(RW | USER), __VA_ARGS__ },	\
 	[(base) + 3][NP] = { #op, OPS(Gv, Ev), SET(x_##op##_GE), ATTR(RW | USER), __VA_ARGS__ },	\
-	[(base) + 4][NP] = { #op, OPS(AL, Ib), SET(x_##op##_EI), ATTR(RW | USER), __VA_ARGS__ },	\
+	[(base) + 4][NP] = { #op, OPS(AL, Ibs), SET(x_##op##_EI), ATTR(RW | USER), __VA_ARGS__ },	\
 	[(base) + 5][NP] = { #op, OPS(rAX, Iz), SET(x_##op##_EI), ATTR(RW | USER), __VA_ARGS__ }
 
 /* SDM 1 appendix B: flags a condition code reads, for codes 2n and 2n + 1. */
@@ -27,7 +27,7 @@ const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	[0x39][NP] = { "cmp", OPS(Ev, Gv), SET(x_cmp_EG), ATTR(RO | USER), FL(0, OSZAPC, 0) },
 	[0x3a][NP] = { "cmp", OPS(Gb, Eb), SET(x_cmp_GE), ATTR(RO | USER), FL(0, OSZAPC, 0) },
 	[0x3b][NP] = { "cmp", OPS(Gv, Ev), SET(x_cmp_GE), ATTR(RO | USER), FL(0, OSZAPC, 0) },
-	[0x3c][NP] = { "cmp", OPS(AL, Ib), SET(x_cmp_EI), ATTR(RO | USER), FL(0, OSZAPC, 0) },
+	[0x3c][NP] = { "cmp", OPS(AL, Ibs), SET(x_cmp_EI), ATTR(RO | USER), FL(0, OSZAPC, 0) },
 	[0x3d][NP] = { "cmp", OPS(rAX, Iz), SET(x_cmp_EI), ATTR(RO | USER), FL(0, OSZAPC, 0) },
 
 	[0x06][NP] = { "push", OPS(ES), RUN(exec_push_sreg), ATTR(I64 | D64 | RO) },
@@ -103,7 +103,7 @@ const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	[0xa5][NP] = { "movs", OPS(Yv, Xv), SET(x_movs), ATTR(REP | USER), FL(DF, 0, 0) },
 	[0xa6][NP] = { "cmps", OPS(Xb, Yb), SET(x_cmps), ATTR(REP | RO | USER), FL(DF, OSZAPC, 0) },
 	[0xa7][NP] = { "cmps", OPS(Xv, Yv), SET(x_cmps), ATTR(REP | RO | USER), FL(DF, OSZAPC, 0) },
-	[0xa8][NP] = { "test", OPS(AL, Ib), SET(x_test_EI), ATTR(RO | USER), FL(0, OSZPC, AF) },
+	[0xa8][NP] = { "test", OPS(AL, Ibs), SET(x_test_EI), ATTR(RO | USER), FL(0, OSZPC, AF) },
 	[0xa9][NP] = { "test", OPS(rAX, Iz), SET(x_test_EI), ATTR(RO | USER), FL(0, OSZPC, AF) },
 	[0xaa][NP] = { "stos", OPS(Yb, AL), SET(x_stos), ATTR(REP | USER), FL(DF, 0, 0) },
 	[0xab][NP] = { "stos", OPS(Yv, rAX), SET(x_stos), ATTR(REP | USER), FL(DF, 0, 0) },
@@ -111,7 +111,7 @@ const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	[0xad][NP] = { "lods", OPS(rAX, Xv), SET(x_lods), ATTR(REP | USER), FL(DF, 0, 0) },
 	[0xae][NP] = { "scas", OPS(AL, Yb), SET(x_scas), ATTR(REP | RO | USER), FL(DF, OSZAPC, 0) },
 	[0xaf][NP] = { "scas", OPS(rAX, Yv), SET(x_scas), ATTR(REP | RO | USER), FL(DF, OSZAPC, 0) },
-	[0xb0 ... 0xb7][NP] = { "mov", OPS(Zb, Ib), SET(x_mov_EI), ATTR(USER) },
+	[0xb0 ... 0xb7][NP] = { "mov", OPS(Zb, Ibs), SET(x_mov_EI), ATTR(USER) },
 	[0xb8 ... 0xbf][NP] = { "mov", OPS(Zv, Iv), SET(x_mov_EI), ATTR(USER) },
 
 	[0xc0][NP] = LINK(REG, G2_C0),
