@@ -71,6 +71,28 @@ static void vmm_on_quit(void *arg)
 	vmm_end(arg, VMM_QUIT, 0, "");
 }
 
+/*
+ * Stock initial RAM disks have no pvpanic driver, so a panic is also told by its message on the console.
+ * It decides about the exit status of a reboot and about nothing else.
+ */
+static void vmm_on_output(void *arg, const u8 *data, size_t n)
+{
+	static const char message[] = "Kernel panic - not syncing";
+	struct vmm *vmm = arg;
+
+	for (size_t i = 0; i < n; i++) {
+		/* The first character comes only once in it, so a mismatch starts over. */
+		if (data[i] == message[vmm->panic_seen])
+			vmm->panic_seen++;
+		else
+			vmm->panic_seen = data[i] == message[0];
+		if (vmm->panic_seen == sizeof(message) - 1) {
+			vmm->panicked = true;
+			vmm->panic_seen = 0;
+		}
+	}
+}
+
 static void vmm_set_irq(void *arg, unsigned gsi, bool level)
 {
 	struct vmm *vmm = arg;
@@ -197,7 +219,7 @@ static int vmm_create_machine(struct vmm *vmm, struct error *err)
 
 static int vmm_create_devices(struct vmm *vmm, struct error *err)
 {
-	const struct chardev_events events = { .quit = vmm_on_quit, .arg = vmm };
+	const struct chardev_events events = { .quit = vmm_on_quit, .output = vmm_on_output, .arg = vmm };
 	const struct pc_config config = {
 		.serial = &vmm->serial, .timers = &vmm->loop.timers, .memory = &vmm->memory,
 		.events = { .request = vmm_on_request, .arg = vmm }, .set_irq = vmm_set_irq, .irq_arg = vmm,

@@ -60,6 +60,7 @@ struct vmm {
 	struct chip_state *chips;	/* interrupt controllers and i8254 as they were at power-on */
 	int signal_fd, signal_watch;
 	bool panicked;		/* the guest said so since its last reset */
+	unsigned panic_seen;	/* characters of the panic message seen in a row on the console */
 	bool reset_due;
 	bool ended;
 	struct vmm_outcome outcome;

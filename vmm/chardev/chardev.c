@@ -218,9 +218,11 @@ static void chardev_drain(struct chardev *cd)
 
 size_t chardev_write(struct chardev *cd, const u8 *data, size_t n)
 {
-	size_t taken = MIN(n, CHARDEV_OUT_SIZE - cd->out_len);
+	size_t taken = cd->connected ? MIN(n, CHARDEV_OUT_SIZE - cd->out_len) : n;
 	bool idle = cd->out_len == 0;
 
+	if (cd->events.output)
+		cd->events.output(cd->events.arg, data, taken);
 	if (!cd->connected)
 		return n;
 	for (size_t i = 0; i < taken; i++)

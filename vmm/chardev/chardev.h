@@ -27,6 +27,7 @@ struct chardev_front {
 /* What the machine's owner wants to hear. */
 struct chardev_events {
 	void (*quit)(void *arg);	/* the person asked to leave */
+	void (*output)(void *arg, const u8 *data, size_t n);	/* the guest wrote; may be NULL */
 	void *arg;
 };
 

@@ -210,7 +210,11 @@ static int boot_lapic(const struct kvm *kvm, int fd)
 
 int cpu_state_set_boot(const struct kvm *kvm, int fd, const struct boot_entry *entry, struct error *err)
 {
-	static const struct kvm_msr_entry misc_enable = { .index = 0x1A0, .data = 1 };	/* fast strings */
+	/* As firmware leaves them: fast strings on; all memory write-back (SDM 3A 11.11.2.1). */
+	static const struct kvm_msr_entry msrs[] = {
+		{ .index = 0x1A0, .data = 1 },
+		{ .index = 0x2FF, .data = BIT(11) | 6 },
+	};
 	struct kvm_regs regs = {
 		.rip = entry->rip, .rbx = entry->rbx, .rsi = entry->rsi, .rflags = RFLAGS_FIXED,
 	};
@@ -227,6 +231,6 @@ int cpu_state_set_boot(const struct kvm *kvm, int fd, const struct boot_entry *e
 		ret = boot_lapic(kvm, fd);
 	if (ret < 0)
 		return error_set(err, -ret, "cannot set the CPU up for booting: %s", strerror(-ret));
-	msrs_set(kvm, fd, &misc_enable, 1);
+	msrs_set(kvm, fd, msrs, ARRAY_SIZE(msrs));
 	return 0;
 }

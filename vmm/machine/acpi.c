@@ -176,8 +176,7 @@ static const struct dsdt_device {
 	{ "MOU_", "PNP0F13", 0, { { 0, 0 } }, IRQ_AUX },
 	{ "COM1", "PNP0501", 1, { { PORT_COM1, 8 } }, IRQ_COM1 },
 	/* Ports that nobody may hand out to others. */
-	{ "MBRD", "PNP0C02", 1, { { PORT_ACPI_PM, ACPI_PM_SIZE }, { PORT_RESET_CONTROL, 1 },
-				  { PORT_DEBUGCON_BIOS, 1 } }, 0 },
+	{ "MBRD", "PNP0C02", 1, { { PORT_ACPI_PM, ACPI_PM_SIZE }, { PORT_DEBUGCON_BIOS, 1 } }, 0 },
 };
 
 static void dsdt_device(struct aml *a, const struct dsdt_device *d)
