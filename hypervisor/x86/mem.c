@@ -159,10 +159,27 @@ static bool place_decoded(const struct code_page *c, u64 gpa, unsigned int n)
 
 static bool place_is_code(struct vcpu *v, const struct place *p, unsigned int n, const struct memslot **slot)
 {
+	*slot = NULL;
 	if (!(p->flags & TLB_CODE))
 		return false;
 	*slot = memslot_find(v->vm, p->gpa);
 	return *slot && place_decoded(memslot_code(*slot, p->gpa), p->gpa, n);
+}
+
+/*
+ * No decoded code is left on the page: writes may be fast again. A CPU that decodes some just now sets
+ * the mask first and then requests a flush, which this CPU serves after this instruction.
+ */
+static void place_release(struct vcpu *v, const struct place *p, const struct memslot *slot)
+{
+	struct tlb_entry *e = tlb_entry(v, p->la);
+
+	if (READ_ONCE(memslot_code(slot, p->gpa)->mask) || e->gpa & (TLB_WATCH | TLB_ROM))
+		return;
+	if (tlb_gpa(e) != (p->gpa & PAGE_MASK) || e->tag_w == TLB_INVALID)
+		return;
+	e->tag_w &= ~TLB_SLOW;
+	e->gpa &= ~TLB_CODE;
 }
 
 static void place_store(const struct place *p, const void *buf, unsigned int n)
@@ -190,6 +207,8 @@ static void place_write(struct vcpu *v, const struct place *p, const void *buf, 
 	place_store(p, buf, n);
 	if (place_is_code(v, p, n, &slot))
 		code_note_write(v, slot, p->gpa, n);
+	else if (slot)
+		place_release(v, p, slot);
 }
 
 /* ---- linear accesses ---- */

@@ -4,7 +4,8 @@
  *
  * One direct-mapped array serves all address spaces: an entry's tag holds an ASID of ours, 1 to 511,
  * handed out in order. A CR3 write that drops translations just takes a fresh one; when none is left, all
- * is flushed and counting starts again. With PCIDs, the slots table remembers which ASID
+ * is flushed and counting starts again. Whatever else is cached by linear address (insn/code.c) carries
+ * the same tag. With PCIDs, the slots table remembers which ASID
  * stands for which PCID, so that a CR3 write with bit 63 set finds its entries again. Global pages
  * are no exception (losing translations early is always allowed. SDM 3A 4.10.2.2).
  *
@@ -257,7 +258,6 @@ void mmu_set_cr3(struct vcpu *v, bool keep)
 	else
 		asid_renew(v);
 	v->tlb_ctx = mmu_context(v);
-	code_flush_lookup(v);
 }
 
 /* SDM 2A INVPCID. The type and the descriptor's reserved bits were checked. */
