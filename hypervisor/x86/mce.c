@@ -46,7 +46,7 @@ int mce_set_bank(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool
 
 int mce_set_ctl(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
 {
-	if (!(v->msr.mcg_cap & MCG_CTL_P) || (val && val != ~0ULL))
+	if ((!host && !(v->msr.mcg_cap & MCG_CTL_P)) || (val && val != ~0ULL))
 		return -EINVAL;
 	v->msr.mcg_ctl = val;
 	return 0;
