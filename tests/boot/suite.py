@@ -15,10 +15,10 @@ KERNELS = {     # name: (package, architecture, checked under the sanitizers too
     "686-pae": ("linux-image-686-pae", "i386", False),
 }
 # What a healthy kernel never says.
-BAD = re.compile(r"\bBUG\b|WARNING|Oops|\bunstable\b|[Ss]purious|\blost\b|self-?tests? fail|alternatives:.*fail"
+BAD = re.compile(r"(?-i:\bBUG\b|WARNING|Oops)|\bunstable\b|spurious|\blost\b|self-?tests? fail|alternatives:.*fail"
                  r"|rcu.*stall|Call Trace|soft lockup|hung task|general protection|segfault|NMI received"
                  r"|No irq handler|nobody cared|[Ff]irmware [Bb]ug|ACPI.*Error|failed to (?:calibrate|set up)"
-                 r"|Fast TSC calibration failed|checkpoint|unchecked MSR|invalid opcode|divide error|trap .* ip:"
+                 r"|Fast TSC calibration failed|unchecked MSR|invalid opcode|divide error|trap .* ip:"
                  r"|time went backwards|Clocksource .* skewed|Unable to|not functional|timer doesn't work", re.I)
 fetch_lock = threading.Lock()
 
