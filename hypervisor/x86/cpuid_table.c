@@ -26,6 +26,7 @@ const struct cpuid_place cpuid_places[NR_CPUID_REGS] = {
 	[C_E7_EDX] = { 0x80000007, 0, CPUID_EDX },
 	[C_E8_EBX] = { 0x80000008, 0, CPUID_EBX },
 	[C_E21_EAX] = { 0x80000021, 0, CPUID_EAX },
+	[C_E21_ECX] = { 0x80000021, 0, CPUID_ECX },
 };
 
 #define ROW(r, l, h, p, f, n, w) \
@@ -416,7 +417,8 @@ const struct cpuid_bit cpuid_bits[] = {
 	EMUL_AMD(C_E21_EAX, 1, F_NONE, "FSGSBASE_NON_SERIALIZING"),
 	EMUL_AMD(C_E21_EAX, 2, F_NONE, "LFENCE_SERIALIZING"),
 	LEFT(C_E21_EAX, 3, F_NONE, "SMM_PGCFG_LOCK", "no SMM page configuration"),
-	RSVD(C_E21_EAX, 4, 5),
+	RSVD(C_E21_EAX, 4, 4),
+	LEFT(C_E21_EAX, 5, F_NONE, "VERW_CLEAR", "guest code never runs speculatively on its own addresses"),
 	EMUL_AMD(C_E21_EAX, 6, F_NONE, "NULL_SELECTOR_CLEARS_BASE"),
 	LEFT(C_E21_EAX, 7, F_NONE, "UPPER_ADDRESS_IGNORE", "no linear address masking"),
 	EMUL_AMD(C_E21_EAX, 8, F_AUTOIBRS, "AUTOIBRS"),
@@ -434,6 +436,12 @@ const struct cpuid_bit cpuid_bits[] = {
 	EMUL_AMD(C_E21_EAX, 29, F_NONE, "SRSO_NO"),
 	LEFT(C_E21_EAX, 30, F_NONE, "SRSO_USER_KERNEL_NO", "SRSO_NO says more"),
 	LEFT(C_E21_EAX, 31, F_NONE, "SRSO_MSR_FIX", "SRSO_NO says more"),
+
+	/* 80000021 ECX: transient scheduler attacks */
+	RSVD(C_E21_ECX, 0, 0),
+	EMUL_AMD(C_E21_ECX, 1, F_NONE, "TSA_SQ_NO"),
+	EMUL_AMD(C_E21_ECX, 2, F_NONE, "TSA_L1_NO"),
+	RSVD(C_E21_ECX, 3, 31),
 };
 
 const unsigned int nr_cpuid_bits = ARRAY_SIZE(cpuid_bits);
