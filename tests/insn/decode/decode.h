@@ -37,6 +37,9 @@ void generate(u64 *rng, unsigned int code, u8 *bytes);
 /* Decodes c->bytes in both; true if they agree, else c->diff says what differs. */
 bool compare(struct comparison *c);
 
+/* The same for a string that both decode: flags, memory access, privilege of the row. */
+bool compare_attributes(struct comparison *c);
+
 /* Index of the known disagreement that explains c, or -1. */
 int known_match(const struct comparison *c);
 unsigned int known_count(void);

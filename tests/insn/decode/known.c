@@ -84,6 +84,56 @@ static bool movsxd_16(const struct comparison *c)
 	return named(c, "movsxd") && c->insn.opsize == 2 && strstr(c->diff, "memory size 2");
 }
 
+static bool flags_differ(const struct comparison *c)
+{
+	return !strncmp(c->diff, "flags", 5);
+}
+
+static bool shift_of(const struct comparison *c)
+{
+	const struct opcode *row = c->row;
+
+	return flags_differ(c) && row->attr & ATTR_COUNT && row->f_read == c->zi.cpu_flags->tested &&
+		row->f_write == (c->zi.cpu_flags->modified | RFLAGS_OF) &&
+		(row->f_undef | RFLAGS_OF) == c->zi.cpu_flags->undefined;
+}
+
+static bool rep_zf(const struct comparison *c)
+{
+	return flags_differ(c) && (named(c, "cmps") || named(c, "scas"));
+}
+
+static bool sbb_af(const struct comparison *c)
+{
+	return flags_differ(c) && named(c, "sbb");
+}
+
+static bool vtest_clear(const struct comparison *c)
+{
+	return flags_differ(c) && (named(c, "vptest") || named(c, "vtestps") || named(c, "vtestpd"));
+}
+
+static bool bextr_clear(const struct comparison *c)
+{
+	return flags_differ(c) && named(c, "bextr");
+}
+
+static bool flags_saved(const struct comparison *c)
+{
+	return flags_differ(c) && c->row->attr & (ATTR_BRANCH | ATTR_END) && !(c->row->attr & ATTR_USER);
+}
+
+static bool whole_area(const struct comparison *c)
+{
+	return !strncmp(c->diff, "memory access 0", 15) && c->row->op[0] == OP_M &&
+		(strstr(c->row->name, "xsave") || strstr(c->row->name, "xrstor") || named(c, "invlpg"));
+}
+
+static bool lgdt_cpl(const struct comparison *c)
+{
+	return named(c, "lgdt") && !strncmp(c->diff, "privileged", 10);
+}
+
 static const struct known {
 	bool (*match)(const struct comparison *c);
 	const char *why;
@@ -97,6 +147,14 @@ static const struct known {
 	{ branch_66, "AMD: 66 makes indirect near branches 16 bits wide too (APM 3 CALL, JMP)" },
 	{ cr8_lock, "LOCK MOV CR0 is MOV CR8 (APM 3 MOV CRn, AltMovCr8)" },
 	{ movsxd_16, "MOVSXD r16, r/m16: 16 bits of memory, as of a register (SDM 2B MOVSXD)" },
+	{ shift_of, "shifts: OF is defined for a count of 1, which ATTR_COUNT says (SDM 2B SAL/SAR/SHL/SHR)" },
+	{ rep_zf, "REPE, REPNE look at the ZF that the comparison made (SDM 2B REP)" },
+	{ sbb_af, "SBB sets AF (SDM 2B SBB)" },
+	{ vtest_clear, "VPTEST, VTESTPx clear OF, AF, PF, SF (SDM 2B PTEST, 2C VTESTPD)" },
+	{ bextr_clear, "BEXTR clears CF and OF (SDM 2A BEXTR)" },
+	{ flags_saved, "interrupts, system calls, VM exits save and load flags (SDM 2A INT n, SYSCALL)" },
+	{ whole_area, "XSAVE areas have no fixed size, INVLPG only an address (SDM 2B INVLPG, 2D XSAVE)" },
+	{ lgdt_cpl, "LGDT is privileged (SDM 2A LGDT)" },
 	{ sib_r13, "SIB base 101b with mod 0 is disp32 without base, REX.B or not (SDM 2A table 2-5)" },
 };
 
