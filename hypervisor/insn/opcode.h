@@ -166,7 +166,11 @@ struct opcode {
 	u32 attr;			/* ATTR_* */
 	insn_fn *run;			/* handler, or NULL: */
 	const struct exec_set *set;	/* by operand size and place */
-	u16 f_read, f_write, f_undef;	/* RFLAGS bits read, given a defined value, left undefined */
+	/*
+	 * RFLAGS bits read, given a defined value, left undefined. A repeated CMPS or SCAS with a count of
+	 * zero, and ATTR_COUNT rows with one, leave them all.
+	 */
+	u16 f_read, f_write, f_undef;
 	u8 feature;			/* enum cpu_feature; see opcode_feature() */
 	u8 sel, sub;			/* enum opcode_sel, enum opcode_group: a link */
 };
@@ -206,7 +210,7 @@ unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i);
  */
 bool opcode_aligned(const struct opcode *row, const struct insn *i);
 
-/* Bits: 1 the memory operand is read, 2 written. 0: no memory operand, or only its address is used. */
+/* Bits: 1 the memory operand is read, 2 written. 0: none, of variable size, or only its address is used. */
 #define OPC_MEM_READ	1
 #define OPC_MEM_WRITE	2
 unsigned int opcode_mem_access(const struct opcode *row);

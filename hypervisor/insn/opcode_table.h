@@ -36,6 +36,8 @@ enum {
 	CF = RFLAGS_CF, PF = RFLAGS_PF, AF = RFLAGS_AF, ZF = RFLAGS_ZF, SF = RFLAGS_SF, OF = RFLAGS_OF,
 	DF = RFLAGS_DF, OSZAPC = RFLAGS_ARITH, SZAPC = SF | ZF | AF | PF | CF, OSZPC = OF | SF | ZF | PF | CF,
 	OSZAP = OF | SF | ZF | AF | PF,
+	/* PUSHF, POPF and what saves or loads all of them. */
+	RFLAGS_ALL = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | DF | RFLAGS_IOPL | RFLAGS_NT,
 };
 
 enum { NP = OPC_NP, P66 = OPC_66, PF3 = OPC_F3, PF2 = OPC_F2 };
