@@ -40,11 +40,24 @@ long sys_get_emulated_cpuid(struct call *c)
 	return entries_out(c, NULL, 0);
 }
 
+/* Which instructions exist, and which physical addresses, was decided by the old table. */
+static long cpuid_install(struct vcpu *v, const struct kvm_cpuid_entry2 *e, u32 n)
+{
+	int ret = cpuid_set(v, e, n);
+
+	if (ret)
+		return ret;
+	vcpu_update_mode(v);
+	vcpu_request(v, REQ_CODE_FLUSH);
+	vcpu_request(v, REQ_TLB_FLUSH);
+	return 0;
+}
+
 static long cpuid_take(struct call *c, struct kvm_cpuid_entry2 *e, u32 n)
 {
 	int ret = os_user_read(e, entries_of(c), n * ENTRY_SIZE);
 
-	return ret ? ret : cpuid_set(c->v, e, n);
+	return ret ? ret : cpuid_install(c->v, e, n);
 }
 
 long vcpu_set_cpuid2(struct call *c)
@@ -76,7 +89,7 @@ static long cpuid_take_old(struct call *c, struct kvm_cpuid_entry2 *e, u32 n)
 			.function = old.function, .eax = old.eax, .ebx = old.ebx, .ecx = old.ecx, .edx = old.edx,
 		};
 	}
-	return cpuid_set(c->v, e, n);
+	return cpuid_install(c->v, e, n);
 }
 
 long vcpu_set_cpuid(struct call *c)

@@ -252,7 +252,7 @@ static long vm_get_clock(struct call *c)
 {
 	struct kvm_clock_data *d = c->data;
 
-	d->clock = os_clock_ns() + c->vm->clock_offset;
+	d->clock = kvmclock_now(c->vm);
 	d->realtime = os_wall_ns();
 	d->host_tsc = tsc_host();
 	d->flags = KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
@@ -271,7 +271,7 @@ static long vm_set_clock(struct call *c)
 		clock += wall - d->realtime;
 	os_mutex_lock(&c->vm->lock);
 	vm_stop_vcpus(c->vm);
-	c->vm->clock_offset = clock - os_clock_ns();
+	c->vm->clock_offset += clock - kvmclock_now(c->vm);
 	vm_request_all(c->vm, REQ_CLOCK_UPDATE);
 	vm_start_vcpus(c->vm);
 	os_mutex_unlock(&c->vm->lock);

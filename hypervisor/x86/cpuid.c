@@ -311,9 +311,16 @@ static bool bit_possible(const struct host *h, const struct cpuid_bit *b)
 	return b->policy != CPUID_PASS || h->reg[b->reg] & bit_mask(b);
 }
 
+/* Until user space gives a table, the guest runs on what the host can: as on a KVM without KVM_SET_CPUID2. */
+static bool bit_given(struct vcpu *v, const struct cpuid_bit *b)
+{
+	const struct kvm_cpuid_entry2 *e = entry_find(v, cpuid_places[b->reg].leaf, cpuid_places[b->reg].sub);
+
+	return !v->cpuid_n || (e && entry_output(e, cpuid_places[b->reg].out) & bit_mask(b));
+}
+
 static void derive_features(struct vcpu *v)
 {
-	const struct kvm_cpuid_entry2 *e;
 	const struct cpuid_bit *b;
 	struct host h;
 
@@ -321,10 +328,7 @@ static void derive_features(struct vcpu *v)
 	memset(v->guest_features, 0, sizeof(v->guest_features));
 	v->guest_features[0] = BIT(F_NONE);
 	for (b = cpuid_bits; b < cpuid_bits + nr_cpuid_bits; b++) {
-		if (b->feature == F_NONE || !bit_possible(&h, b))
-			continue;
-		e = entry_find(v, cpuid_places[b->reg].leaf, cpuid_places[b->reg].sub);
-		if (e && entry_output(e, cpuid_places[b->reg].out) & bit_mask(b))
+		if (b->feature != F_NONE && bit_possible(&h, b) && bit_given(v, b))
 			v->guest_features[b->feature >> 6] |= BIT(b->feature & 63);
 	}
 }

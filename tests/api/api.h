@@ -1,0 +1,84 @@
+/*
+ * Tests of the KVM API by its effects. They run on our hypervisor, and on the host's /dev/kvm as the oracle
+ * for what they expect: `api-test host`. A KVM_* call returns -errno here, whichever it is.
+ */
+#ifndef QUMRA_TESTS_API_API_H
+#define QUMRA_TESTS_API_API_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <linux/kvm.h>
+
+#include "lib/types.h"
+
+struct api {
+	const char *name;
+	int (*open)(void);
+	long (*ioctl)(int fd, unsigned long request, unsigned long arg);
+	int (*mmap)(int fd, unsigned long size, void **addr);
+	int (*close)(int fd);
+};
+extern const struct api *api;	/* the one under test */
+bool api_is_host(void);
+
+#define RUN_SIZE 12288
+
+static inline long call(int fd, unsigned long request, const void *arg)
+{
+	return api->ioctl(fd, request, (unsigned long)arg);
+}
+
+static inline long call_num(int fd, unsigned long request, unsigned long arg)
+{
+	return api->ioctl(fd, request, arg);
+}
+
+/* A VM with one memory slot at 0 and one vCPU in real mode; made by machine_new(), freed by machine_free(). */
+#define RAM_SIZE	0x20000
+#define CODE_AT		0x1000
+struct machine {
+	int sys, vm, vcpu;
+	struct kvm_run *run;
+	u8 *ram;
+};
+enum { PLAIN, WITH_IRQCHIP };
+void machine_new(struct machine *m, int irqchip);
+void machine_free(struct machine *m);
+/* Code at CODE_AT, all segments 0, RIP there, RSP 0x8000, interrupts off. */
+void machine_code(struct machine *m, const void *code, size_t size);
+#define CODE(m, ...) do { \
+	static const u8 code_[] = { __VA_ARGS__ }; \
+	machine_code(m, code_, sizeof(code_)); \
+} while (0)
+int vcpu_new(int vm, int id, struct kvm_run **run);
+void real_mode(int vcpu, u64 rip);
+
+struct kvm_regs get_regs(int vcpu);
+void set_regs(int vcpu, const struct kvm_regs *r);
+struct kvm_sregs get_sregs(int vcpu);
+
+/* KVM_RUN that must end with this exit. */
+#define run_until(m, reason) do { \
+	assert_int_equal(call_num((m)->vcpu, KVM_RUN, 0), 0); \
+	assert_int_equal((m)->run->exit_reason, reason); \
+} while (0)
+void run_to_halt(struct machine *m);
+/* The byte(s) of a KVM_EXIT_IO. */
+static inline void *io_data(struct kvm_run *run)
+{
+	return (char *)run + run->io.data_offset;
+}
+
+int test_system(void);
+int test_memory(void);
+int test_regs(void);
+int test_run(void);
+int test_events(void);
+int test_chips(void);
+int test_threads(void);
+
+#endif

@@ -1,0 +1,235 @@
+/* Injected interrupts and NMIs, the interrupt window, saved events, guest debugging. */
+#include <errno.h>
+#include <string.h>
+
+#include "tests/api/api.h"
+
+/* Vector n leads to 0:0x1800 + n: a HLT of its own. */
+static void vectors_to_halts(struct machine *m)
+{
+	u32 n;
+
+	for (n = 0; n < 256; n++) {
+		*(u32 *)(m->ram + n * 4) = 0x1800 + n;
+		m->ram[0x1800 + n] = 0xf4;
+	}
+}
+
+static void inject(struct machine *m, u32 vector)
+{
+	struct kvm_interrupt irq = { .irq = vector };
+
+	assert_int_equal(call(m->vcpu, KVM_INTERRUPT, &irq), 0);
+}
+
+static void expect_vector(struct machine *m, u32 n)
+{
+	run_to_halt(m);
+	assert_int_equal(get_regs(m->vcpu).rip, 0x1801 + n);
+}
+
+static void test_interrupt(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	vectors_to_halts(&m);
+	CODE(&m, 0xfb, 0x90, 0x90, 0xf4);	/* sti; nop; nop; hlt */
+	run_to_halt(&m);
+	assert_int_equal(m.run->if_flag, 1);
+	assert_int_equal(m.run->ready_for_interrupt_injection, 1);
+	inject(&m, 0x21);
+	expect_vector(&m, 0x21);
+	assert_int_equal(m.run->if_flag, 0);
+	assert_int_equal(m.run->ready_for_interrupt_injection, 0);
+	/* The return address is that after HLT. */
+	assert_int_equal(*(u16 *)(m.ram + 0x7ffa), CODE_AT + 4);
+	machine_free(&m);
+}
+
+static void test_window(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	vectors_to_halts(&m);
+	CODE(&m, 0x90, 0x90, 0xfb, 0x40, 0x40, 0xf4);	/* nop; nop; sti; inc ax; inc ax; hlt */
+	m.run->request_interrupt_window = 1;
+	run_until(&m, KVM_EXIT_IRQ_WINDOW_OPEN);
+	/* After the instruction that follows STI. */
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 4);
+	assert_int_equal(get_regs(m.vcpu).rax, 1);
+	assert_int_equal(m.run->ready_for_interrupt_injection, 1);
+	m.run->request_interrupt_window = 0;
+	inject(&m, 0x30);
+	expect_vector(&m, 0x30);
+	assert_int_equal(*(u16 *)(m.ram + 0x7ffa), CODE_AT + 4);
+	machine_free(&m);
+}
+
+static void test_interrupt_arguments(void **state)
+{
+	struct kvm_interrupt irq = { .irq = 256 };
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	assert_int_equal(call(m.vcpu, KVM_INTERRUPT, &irq), -EINVAL);
+	machine_free(&m);
+	machine_new(&m, WITH_IRQCHIP);
+	irq.irq = 32;
+	assert_int_equal(call(m.vcpu, KVM_INTERRUPT, &irq), -ENXIO);
+	machine_free(&m);
+}
+
+/* An interrupt that arrives while an I/O instruction waits for user space comes after that instruction. */
+static void test_interrupt_during_io(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	vectors_to_halts(&m);
+	CODE(&m, 0xfb, 0x90, 0xe4, 0x60, 0x40, 0xf4);	/* sti; nop; in al, 0x60; inc ax; hlt */
+	run_until(&m, KVM_EXIT_IO);
+	*(u8 *)io_data(m.run) = 0x10;
+	inject(&m, 0x40);
+	expect_vector(&m, 0x40);
+	assert_int_equal(get_regs(m.vcpu).rax & 0xff, 0x10);
+	assert_int_equal(*(u16 *)(m.ram + 0x7ffa), CODE_AT + 4);
+	machine_free(&m);
+}
+
+static void test_nmi(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	vectors_to_halts(&m);
+	m.ram[0x1802] = 0x90;		/* handler: nop; iret, so that the second NMI comes */
+	CODE(&m, 0x90, 0xf4);
+	assert_int_equal(call_num(m.vcpu, KVM_NMI, 0), 0);
+	*(u32 *)(m.ram + 2 * 4) = 0x1900;
+	memcpy(m.ram + 0x1900, "\xfe\x06\x00\x05\xf4\xcf", 6);	/* inc byte [0x500]; hlt; iret */
+	run_to_halt(&m);
+	assert_int_equal(m.ram[0x500], 1);
+	/* Blocked until IRET. */
+	assert_int_equal(call_num(m.vcpu, KVM_NMI, 0), 0);
+	run_to_halt(&m);
+	assert_int_equal(m.ram[0x500], 2);
+	assert_int_equal(*(u16 *)(m.ram + 0x7ffa), CODE_AT);
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 2);
+	machine_free(&m);
+}
+
+static void test_saved_events(void **state)
+{
+	struct kvm_vcpu_events e;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	vectors_to_halts(&m);
+	CODE(&m, 0x90, 0xf4);
+	assert_int_equal(call(m.vcpu, KVM_GET_VCPU_EVENTS, &e), 0);
+	assert_int_equal(e.exception.injected, 0);
+	assert_int_equal(e.interrupt.injected, 0);
+	assert_int_equal(e.nmi.pending | e.nmi.masked | e.nmi.injected, 0);
+	e.exception.injected = 1;
+	e.exception.nr = 2;
+	assert_int_equal(call(m.vcpu, KVM_SET_VCPU_EVENTS, &e), -EINVAL);
+	e.exception.nr = 32;
+	assert_int_equal(call(m.vcpu, KVM_SET_VCPU_EVENTS, &e), -EINVAL);
+	e.exception.nr = 6;
+	assert_int_equal(call(m.vcpu, KVM_SET_VCPU_EVENTS, &e), 0);
+	expect_vector(&m, 6);
+	e.exception.injected = 0;
+	e.flags = BIT(20);
+	assert_int_equal(call(m.vcpu, KVM_SET_VCPU_EVENTS, &e), -EINVAL);
+	machine_free(&m);
+}
+
+static void test_shadow(void **state)
+{
+	struct kvm_vcpu_events e;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	vectors_to_halts(&m);
+	CODE(&m, 0x90, 0x40, 0xf4);	/* nop; inc ax; hlt with interrupts on and in a shadow */
+	assert_int_equal(call(m.vcpu, KVM_GET_VCPU_EVENTS, &e), 0);
+	{
+		struct kvm_regs r = get_regs(m.vcpu);
+
+		r.rflags |= 0x200;
+		set_regs(m.vcpu, &r);
+	}
+	e.flags = KVM_VCPUEVENT_VALID_SHADOW;
+	e.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
+	e.interrupt.injected = 0;
+	assert_int_equal(call(m.vcpu, KVM_SET_VCPU_EVENTS, &e), 0);
+	m.run->request_interrupt_window = 1;
+	run_until(&m, KVM_EXIT_IRQ_WINDOW_OPEN);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 1);
+	machine_free(&m);
+}
+
+static void test_single_step(void **state)
+{
+	struct kvm_guest_debug d = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP };
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0x40, 0x90, 0x40, 0xf4);	/* inc ax; nop; inc ax; hlt */
+	assert_int_equal(call(m.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	run_until(&m, KVM_EXIT_DEBUG);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 1);
+	assert_int_equal(m.run->debug.arch.exception, 1);
+	assert_true(m.run->debug.arch.dr6 & BIT(14));
+	run_until(&m, KVM_EXIT_DEBUG);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 2);
+	assert_int_equal(m.run->debug.arch.pc, CODE_AT + 2);
+	d.control = 0;
+	assert_int_equal(call(m.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rax, 2);
+	machine_free(&m);
+}
+
+static void test_breakpoints(void **state)
+{
+	struct kvm_guest_debug d = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+		.arch.debugreg = { [0] = CODE_AT + 2, [7] = 0x402 },
+	};
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0x40, 0x40, 0x40, 0xf4);
+	assert_int_equal(call(m.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	run_until(&m, KVM_EXIT_DEBUG);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 2);
+	assert_int_equal(m.run->debug.arch.dr6 & 0xf, 1);
+	d = (struct kvm_guest_debug){ .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP };
+	CODE(&m, 0x40, 0xcc, 0xf4);
+	assert_int_equal(call(m.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	run_until(&m, KVM_EXIT_DEBUG);
+	assert_int_equal(m.run->debug.arch.exception, 3);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 1);
+	machine_free(&m);
+}
+
+int test_events(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_interrupt),
+		cmocka_unit_test(test_window),
+		cmocka_unit_test(test_interrupt_arguments),
+		cmocka_unit_test(test_interrupt_during_io),
+		cmocka_unit_test(test_nmi),
+		cmocka_unit_test(test_saved_events),
+		cmocka_unit_test(test_shadow),
+		cmocka_unit_test(test_single_step),
+		cmocka_unit_test(test_breakpoints),
+	};
+
+	return cmocka_run_group_tests_name("events", tests, NULL, NULL);
+}

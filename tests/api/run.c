@@ -1,0 +1,283 @@
+/* KVM_RUN: each exit and its completion. */
+#include <errno.h>
+#include <string.h>
+
+#include "tests/api/api.h"
+
+static void expect_io(struct machine *m, int direction, u16 port, u8 size, u32 count)
+{
+	run_until(m, KVM_EXIT_IO);
+	assert_int_equal(m->run->io.direction, direction);
+	assert_int_equal(m->run->io.port, port);
+	assert_int_equal(m->run->io.size, size);
+	assert_int_equal(m->run->io.count, count);
+}
+
+static void test_halt(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0xf4, 0x90, 0xf4);	/* hlt; nop; hlt */
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 1);
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 3);
+	assert_int_equal(call_num(m.vcpu, KVM_RUN, 1), -EINVAL);
+	machine_free(&m);
+}
+
+static void test_out(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	/* mov al, 'Q'; out 0x80, al; mov dx, 0x3f8; mov eax, 0x12345678; out dx, ax; out dx, eax; hlt */
+	CODE(&m, 0xb0, 'Q', 0xe6, 0x80, 0xba, 0xf8, 0x03, 0x66, 0xb8, 0x78, 0x56, 0x34, 0x12, 0xef, 0x66, 0xef,
+	     0xf4);
+	expect_io(&m, KVM_EXIT_IO_OUT, 0x80, 1, 1);
+	assert_int_equal(*(u8 *)io_data(m.run), 'Q');
+	expect_io(&m, KVM_EXIT_IO_OUT, 0x3f8, 2, 1);
+	assert_int_equal(*(u16 *)io_data(m.run), 0x5678);
+	expect_io(&m, KVM_EXIT_IO_OUT, 0x3f8, 4, 1);
+	assert_int_equal(*(u32 *)io_data(m.run), 0x12345678);
+	run_to_halt(&m);
+	machine_free(&m);
+}
+
+static void test_in(void **state)
+{
+	struct kvm_regs r;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	/* mov eax, -1; in al, 0x60; mov ebx, eax; in eax, 0x61; hlt */
+	CODE(&m, 0x66, 0xb8, 0xff, 0xff, 0xff, 0xff, 0xe4, 0x60, 0x66, 0x89, 0xc3, 0x66, 0xe5, 0x61, 0xf4);
+	expect_io(&m, KVM_EXIT_IO_IN, 0x60, 1, 1);
+	*(u8 *)io_data(m.run) = 0x5a;
+	expect_io(&m, KVM_EXIT_IO_IN, 0x61, 4, 1);
+	*(u32 *)io_data(m.run) = 0xcafef00d;
+	run_to_halt(&m);
+	r = get_regs(m.vcpu);
+	assert_int_equal(r.rbx, 0xffffff5a);
+	assert_int_equal(r.rax, 0xcafef00d);
+	machine_free(&m);
+}
+
+/* REP OUTSB and INSB: user space may be given one element or several at a time. */
+static void test_string_io(void **state)
+{
+	u32 done = 0;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	/* cld; mov si, 0x100; mov cx, 5; mov dx, 0x10; rep outsb; mov di, 0x200; mov cx, 5; rep insb; hlt */
+	CODE(&m, 0xfc, 0xbe, 0x00, 0x01, 0xb9, 0x05, 0x00, 0xba, 0x10, 0x00, 0xf3, 0x6e,
+	     0xbf, 0x00, 0x02, 0xb9, 0x05, 0x00, 0xf3, 0x6c, 0xf4);
+	memcpy(m.ram + 0x100, "Qumra", 5);
+	while (done < 5) {
+		run_until(&m, KVM_EXIT_IO);
+		assert_int_equal(m.run->io.direction, KVM_EXIT_IO_OUT);
+		assert_memory_equal(io_data(m.run), "Qumra" + done, m.run->io.count);
+		done += m.run->io.count;
+	}
+	assert_int_equal(done, 5);
+	for (done = 0; done < 5; done += m.run->io.count) {
+		run_until(&m, KVM_EXIT_IO);
+		assert_int_equal(m.run->io.direction, KVM_EXIT_IO_IN);
+		memcpy(io_data(m.run), "guest" + done, m.run->io.count);
+	}
+	run_to_halt(&m);
+	assert_memory_equal(m.ram + 0x200, "guest", 5);
+	machine_free(&m);
+}
+
+static void expect_mmio(struct machine *m, u64 addr, u32 len, bool write)
+{
+	run_until(m, KVM_EXIT_MMIO);
+	assert_int_equal(m->run->mmio.phys_addr, addr);
+	assert_int_equal(m->run->mmio.len, len);
+	assert_int_equal(m->run->mmio.is_write, write);
+}
+
+static void test_mmio(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	/* mov ax, 0xd000; mov ds, ax; mov eax, [8]; inc eax; mov [0x10], ax; add byte [0x20], 3; hlt */
+	CODE(&m, 0xb8, 0x00, 0xd0, 0x8e, 0xd8, 0x66, 0xa1, 0x08, 0x00, 0x66, 0x40, 0xa3, 0x10, 0x00,
+	     0x80, 0x06, 0x20, 0x00, 0x03, 0xf4);
+	expect_mmio(&m, 0xd0008, 4, false);
+	memcpy(m.run->mmio.data, "\x77\x66\x55\x44", 4);
+	expect_mmio(&m, 0xd0010, 2, true);
+	assert_memory_equal(m.run->mmio.data, "\x78\x66", 2);
+	expect_mmio(&m, 0xd0020, 1, false);
+	m.run->mmio.data[0] = 40;
+	expect_mmio(&m, 0xd0020, 1, true);
+	assert_int_equal(m.run->mmio.data[0], 43);
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rax, 0x44556678);
+	machine_free(&m);
+}
+
+/* An instruction whose two operands are both user space's: MOVSW from one device to another. */
+static void test_mmio_to_mmio(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	/* mov ax, 0xd000; mov ds, ax; mov es, ax; mov si, 0x10; mov di, 0x20; cld; movsw; hlt */
+	CODE(&m, 0xb8, 0x00, 0xd0, 0x8e, 0xd8, 0x8e, 0xc0, 0xbe, 0x10, 0x00, 0xbf, 0x20, 0x00, 0xfc, 0xa5, 0xf4);
+	expect_mmio(&m, 0xd0010, 2, false);
+	memcpy(m.run->mmio.data, "\xcd\xab", 2);
+	expect_mmio(&m, 0xd0020, 2, true);
+	assert_memory_equal(m.run->mmio.data, "\xcd\xab", 2);
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rsi, 0x12);
+	assert_int_equal(get_regs(m.vcpu).rdi, 0x22);
+	machine_free(&m);
+}
+
+static void test_triple_fault(void **state)
+{
+	struct kvm_sregs s;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0x0f, 0x0b);	/* ud2, without any vector */
+	s = get_sregs(m.vcpu);
+	s.idt.limit = 0;
+	assert_int_equal(call(m.vcpu, KVM_SET_SREGS, &s), 0);
+	run_until(&m, KVM_EXIT_SHUTDOWN);
+	machine_free(&m);
+}
+
+static void test_real_mode_exception(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	/* Vector 6 leads to 0:0x1800. */
+	*(u32 *)(m.ram + 6 * 4) = 0x1800;
+	m.ram[0x1800] = 0xf4;
+	CODE(&m, 0x0f, 0x0b);
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rip, 0x1801);
+	assert_int_equal(*(u16 *)(m.ram + 0x7ffa), CODE_AT);
+	machine_free(&m);
+}
+
+static void test_immediate_exit(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0x40, 0xeb, 0xfd);	/* again: inc ax; jmp again */
+	m.run->immediate_exit = 1;
+	assert_int_equal(call_num(m.vcpu, KVM_RUN, 0), -EINTR);
+	assert_int_equal(get_regs(m.vcpu).rax, 0);
+	machine_free(&m);
+}
+
+/* The answer of user space is taken even when the vCPU is not to run on. */
+static void test_immediate_exit_after_io(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0xe4, 0x60, 0xf4);	/* in al, 0x60; hlt */
+	expect_io(&m, KVM_EXIT_IO_IN, 0x60, 1, 1);
+	*(u8 *)io_data(m.run) = 0x42;
+	m.run->immediate_exit = 1;
+	assert_int_equal(call_num(m.vcpu, KVM_RUN, 0), -EINTR);
+	assert_int_equal(get_regs(m.vcpu).rax & 0xff, 0x42);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 2);
+	m.run->immediate_exit = 0;
+	*(u8 *)io_data(m.run) = 0;
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rax & 0xff, 0x42);
+	machine_free(&m);
+}
+
+static void test_sync_regs(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0x40, 0xf4, 0x40, 0xf4);	/* inc ax; hlt; inc ax; hlt */
+	m.run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+	run_to_halt(&m);
+	assert_int_equal(m.run->s.regs.regs.rax, 1);
+	assert_int_equal(m.run->s.regs.sregs.cs.base, 0);
+	m.run->s.regs.regs.rax = 0x41;
+	m.run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+	run_to_halt(&m);
+	assert_int_equal(m.run->s.regs.regs.rax, 0x42);
+	m.run->kvm_valid_regs = BIT(40);
+	assert_int_equal(call_num(m.vcpu, KVM_RUN, 0), -EINVAL);
+	m.run->kvm_valid_regs = 0;
+	m.run->kvm_dirty_regs = BIT(40);
+	assert_int_equal(call_num(m.vcpu, KVM_RUN, 0), -EINVAL);
+	m.run->kvm_dirty_regs = 0;
+	machine_free(&m);
+}
+
+/* Two machines in one process do not see each other. */
+static void test_two_machines(void **state)
+{
+	struct machine a, b;
+
+	machine_new(&a, PLAIN);
+	machine_new(&b, PLAIN);
+	CODE(&a, 0xb8, 0x01, 0x00, 0xa3, 0x00, 0x05, 0xf4);	/* mov ax, 1; mov [0x500], ax; hlt */
+	CODE(&b, 0xb8, 0x02, 0x00, 0xa3, 0x00, 0x05, 0xf4);
+	run_to_halt(&a);
+	run_to_halt(&b);
+	assert_int_equal(a.ram[0x500], 1);
+	assert_int_equal(b.ram[0x500], 2);
+	machine_free(&a);
+	CODE(&b, 0xf4);
+	run_to_halt(&b);
+	machine_free(&b);
+}
+
+static void test_vcpu_ids(void **state)
+{
+	struct machine m;
+	int second;
+
+	machine_new(&m, PLAIN);
+	assert_int_equal(call_num(m.vm, KVM_CREATE_VCPU, 0), -EEXIST);
+	assert_int_equal(call_num(m.vm, KVM_CREATE_VCPU, call_num(m.sys, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPU_ID)),
+			 -EINVAL);
+	assert_int_equal(call_num(m.vm, KVM_CREATE_VCPU, ~0UL), -EINVAL);
+	assert_int_equal(call_num(m.vm, KVM_SET_BOOT_CPU_ID, 1), -EBUSY);
+	second = call_num(m.vm, KVM_CREATE_VCPU, 7);
+	assert_true(second >= 0);
+	api->close(second);
+	/* Closed, but there. */
+	assert_int_equal(call_num(m.vm, KVM_CREATE_VCPU, 7), -EEXIST);
+	machine_free(&m);
+}
+
+int test_run(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_halt),
+		cmocka_unit_test(test_out),
+		cmocka_unit_test(test_in),
+		cmocka_unit_test(test_string_io),
+		cmocka_unit_test(test_mmio),
+		cmocka_unit_test(test_mmio_to_mmio),
+		cmocka_unit_test(test_triple_fault),
+		cmocka_unit_test(test_real_mode_exception),
+		cmocka_unit_test(test_immediate_exit),
+		cmocka_unit_test(test_immediate_exit_after_io),
+		cmocka_unit_test(test_sync_regs),
+		cmocka_unit_test(test_two_machines),
+		cmocka_unit_test(test_vcpu_ids),
+	};
+
+	return cmocka_run_group_tests_name("run", tests, NULL, NULL);
+}
