@@ -26,10 +26,12 @@ static __always_inline_ void block_run(struct vcpu *v, const struct block *b)
 {
 	const struct insn *i = b->insn;
 	const struct insn *last = i + b->n - 1;
+	u64 rip = v->r[R_RIP];	/* here: adding in memory costs a store-to-load latency each time */
 
 	for (; i < last; i++) {
 		i->exec(v, i);
-		v->r[R_RIP] += i->len;
+		rip += i->len;
+		v->r[R_RIP] = rip;
 		if (unlikely(v->boundary)) {
 			end_boundary(v);
 			return;
