@@ -142,18 +142,18 @@ void exec_enter(struct vcpu *v, const struct insn *i)
 	u64 frame = sp;
 	u64 bp = v->r[R_RBP];
 	u64 size = (u16)i->imm;
-	u64 link[31];
 
 	for (unsigned int k = 1; k < level; k++)
-		link[k - 1] = stack_read(v, bp - k * n, n);
+		mem_probe(v, SEG_SS, (bp - k * n) & v->stack_mask, n, MEM_READ);
 	for (unsigned int k = 0; k <= level; k++)
 		mem_probe(v, SEG_SS, (sp - k * n) & v->stack_mask, n, MEM_WRITE);
 	/* The new top of the stack must be writable too. */
 	mem_probe(v, SEG_SS, (sp - level * n - size) & v->stack_mask, n, MEM_WRITE);
 	stack_write(v, sp, n, bp);
+	/* Old and new frame may overlap: each link is read after the one before was written. */
 	for (unsigned int k = 1; k < level; k++) {
 		sp -= n;
-		stack_write(v, sp, n, link[k - 1]);
+		stack_write(v, sp, n, stack_read(v, bp - k * n, n));
 	}
 	if (level) {
 		sp -= n;
