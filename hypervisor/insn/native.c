@@ -214,6 +214,14 @@ static void put_legacy(struct encoder *e)
 	put8(e, e->at.opcode);
 }
 
+/* Outside 64-bit mode W does not widen implied general-purpose registers. SDM 2B PCMPESTRI */
+static bool has_w(const struct encoder *e)
+{
+	if ((e->row->attr & ATTR_IMPLICIT) && e->code_bytes != 8)
+		return false;
+	return e->i->flags & I_W;
+}
+
 /* The three-byte form. SDM 2A 2.3.5 */
 static void put_vex(struct encoder *e)
 {
@@ -222,7 +230,7 @@ static void put_vex(struct encoder *e)
 
 	put8(e, 0xc4);
 	put8(e, r << 7 | 1 << 6 | b << 5 | (e->at.map - MAP_VEX1 + 1));
-	put8(e, !!(e->i->flags & I_W) << 7 | (~e->vvvv & 15) << 3 | !!(e->i->flags & I_L) << 2 | pp[e->at.pfx]);
+	put8(e, has_w(e) << 7 | (~e->vvvv & 15) << 3 | !!(e->i->flags & I_L) << 2 | pp[e->at.pfx]);
 	put8(e, e->at.opcode);
 }
 

@@ -8,6 +8,29 @@
 #include "hypervisor/insn/opcode.h"
 
 /*
+ * Misalignment comes before page faults, where it is a fault at all: AMD takes any address for SHA, Intel does
+ * not. So the host is asked with a copy of the state.
+ */
+static __cold_ void check_alignment(struct vcpu *v, const struct native_stub *s, u64 la)
+{
+	u8 buf[128] __attribute__((aligned(64))) = { 0 };
+	struct xsave_image before;
+	u64 r[NR_REGS], rflags = v->rflags, err;
+
+	fpu_put(v);
+	before = v->fpu->image;
+	memcpy(r, v->r, sizeof(r));
+	fpu_get(v);
+	err = s->run(buf + (la & 63), v->r);
+	fpu_put(v);
+	v->fpu->image = before;
+	memcpy(v->r, r, sizeof(r));
+	v->rflags = rflags;
+	if (err == 1 + VEC_GP)
+		raise_gp(v, 0);
+}
+
+/*
  * The memory operand is not plain memory in one page: the stub works on a copy, at the same offset from a
  * cache line, so that the host finds the same misalignment.
  */
@@ -15,12 +38,16 @@ static __cold_ void native_bounced(struct vcpu *v, const struct insn *i, const s
 {
 	u8 buf[128] __attribute__((aligned(64)));
 	enum mem_access acc = s->access & OPC_MEM_WRITE ? MEM_WRITE : MEM_READ;
-	u64 ea = insn_ea(v, i), err;
-	void *p = mem_slow_ptr(v, i->seg, ea, s->size, acc);
-	bool copy = !p;
+	u64 ea = insn_ea(v, i), la = v->ebase[i->seg] + ea, err;
+	bool copy;
+	void *p;
 
+	if ((la & (s->size - 1)) && opcode_aligned(opcode_row(i->row), i))
+		check_alignment(v, s, la);
+	p = mem_slow_ptr(v, i->seg, ea, s->size, acc);
+	copy = !p;
 	if (copy) {
-		p = buf + ((v->ebase[i->seg] + ea) & 63);
+		p = buf + (la & 63);
 		if (s->access & OPC_MEM_WRITE)
 			mem_probe(v, i->seg, ea, s->size, MEM_WRITE);
 		if (s->access & OPC_MEM_READ)
@@ -97,16 +124,55 @@ static unsigned int vector_length(const struct insn *i)
 	return i->flags & I_L ? 32 : 16;
 }
 
+static bool align_checked(const struct vcpu *v)
+{
+	return (v->rflags & RFLAGS_AC) && v->cpl == 3 && (v->cr0 & CR0_AM);
+}
+
+/*
+ * Accesses under a mask are never checked for alignment (#AC): in two parts of sizes that mem_*() does not
+ * check either.
+ */
+static u64 element_read(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
+{
+	u64 val = 0;
+
+	ea &= address_mask(i);
+	if (likely(!align_checked(v)))
+		return mem_read(v, i->seg, ea, size);
+	mem_copy_in(v, i->seg, ea, &val, size - 1);
+	mem_copy_in(v, i->seg, ea + size - 1, (u8 *)&val + size - 1, 1);
+	return val;
+}
+
+static void element_probe(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
+{
+	ea &= address_mask(i);
+	mem_probe(v, i->seg, ea, size > 1 ? size - 1 : 1, MEM_WRITE);
+	mem_probe(v, i->seg, ea + size - 1, 1, MEM_WRITE);
+}
+
+static void element_write(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, u64 val)
+{
+	ea &= address_mask(i);
+	if (likely(size == 1 || !align_checked(v))) {
+		mem_write(v, i->seg, ea, size, val);
+		return;
+	}
+	mem_copy_out(v, i->seg, ea, &val, size - 1);
+	mem_copy_out(v, i->seg, ea + size - 1, (u8 *)&val + size - 1, 1);
+}
+
 /* Stores the selected elements: all are checked before the first is written. */
 static void store_selected(struct vcpu *v, const struct insn *i, u64 ea, const u8 *mask, const u8 *data,
 	unsigned int size, unsigned int n)
 {
 	for (unsigned int k = 0; k < n; k++)
 		if (element_selected(mask, k, size))
-			mem_probe(v, i->seg, (ea + k * size) & address_mask(i), size, MEM_WRITE);
+			element_probe(v, i, ea + k * size, size);
 	for (unsigned int k = 0; k < n; k++)
 		if (element_selected(mask, k, size))
-			mem_write(v, i->seg, (ea + k * size) & address_mask(i), size, element(data, k, size));
+			element_write(v, i, ea + k * size, size, element(data, k, size));
 }
 
 /* ---- MASKMOVQ, MASKMOVDQU: bytes to seg:[rDI] ------------------------------------------------------ */
@@ -121,6 +187,21 @@ static void mmx_begin(struct vcpu *v)
 	x87_set_top(fx, 0);
 	fx->ftw = 0xff;
 	v->fpu->image.xstate_bv |= XCR0_X87;
+}
+
+/* If any byte is selected, all n must be writable, as on AMD. SDM 2A MASKMOVDQU leaves that open. */
+static void probe_selected(struct vcpu *v, const struct insn *i, u64 ea, const u8 *mask, unsigned int n)
+{
+	bool any = false;
+
+	if (align_checked(v) && (ea & 7))
+		vcpu_raise(v, VEC_AC, 0);
+	for (unsigned int k = 0; k < n; k++)
+		any |= element_selected(mask, k, 1);
+	if (!any)
+		return;
+	mem_probe(v, i->seg, ea, 1, MEM_WRITE);
+	mem_probe(v, i->seg, ea, n, MEM_WRITE);
 }
 
 void exec_maskmov(struct vcpu *v, const struct insn *i)
@@ -140,6 +221,7 @@ void exec_maskmov(struct vcpu *v, const struct insn *i)
 		vector_get(f, i->reg, data);
 		vector_get(f, i->rm, mask);
 	}
+	probe_selected(v, i, ea, mask, mmx ? 8 : 16);
 	store_selected(v, i, ea, mask, data, 1, mmx ? 8 : 16);
 }
 
@@ -183,8 +265,7 @@ void exec_vmaskmov(struct vcpu *v, const struct insn *i)
 	}
 	for (unsigned int k = 0; k < n; k++)
 		if (element_selected(mask, k, size))
-			mem_store(data + k * size, size,
-				mem_read(v, i->seg, (ea + k * size) & address_mask(i), size));
+			mem_store(data + k * size, size, element_read(v, i, ea + k * size, size));
 	vector_put(f, i->reg, data);
 }
 
@@ -212,12 +293,15 @@ void exec_gather(struct vcpu *v, const struct insn *i)
 	for (unsigned int k = 0; k < n; k++) {
 		u64 at = element(index, k, isize), ea;
 
-		if (!element_selected(mask, k, size))
+		if (!element_selected(mask, k, size)) {
+			mem_store(mask + k * size, size, 0);
+			vector_put(f, i->vvvv, mask);
 			continue;
+		}
 		if (isize == 4)
 			at = (u64)(s64)(s32)at;
 		ea = v->r[i->base] + (at << i->scale) + (u64)(s64)i->disp;
-		mem_store(dst + k * size, size, mem_read(v, i->seg, ea & address_mask(i), size));
+		mem_store(dst + k * size, size, element_read(v, i, ea, size));
 		mem_store(mask + k * size, size, 0);
 		vector_put(f, i->reg, dst);
 		vector_put(f, i->vvvv, mask);

@@ -289,7 +289,7 @@ static void env_unpack(struct vcpu *v, const struct insn *i, const u8 *in, const
 		memcpy(w, in, sizeof(w));
 	}
 	x87_set_top(fx, FSW_TOP(w[1]));
-	fx->fcw = (u16)w[0];
+	fx->fcw = (w[0] & FCW_VALID) | FCW_ONE;
 	fx->fsw = (u16)w[1];
 	fx->ftw = x87_short_tags((u16)w[2]);
 	env_unpack_pointers(v, i, w);
@@ -305,14 +305,24 @@ static void env_unpack(struct vcpu *v, const struct insn *i, const u8 *in, const
 /* mem_* copies are at most 64 bytes. */
 #define COPY_MAX 64u
 
+/* The first word (which must be aligned, where that is checked) and the last byte fault first, as on AMD; the
+ * manuals leave the order open. */
+static void probe_ends(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, enum mem_access acc)
+{
+	mem_probe(v, i->seg, ea, i->opsize == 2 ? 2 : 4, acc);
+	mem_probe(v, i->seg, ea + size - 1, 1, acc);
+}
+
 static void copy_in(struct vcpu *v, const struct insn *i, u64 ea, u8 *buf, unsigned int size)
 {
+	probe_ends(v, i, ea, size, MEM_READ);
 	for (unsigned int at = 0; at < size; at += COPY_MAX)
 		mem_copy_in(v, i->seg, ea + at, buf + at, MIN(COPY_MAX, size - at));
 }
 
 static void copy_out(struct vcpu *v, const struct insn *i, u64 ea, const u8 *buf, unsigned int size)
 {
+	probe_ends(v, i, ea, size, MEM_WRITE);
 	for (unsigned int at = 0; at < size; at += COPY_MAX)
 		mem_probe(v, i->seg, ea + at, MIN(COPY_MAX, size - at), MEM_WRITE);
 	for (unsigned int at = 0; at < size; at += COPY_MAX)

@@ -82,6 +82,12 @@ static void part_load(struct vcpu *v, const struct insn *i, u64 ea, void *image,
 		mem_copy_in(v, i->seg, ea + at, to + at, MIN(COPY_MAX, off + len - at));
 }
 
+/* The end of the area faults first, as on AMD; the manuals leave the order open. */
+static void probe_end(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, enum mem_access acc)
+{
+	mem_probe(v, i->seg, ea + size - 1, 1, acc);
+}
+
 static void check_alignment(struct vcpu *v, const struct insn *i, u64 ea, unsigned int align)
 {
 	if ((v->ebase[i->seg] + ea) & (align - 1))
@@ -117,7 +123,7 @@ static void x87_unpack(struct vcpu *v, const struct insn *i, const struct fxsave
 	struct fxsave_image *fx = &f->image.fx;
 	bool wide = i->flags & I_W;
 
-	fx->fcw = in->fcw;
+	fx->fcw = (in->fcw & FCW_VALID) | FCW_ONE;
 	fx->fsw = in->fsw & 0x7f7f;
 	if (fx->fsw & ~fx->fcw & 0x3f)
 		fx->fsw |= 0x8080;
@@ -159,6 +165,7 @@ void exec_fxsave(struct vcpu *v, const struct insn *i)
 	struct fxsave_image fx = v->fpu->image.fx;
 	struct parts p = { 0 };
 
+	probe_end(v, i, ea, sizeof(fx), MEM_WRITE);
 	pointers_pack(v, i, &fx);
 	fx.reserved = 0;
 	fx.mxcsr_mask = v->fpu->mxcsr_mask;
@@ -175,6 +182,7 @@ void exec_fxrstor(struct vcpu *v, const struct insn *i)
 	struct xsave_image *image = &v->fpu->image;
 	struct fxsave_image fx;
 
+	probe_end(v, i, ea, sizeof(fx), MEM_READ);
 	part_load(v, i, ea, &fx, 0, sizeof(fx));
 	if ((v->cr4 & CR4_OSFXSR) && (fx.mxcsr & ~v->fpu->mxcsr_mask))
 		raise_gp(v, 0);
@@ -207,6 +215,11 @@ static u64 x_mask(const struct vcpu *v)
 	return (u32)v->r[R_RAX] | v->r[R_RDX] << 32;
 }
 
+static unsigned int area_size(u64 rfbm)
+{
+	return rfbm & XCR0_AVX ? XSAVE_SIZE : XSAVE_AVX_OFFSET;
+}
+
 static void image_begin(const struct vcpu *v, const struct insn *i, struct xsave_image *x)
 {
 	*x = v->fpu->image;
@@ -223,6 +236,7 @@ static void xsave_standard(struct vcpu *v, const struct insn *i, bool optimize)
 	struct parts p = { 0 };
 	struct xsave_image x;
 
+	probe_end(v, i, ea, area_size(rfbm), MEM_WRITE);
 	image_begin(v, i, &x);
 	part_load(v, i, ea, &x, offsetof(struct xsave_image, xstate_bv), 8);
 	x.xstate_bv = (x.xstate_bv & ~rfbm) | (inuse & rfbm);
@@ -247,6 +261,7 @@ static void xsave_compact(struct vcpu *v, const struct insn *i, u64 supervisor)
 	struct xsave_image x;
 	u64 save;
 
+	probe_end(v, i, ea, area_size(rfbm), MEM_WRITE);
 	image_begin(v, i, &x);
 	if (x.fx.mxcsr != MXCSR_DEFAULT)
 		inuse |= XCR0_SSE;

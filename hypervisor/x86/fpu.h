@@ -52,6 +52,8 @@ struct fpu {
 #define MXCSR_DEFAULT	0x1f80u
 #define FCW_DEFAULT	0x037fu		/* FNINIT */
 #define FCW_RESET	0x0040u		/* SDM 3A table 10-1 */
+#define FCW_VALID	0x1f7fu		/* the others read as zero, but for bit 6: as one */
+#define FCW_ONE		0x0040u
 #define FSW_ES		BIT(7)
 #define FSW_TOP(fsw)	(((fsw) >> 11) & 7)
 
