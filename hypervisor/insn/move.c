@@ -70,8 +70,8 @@ EACH_WIDE(DEFINE_EXTEND, movsxb, s8, 1)
 EACH_WIDE(DEFINE_EXTEND, movsxw, s16, 2)
 DEFINE_EXTEND(4, u32, "l", movsxd, s32, 4)
 DEFINE_EXTEND(8, u64, "q", movsxd, s32, 4)
-/* MOVSXD r16, r/m16 exists and moves 16 bits. SDM 2B MOVSX/MOVSXD */
-DEFINE_EXTEND(2, u16, "w", movsxd, s16, 2)
+/* MOVSXD to a 16-bit register reads 32 bits of memory on AMD (APM 3 MOVSXD), 16 on Intel (SDM 2B). */
+DEFINE_EXTEND(2, u16, "w", movsxd, s32, 4)
 const struct exec_set x_movzxb_GE = SET_WIDE(movzxb), x_movzxw_GE = SET_WIDE(movzxw);
 const struct exec_set x_movsxb_GE = SET_WIDE(movsxb), x_movsxw_GE = SET_WIDE(movsxw);
 const struct exec_set x_movsxd_GE = SET_WIDE(movsxd);
