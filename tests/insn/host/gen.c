@@ -1,0 +1,920 @@
+/*
+ * Random sequences of valid user-mode instructions, made from the opcode table's rows. Whatever an
+ * instruction needs so that it does something (addresses in the scratch area, a divisor, a sane control
+ * word) is prepared by instructions before it; so no register has a fixed role.
+ */
+#include <string.h>
+
+#include "hypervisor/insn/exec.h"
+#include "tests/insn/host/host.h"
+
+u64 rnd(struct random *r)
+{
+	u64 z = (r->s += 0x9e3779b97f4a7c15ULL);	/* SplitMix64 */
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+	return z ^ z >> 31;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------ */
+
+static u32 rows[4096];
+static unsigned int n_rows;
+
+/* Beyond ATTR_USER: what depends on XCR0 too, which is the same on both sides. */
+static bool row_wanted(const struct opcode *row)
+{
+	return (row->attr & ATTR_USER) || row->run == exec_xsave || row->run == exec_xsavec ||
+		row->run == exec_xsaveopt || row->run == exec_xrstor;
+}
+
+void gen_setup(void)
+{
+	for (u32 k = 0; k < opcode_rows(); k++)
+		if (opcode_row(k) && row_wanted(opcode_row(k)))
+			rows[n_rows++] = k;
+}
+
+unsigned int gen_rows(void)
+{
+	return n_rows;
+}
+
+u32 gen_row_at(unsigned int k)
+{
+	return rows[k];
+}
+
+/* ---- one instruction in the making -------------------------------------------------------------------- */
+
+#define NO_REG		0xff
+#define MAX_PREP	16
+
+struct prep {
+	u8 bytes[12];
+	u8 len;
+	s8 target;	/* offset of a 32-bit address of the next instruction, or -1 */
+};
+
+struct gen {
+	struct random *r;
+	struct sequence *q;
+	u8 *p;				/* write pointer: address and place are the same */
+	unsigned int bits;
+
+	u32 row_index;
+	const struct opcode *row;
+	struct opcode_where at;
+	struct insn insn;		/* as decoded from buf */
+	u8 buf[16];
+	unsigned int len;
+	int rip_disp;			/* offset in buf of a RIP-relative displacement, or -1 */
+	u64 ea;				/* of the memory operand */
+	bool has_ea;
+	u16 busy;			/* registers with a prepared value */
+	struct prep prep[MAX_PREP];
+	unsigned int n_prep;
+	u8 filler;			/* bytes that a branch jumps over */
+};
+
+static void put8(struct gen *g, u8 b)
+{
+	if (g->len < sizeof(g->buf))
+		g->buf[g->len++] = b;
+}
+
+static void put(struct gen *g, u64 val, unsigned int n)
+{
+	for (; n--; val >>= 8)
+		put8(g, (u8)val);
+}
+
+static struct prep *prep_new(struct gen *g)
+{
+	struct prep *p = &g->prep[g->n_prep++];
+
+	p->len = 0;
+	p->target = -1;
+	return p;
+}
+
+static void prep_bytes(struct prep *p, u64 val, unsigned int n)
+{
+	for (; n--; val >>= 8)
+		p->bytes[p->len++] = (u8)val;
+}
+
+/* mov r32, imm32 */
+static void prep_reg(struct gen *g, unsigned int reg, u32 val)
+{
+	struct prep *p = prep_new(g);
+
+	if (reg >= 8)
+		prep_bytes(p, 0x41, 1);
+	prep_bytes(p, 0xb8 | (reg & 7), 1);
+	prep_bytes(p, val, 4);
+	g->busy |= 1 << reg;
+}
+
+/* An instruction with its memory operand at an absolute address. op: opcode bytes, first one lowest. */
+static struct prep *prep_abs(struct gen *g, u32 op, unsigned int n, unsigned int ext, u64 addr)
+{
+	struct prep *p = prep_new(g);
+
+	prep_bytes(p, op, n);
+	prep_bytes(p, (g->bits == 64 ? 4 : 5) | (ext & 7) << 3, 1);
+	if (g->bits == 64)
+		prep_bytes(p, 0x25, 1);
+	prep_bytes(p, addr, 4);
+	return p;
+}
+
+/* mov dword [addr], val */
+static struct prep *prep_store(struct gen *g, u64 addr, u32 val)
+{
+	struct prep *p = prep_abs(g, 0xc7, 1, 0, addr);
+
+	prep_bytes(p, val, 4);
+	return p;
+}
+
+/* push imm32 */
+static struct prep *prep_push(struct gen *g, u32 val)
+{
+	struct prep *p = prep_new(g);
+
+	prep_bytes(p, 0x68, 1);
+	prep_bytes(p, val, 4);
+	return p;
+}
+
+static u32 random_reg(struct gen *g)
+{
+	return rnd_below(g->r, g->bits == 64 ? 16 : 8);
+}
+
+/* A register for an address: not one that is prepared already. */
+static u8 free_reg(struct gen *g, bool no_rsp)
+{
+	for (;;) {
+		u8 k = (u8)random_reg(g);
+
+		if (!(g->busy & (1 << k)) && !(no_rsp && k == R_RSP))
+			return k;
+	}
+}
+
+static bool row_has(const struct gen *g, enum operand_place place)
+{
+	for (unsigned int k = 0; k < 4; k++)
+		if (g->row->op[k] && operand_info[g->row->op[k]].place == place)
+			return true;
+	return false;
+}
+
+static bool is_set(const struct gen *g, const struct exec_set *s)
+{
+	return g->row->set == s;
+}
+
+static bool is_run(const struct gen *g, insn_fn *f)
+{
+	return g->row->run == f;
+}
+
+/* ---- addresses ------------------------------------------------------------------------------------------ */
+
+/* Room for what an instruction may touch around its address: bit strings, gathers, XSAVE areas. */
+#define MARGIN 1024
+
+static u64 data_address(struct gen *g, bool align)
+{
+	u64 off = MARGIN + rnd_below(g->r, DATA_SIZE - 2 * MARGIN);
+	u32 how = rnd_below(g->r, 100);
+
+	if (how < 12)	/* around a page's end */
+		off = 0x1000 * (1 + rnd_below(g->r, 3)) - rnd_below(g->r, 36);
+	else if (how < 13 && rnd_chance(g->r, 30))	/* into the page that is not there */
+		off = DATA_SIZE - rnd_below(g->r, 40);
+	if (align && !rnd_chance(g->r, 2))
+		off &= ~63ULL;
+	return AREA_DATA + off;
+}
+
+static bool wants_alignment(const struct gen *g)
+{
+	insn_fn *f = g->row->run;
+
+	return (g->row->attr & ATTR_NATIVE) || f == exec_fxsave || f == exec_fxrstor || f == exec_xsave ||
+		f == exec_xsavec || f == exec_xsaveopt || f == exec_xrstor || f == exec_cmpxchg16b ||
+		f == exec_maskmov;
+}
+
+static bool wants_64_alignment(const struct gen *g)
+{
+	insn_fn *f = g->row->run;
+
+	return f == exec_xsave || f == exec_xsavec || f == exec_xsaveopt || f == exec_xrstor;
+}
+
+/*
+ * XSAVEOPT and XSAVEC do not write what is in its initial state, which the processor may notice or not (SDM 1
+ * 13.6). On cleared memory that makes no difference for the vector registers.
+ */
+static bool leaves_gaps(const struct gen *g)
+{
+	return g->row->run == exec_xsavec || g->row->run == exec_xsaveopt;
+}
+
+static void choose_ea(struct gen *g)
+{
+	g->ea = data_address(g, wants_alignment(g) && rnd_chance(g->r, g->at.map >= MAP_VEX1 ? 30 : 100));
+	if ((g->row->attr & ATTR_NATIVE) && !rnd_chance(g->r, 50))
+		g->ea &= ~15ULL;
+	if (wants_64_alignment(g) && rnd_chance(g->r, 98))
+		g->ea &= ~63ULL;
+	g->has_ea = true;
+}
+
+struct address {
+	u8 modrm, sib;
+	bool has_sib;
+	u8 disp_size;
+	u32 disp;
+	u8 rex;		/* X, B bits */
+};
+
+static u32 small_disp(struct gen *g, struct address *a)
+{
+	switch (rnd_below(g->r, 3)) {
+	case 0:
+		return 0;
+	case 1:
+		a->modrm |= 0x40;
+		a->disp_size = 1;
+		a->disp = (u32)(s32)(s8)rnd(g->r);
+		break;
+	default:
+		a->modrm |= 0x80;
+		a->disp_size = 4;
+		a->disp = (u32)rnd(g->r) & 0xfffff;
+		break;
+	}
+	return a->disp;
+}
+
+static void address_plain(struct gen *g, struct address *a)
+{
+	u8 base = free_reg(g, row_has(g, PL_NONE));
+
+	if ((base & 7) == 4) {
+		a->has_sib = true;
+		a->sib = 0x24;
+		a->modrm |= 4;
+	} else {
+		a->modrm |= base & 7;
+	}
+	if ((base & 7) == 5) {
+		a->modrm |= 0x40;
+		a->disp_size = 1;
+		a->disp = (u32)(s32)(s8)rnd(g->r);
+	} else {
+		small_disp(g, a);
+	}
+	a->rex |= base >> 3;
+	prep_reg(g, base, (u32)g->ea - a->disp);
+}
+
+static void address_indexed(struct gen *g, struct address *a)
+{
+	u8 base = free_reg(g, false), index, scale = (u8)rnd_below(g->r, 4);
+	u32 by = (u32)rnd(g->r) & 0xffff;
+
+	g->busy |= 1 << base;
+	index = free_reg(g, true);
+	a->has_sib = true;
+	a->sib = (u8)(scale << 6 | (index & 7) << 3 | (base & 7));
+	a->modrm |= 4;
+	a->rex |= (index >> 3) << 1 | base >> 3;
+	if ((base & 7) == 5) {
+		a->modrm |= 0x80;
+		a->disp_size = 4;
+		a->disp = (u32)rnd(g->r) & 0xfffff;
+	} else {
+		small_disp(g, a);
+	}
+	prep_reg(g, base, (u32)g->ea - a->disp - (by << scale));
+	prep_reg(g, index, by);
+}
+
+static void address_absolute(struct gen *g, struct address *a)
+{
+	a->disp_size = 4;
+	a->disp = (u32)g->ea;
+	if (g->bits == 32 && rnd_chance(g->r, 70)) {
+		a->modrm |= 5;
+		return;
+	}
+	a->modrm |= 4;
+	a->has_sib = true;
+	a->sib = 0x25;
+}
+
+/* Index vector n from the constants; elements of 8 bytes for odd opcodes. */
+static void address_vsib(struct gen *g, struct address *a)
+{
+	u8 n = (u8)random_reg(g), base = free_reg(g, false), scale = (u8)rnd_below(g->r, 4);
+	bool wide = g->at.opcode & 1;
+	u64 from = AREA_CONST + (wide ? 1024 + 8 * rnd_below(g->r, 64) : 4 * rnd_below(g->r, 128));
+	struct prep *p = prep_new(g);
+
+	/* vmovdqu ymm, [abs] */
+	prep_bytes(p, 0xc5 | (u64)((n < 8 ? 0x80 : 0) | 0x7e) << 8 | 0x6f << 16, 3);
+	prep_bytes(p, (g->bits == 64 ? 4 : 5) | (n & 7) << 3, 1);
+	if (g->bits == 64)
+		prep_bytes(p, 0x25, 1);
+	prep_bytes(p, from, 4);
+	a->has_sib = true;
+	a->modrm |= 4;
+	a->sib = (u8)(scale << 6 | (n & 7) << 3 | (base & 7));
+	a->rex |= (n >> 3) << 1 | base >> 3;
+	a->modrm |= 0x40;
+	a->disp_size = 1;
+	a->disp = (u32)(s32)(s8)rnd(g->r);
+	prep_reg(g, base, (u32)g->ea - a->disp);
+}
+
+static void choose_address(struct gen *g, struct address *a)
+{
+	choose_ea(g);
+	if (row_has(g, PL_VSIB)) {
+		address_vsib(g, a);
+		return;
+	}
+	switch (rnd_below(g->r, 8)) {
+	case 0: case 1: case 2: case 3:
+		address_plain(g, a);
+		break;
+	case 4: case 5:
+		address_indexed(g, a);
+		break;
+	case 6:
+		address_absolute(g, a);
+		break;
+	default:
+		if (g->bits == 32) {
+			address_plain(g, a);
+			break;
+		}
+		a->modrm |= 5;		/* RIP-relative: filled in when the place is known */
+		a->disp_size = 4;
+		g->rip_disp = 0;
+		break;
+	}
+}
+
+/* ---- preparation by instruction ----------------------------------------------------------------------- */
+
+static u32 stack_address(struct gen *g)
+{
+	u32 a = (u32)AREA_DATA + 0x1000 + rnd_below(g->r, 0x2000);
+
+	return rnd_chance(g->r, 90) ? a & ~7u : a;
+}
+
+static bool uses_stack(const struct gen *g)
+{
+	static insn_fn *const runs[] = { exec_pusha, exec_popa, exec_pushf, exec_popf, exec_enter, exec_leave,
+		exec_call_rel, exec_ret, exec_push_sreg, exec_pop_sreg };
+
+	for (size_t k = 0; k < ARRAY_SIZE(runs); k++)
+		if (is_run(g, runs[k]))
+			return true;
+	return is_set(g, &x_push_E) || is_set(g, &x_pop_E) || is_set(g, &x_push_I) || is_set(g, &x_call_E);
+}
+
+static bool is_string(const struct gen *g)
+{
+	return g->row->attr & ATTR_REP;
+}
+
+static bool is_bit_string(const struct gen *g)
+{
+	return is_set(g, &x_bt_EG) || is_set(g, &x_bts_EG) || is_set(g, &x_btr_EG) || is_set(g, &x_btc_EG);
+}
+
+/* Before addresses are chosen: registers that must hold something certain. */
+static void prepare_registers(struct gen *g)
+{
+	if (uses_stack(g))
+		prep_reg(g, R_RSP, stack_address(g));
+	if (is_run(g, exec_leave) || is_run(g, exec_enter))
+		prep_reg(g, R_RBP, stack_address(g));
+	if (is_string(g)) {
+		prep_reg(g, R_RCX, rnd_below(g->r, 24));
+		prep_reg(g, R_RSI, (u32)data_address(g, false));
+		prep_reg(g, R_RDI, (u32)data_address(g, false));
+	}
+	if (is_run(g, exec_clzero))
+		prep_reg(g, R_RAX, (u32)data_address(g, true));
+	if (is_run(g, exec_maskmov))
+		prep_reg(g, R_RDI, (u32)data_address(g, rnd_chance(g->r, 50)));
+	if (is_run(g, exec_xlat))
+		prep_reg(g, R_RBX, (u32)data_address(g, false));
+	if ((is_run(g, exec_jcxz) || is_run(g, exec_loop) || is_run(g, exec_loope) || is_run(g, exec_loopne)) &&
+	    rnd_chance(g->r, 50))
+		prep_reg(g, R_RCX, rnd_below(g->r, 3));
+	if ((is_set(g, &x_div_E) || is_set(g, &x_idiv_E)) && rnd_chance(g->r, 97)) {
+		prep_reg(g, R_RDX, 0);
+		prep_reg(g, R_RAX, (u32)rnd(g->r) & (rnd_chance(g->r, 50) ? 0x7f : 0x7fff));
+	}
+	if (leaves_gaps(g))
+		g->busy |= 1 << R_RDI | 1 << R_RCX;
+	if (wants_64_alignment(g)) {
+		prep_reg(g, R_RAX, rnd_chance(g->r, 60) ? 7 : rnd_below(g->r, 8));
+		prep_reg(g, R_RDX, 0);
+	}
+}
+
+static u32 sane_fcw(struct gen *g)
+{
+	u32 cw = 0x7f | ((u32)rnd(g->r) & 0xf00);
+
+	return rnd_chance(g->r, 4) ? cw & ~(1u << rnd_below(g->r, 6)) : cw;
+}
+
+static u32 sane_mxcsr(struct gen *g)
+{
+	u32 m = 0x1f80 | ((u32)rnd(g->r) & 0xe07f);
+
+	if (rnd_chance(g->r, 1))
+		return m | 1u << (16 + rnd_below(g->r, 16));
+	return rnd_chance(g->r, 4) ? m & ~(0x80u << rnd_below(g->r, 6)) : m;
+}
+
+/* After decoding: memory that must hold something certain. */
+static void prepare_memory(struct gen *g)
+{
+	bool small = g->insn.opsize == 2;
+
+	if (is_run(g, exec_fldenv)) {
+		if (small)
+			prep_abs(g, 0xd966, 2, 6, g->ea);
+		else
+			prep_abs(g, 0xd9, 1, 6, g->ea);
+	}
+	if (is_run(g, exec_frstor)) {
+		if (small)
+			prep_abs(g, 0xdd66, 2, 6, g->ea);
+		else
+			prep_abs(g, 0xdd, 1, 6, g->ea);
+	}
+	if (is_run(g, exec_fxrstor) && rnd_chance(g->r, 95))
+		prep_abs(g, 0xae0f, 2, 0, g->ea);
+	if (is_run(g, exec_xrstor) && rnd_chance(g->r, 97)) {
+		prep_store(g, g->ea + 512, rnd_below(g->r, 8));
+		for (unsigned int k = 4; k < 24; k += 4)
+			prep_store(g, g->ea + 512 + k, 0);
+		prep_store(g, g->ea + 24, sane_mxcsr(g));
+		prep_store(g, g->ea, 0x37f);
+	}
+	if (leaves_gaps(g)) {
+		prep_bytes(prep_new(g), 0xfc, 1);		/* cld */
+		prep_reg(g, R_RDI, (u32)g->ea + 160);
+		prep_reg(g, R_RCX, (XSAVE_SIZE - 160) / 4);
+		prep_reg(g, R_RAX, 0);
+		prep_bytes(prep_new(g), 0xabf3, 2);		/* rep stosd */
+		prep_reg(g, R_RAX, 7);
+	}
+	if (is_run(g, exec_popf))
+		prep_push(g, 2 | ((u32)rnd(g->r) & (RFLAGS_ARITH | RFLAGS_DF)) |
+			(rnd_chance(g->r, 1) ? RFLAGS_AC : 0));
+	if (is_run(g, exec_ldmxcsr) && rnd_chance(g->r, 98))
+		prep_store(g, g->ea, sane_mxcsr(g));
+	if (is_run(g, exec_x87) && !strcmp(g->row->name, "fldcw"))
+		prep_store(g, g->ea, sane_fcw(g));
+	if (is_run(g, exec_bound) && rnd_chance(g->r, 90)) {
+		prep_store(g, g->ea, 0x80000000);
+		prep_store(g, g->ea + 4, 0x7fffffff);
+	}
+	if (is_bit_string(g) && (g->insn.flags & I_MEM))
+		prep_reg(g, g->insn.reg / 8, rnd_below(g->r, 512));
+}
+
+/* Indirect branches go to the instruction after the filler. */
+static void prepare_target(struct gen *g)
+{
+	struct prep *p;
+
+	if (is_run(g, exec_ret)) {
+		p = prep_push(g, 0);
+		p->target = 1;
+	}
+	if (!is_set(g, &x_call_E) && !is_set(g, &x_jmp_E))
+		return;
+	if (g->insn.flags & I_MEM) {
+		p = prep_store(g, g->ea, 0);
+		p->target = (s8)(p->len - 4);
+		if (g->bits == 64)
+			prep_store(g, g->ea + 4, 0);
+		return;
+	}
+	prep_reg(g, g->insn.rm / 8, 0);
+	p = &g->prep[g->n_prep - 1];
+	p->target = (s8)(p->len - 4);
+}
+
+/* ---- encoding -------------------------------------------------------------------------------------------- */
+
+static bool is_vex(const struct gen *g)
+{
+	return g->at.map >= MAP_VEX1 && g->at.map <= MAP_VEX3;
+}
+
+static bool needs_modrm(const struct gen *g)
+{
+	return g->at.ext >= 0 || g->at.rm >= 0 || row_has(g, PL_REG) || row_has(g, PL_RM) ||
+		row_has(g, PL_RMREG) || row_has(g, PL_U) || row_has(g, PL_M) || row_has(g, PL_VSIB);
+}
+
+static void put_prefixes(struct gen *g, bool mem)
+{
+	static const u8 pfx[] = { [OPC_66] = 0x66, [OPC_F3] = 0xf3, [OPC_F2] = 0xf2 };
+	static const u8 segs[] = { 0x26, 0x36, 0x3e };
+	bool branch = g->row->attr & ATTR_BRANCH;
+
+	if ((mem || is_string(g)) && rnd_chance(g->r, 4))
+		put8(g, segs[rnd_below(g->r, 3)]);
+	if (g->bits == 64 && (mem || is_string(g)) && rnd_chance(g->r, 4))
+		put8(g, 0x67);
+	if ((g->row->attr & ATTR_LOCK) && mem && rnd_chance(g->r, 20))
+		put8(g, 0xf0);
+	if (is_string(g) && rnd_chance(g->r, 60))
+		put8(g, rnd_chance(g->r, 50) ? 0xf3 : 0xf2);
+	if (is_vex(g))
+		return;
+	if (g->at.pfx != OPC_66 && !branch && rnd_chance(g->r, 12))
+		put8(g, 0x66);
+	if (g->at.pfx != OPC_NP)
+		put8(g, pfx[g->at.pfx]);
+}
+
+/* VPEXTRD, VPINSRD with W outside 64-bit mode: SDM 2B, "V/I". */
+static bool w_forbidden(const struct gen *g)
+{
+	return g->bits == 32 && g->at.map == MAP_VEX3 && (g->at.opcode == 0x16 || g->at.opcode == 0x22);
+}
+
+static void put_vex(struct gen *g, u8 rxb)
+{
+	static const u8 pp[] = { [OPC_NP] = 0, [OPC_66] = 1, [OPC_F3] = 2, [OPC_F2] = 3 };
+	u8 vvvv = row_has(g, PL_VVVV) ? (u8)random_reg(g) : 0;
+	u8 w = !w_forbidden(g) && rnd_chance(g->r, 50), l = rnd_chance(g->r, 50);
+	u8 last = (u8)((~vvvv & 15) << 3 | l << 2 | pp[g->at.pfx]);
+
+	if (g->at.map == MAP_VEX1 && !(rxb & 3) && !w && rnd_chance(g->r, 50)) {
+		put8(g, 0xc5);
+		put8(g, (rxb & 4 ? 0 : 0x80) | last);
+	} else {
+		put8(g, 0xc4);
+		put8(g, (u8)((~rxb & 7) << 5 | (g->at.map - MAP_VEX1 + 1)));
+		put8(g, w << 7 | last);
+	}
+	put8(g, g->at.opcode);
+}
+
+static void put_opcode(struct gen *g, u8 rxb)
+{
+	if (is_vex(g)) {
+		put_vex(g, rxb);
+		return;
+	}
+	if (g->bits == 64 && (rxb || rnd_chance(g->r, 40)))
+		put8(g, 0x40 | rxb | (rnd_chance(g->r, 40) ? 8 : 0));
+	if (g->at.map != MAP_1)
+		put8(g, 0x0f);
+	if (g->at.map == MAP_0F38)
+		put8(g, 0x38);
+	if (g->at.map == MAP_0F3A)
+		put8(g, 0x3a);
+	put8(g, g->at.opcode);
+}
+
+/* Size of a V or Z immediate with the prefixes chosen so far. */
+static unsigned int immediate_size(struct gen *g, unsigned int size)
+{
+	bool p66 = false, w = false;
+
+	for (unsigned int k = 0; k < g->len; k++) {
+		p66 |= g->buf[k] == 0x66;
+		if (g->bits == 64 && (g->buf[k] & 0xf0) == 0x40) {
+			w = g->buf[k] & 8;
+			break;
+		}
+		if (g->buf[k] == g->at.opcode)
+			break;
+	}
+	if (size == SZ_V)
+		return w ? 8 : p66 ? 2 : 4;
+	return !w && p66 ? 2 : 4;
+}
+
+static u32 enter_bytes(struct gen *g)
+{
+	return rnd_below(g->r, 256);
+}
+
+static void put_immediate(struct gen *g, const struct operand_info *o)
+{
+	unsigned int n;
+
+	switch (o->place) {
+	case PL_IMM: case PL_IMMU:
+		n = o->size == SZ_B ? 1 : o->size == SZ_W ? 2 : immediate_size(g, o->size);
+		put(g, is_run(g, exec_enter) || is_run(g, exec_ret) ? enter_bytes(g) : rnd(g->r), n);
+		break;
+	case PL_IMM2: case PL_IS4:
+		put8(g, is_run(g, exec_enter) ? (u8)rnd_below(g->r, 4) : (u8)rnd(g->r));
+		break;
+	case PL_REL:
+		put(g, g->filler, o->size == SZ_B ? 1 : 4);
+		break;
+	case PL_MOFFS:
+		choose_ea(g);
+		put(g, g->ea, g->bits == 64 && g->buf[0] != 0x67 && g->buf[1] != 0x67 ? 8 : 4);
+		break;
+	}
+}
+
+/* Register forms of 0F 0D are undefined on AMD, no operation on Intel. APM 3 PREFETCH, SDM 2 table A-3 */
+static bool memory_only(const struct gen *g)
+{
+	return g->at.map == MAP_0F && g->at.opcode == 0x0d;
+}
+
+/* Random operands for the row; false: not an encoding of it after all. */
+static bool encode_once(struct gen *g)
+{
+	bool modrm = needs_modrm(g);
+	bool mem = modrm && (g->at.mod == 0 || (g->at.mod < 0 && rnd_chance(g->r, 55)));
+	u8 reg = g->at.ext >= 0 ? (u8)g->at.ext : (u8)random_reg(g);
+	u8 rm = g->at.rm >= 0 ? (u8)g->at.rm : (u8)random_reg(g);
+	struct address a = { 0 };
+
+	if (memory_only(g))
+		mem = modrm;
+	g->len = g->n_prep = 0;
+	g->busy = 0;
+	g->rip_disp = -1;
+	g->has_ea = false;
+	g->filler = g->row->attr & ATTR_BRANCH ? 5 * rnd_below(g->r, 3) : 0;
+	prepare_registers(g);
+	if (modrm && !row_has(g, PL_RM) && !row_has(g, PL_M) && !row_has(g, PL_VSIB) && g->at.mod != 0)
+		mem = false;
+	if (mem) {
+		if (is_bit_string(g))
+			g->busy |= 1 << reg;
+		choose_address(g, &a);
+	} else {
+		a.modrm = 0xc0 | (rm & 7);
+		a.rex = rm >> 3;
+	}
+	a.modrm |= (reg & 7) << 3;
+	a.rex |= (reg >> 3) << 2;
+	put_prefixes(g, mem);
+	put_opcode(g, modrm || row_has(g, PL_OPC) ? a.rex : 0);
+	if (modrm)
+		put8(g, a.modrm);
+	if (a.has_sib)
+		put8(g, a.sib);
+	if (g->rip_disp == 0)
+		g->rip_disp = (int)g->len;
+	put(g, a.disp, a.disp_size);
+	for (unsigned int k = 0; k < 4; k++)
+		if (g->row->op[k])
+			put_immediate(g, &operand_info[g->row->op[k]]);
+	/* The target's address would be the stack's as well: into the code. */
+	if (is_set(g, &x_call_E) && !mem && (a.modrm & 7) == 4 && !(a.rex & 1))
+		return false;
+	return g->len < 16 && insn_decode(g->buf, g->len, g->bits / 8, &g->insn) == DECODE_OK &&
+		g->insn.row == g->row_index && g->insn.len == g->len;
+}
+
+static bool encode(struct gen *g, u32 row)
+{
+	g->row_index = row;
+	g->row = opcode_row(row);
+	if (!opcode_where(row, &g->at))
+		return false;
+	for (int k = 0; k < 60; k++)
+		if (encode_once(g))
+			return true;
+	return false;
+}
+
+/* ---- sequences --------------------------------------------------------------------------------------------- */
+
+static void emit(struct gen *g, const void *bytes, unsigned int n, u32 row)
+{
+	g->q->insn[g->q->n].addr = (u64)g->p;
+	g->q->insn[g->q->n++].row = row;
+	memcpy(g->p, bytes, n);
+	g->p += n;
+}
+
+static unsigned int prep_total(const struct gen *g)
+{
+	unsigned int n = 0;
+
+	for (unsigned int k = 0; k < g->n_prep; k++)
+		n += g->prep[k].len;
+	return n;
+}
+
+/*
+ * After an instruction that leaves flags undefined: stores the defined ones, where they are compared, and then
+ * gives all of them a value.
+ *	mov esp, address; pushf; and dword [rsp], defined; cmp al, 0
+ */
+static void settle_flags(struct gen *g)
+{
+	u16 undef = g->row->f_undef;
+	u32 keep;
+
+	if (g->row->attr & ATTR_COUNT)
+		undef |= RFLAGS_OF | RFLAGS_CF;
+	if (!undef)
+		return;
+	keep = RFLAGS_ARITH & ~(u32)undef;
+	g->n_prep = 0;
+	prep_reg(g, R_RSP, (u32)AREA_DATA + 0x1000);
+	emit(g, g->prep[0].bytes, g->prep[0].len, ROW_SKIPPED);
+	emit(g, (u8[]){ 0x9c }, 1, ROW_SKIPPED);
+	emit(g, (u8[]){ 0x81, 0x24, 0x24, (u8)keep, (u8)(keep >> 8), 0, 0 }, 7, ROW_SKIPPED);
+	emit(g, (u8[]){ 0x3c, 0 }, 2, ROW_SKIPPED);
+}
+
+static void emit_insn(struct gen *g)
+{
+	u64 next;
+	u32 disp;
+
+	prepare_memory(g);
+	prepare_target(g);
+	next = (u64)g->p + prep_total(g) + g->len;
+	for (unsigned int k = 0; k < g->n_prep; k++) {
+		struct prep *p = &g->prep[k];
+		u32 target = (u32)(next + g->filler);
+
+		if (p->target >= 0)
+			memcpy(p->bytes + p->target, &target, 4);
+		emit(g, p->bytes, p->len, ROW_PREP);
+	}
+	if (g->rip_disp > 0) {
+		disp = (u32)(g->ea - next);
+		memcpy(g->buf + g->rip_disp, &disp, 4);
+	}
+	emit(g, g->buf, g->len, g->row_index);
+	/* Skipped or not: mov r32, imm32 */
+	for (unsigned int k = 0; k < g->filler; k += 5) {
+		u8 b[5] = { 0xb8 | (rnd(g->r) & 7) };
+		u32 val = (u32)rnd(g->r);
+
+		memcpy(b + 1, &val, 4);
+		emit(g, b, 5, ROW_SKIPPED);
+	}
+	settle_flags(g);
+	/* XSTATE_BV in memory shows what the host knows to be in its initial state, which it may forget. */
+	if (is_run(g, exec_xsave) || is_run(g, exec_xsavec) || is_run(g, exec_xsaveopt)) {
+		g->n_prep = 0;
+		prep_store(g, g->ea + 512, 0);
+		emit(g, g->prep[0].bytes, g->prep[0].len, ROW_SKIPPED);
+	}
+}
+
+/* Data segments as the mode needs them: mov eax, sel; mov ds, eax; mov es, eax */
+static void emit_prologue(struct gen *g)
+{
+	u8 b[5] = { 0xb8, g->bits == 32 ? SEL_DATA : 0 };
+
+	emit(g, b, 5, ROW_PREP);
+	emit(g, (u8[]){ 0x8e, 0xd8 }, 2, ROW_PREP);
+	emit(g, (u8[]){ 0x8e, 0xc0 }, 2, ROW_PREP);
+}
+
+#define INSN_ROOM (MAX_PREP + 8)
+
+void gen_sequence(struct sequence *q, struct random *r, unsigned int bits, unsigned int n, u32 only)
+{
+	struct gen g = { .r = r, .q = q, .bits = bits };
+
+	q->n = 0;
+	q->bits = bits;
+	q->start = AREA_CODE + rnd_below(r, CODE_SIZE / 4);
+	g.p = (u8 *)q->start;
+	emit_prologue(&g);
+	for (unsigned int k = 0; k < n; k++) {
+		if (q->n + INSN_ROOM > SEQ_MAX || (u64)g.p + 512 > AREA_CODE + CODE_SIZE)
+			break;
+		if (encode(&g, only != ROW_PREP ? only : rows[rnd_below(r, n_rows)]))
+			emit_insn(&g);
+	}
+	q->end = (u64)g.p;
+	*g.p = 0xcc;
+}
+
+/* ---- states -------------------------------------------------------------------------------------------------- */
+
+static u64 random_value(struct random *r)
+{
+	u64 v = rnd(r);
+
+	switch (rnd_below(r, 8)) {
+	case 0: return v & 0xff;
+	case 1: return (u64)(s64)(s8)v;
+	case 2: return v & 0xffffffff;
+	case 3: return 1ULL << (v & 63);
+	case 4: return v & 1 ? 0 : ~0ULL;
+	default: return v;
+	}
+}
+
+/* Doubles and floats of every kind, as bit patterns. */
+static u64 random_float_bits(struct random *r)
+{
+	static const u64 special[] = { 0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000,
+		0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000001, 0x7ff0000000000001, 1,
+		0x000fffffffffffff, 0x3f8000003f800000, 0x7f8000007fc00001, 0xff8000007f800001, 0x0000000100800000 };
+	u64 v = rnd(r);
+
+	switch (rnd_below(r, 6)) {
+	case 0: return special[rnd_below(r, ARRAY_SIZE(special))];
+	case 1: return (v & 0x800fffffffffffff) | (u64)(0x3f0 + rnd_below(r, 32)) << 52;
+	case 2: return (v & 0x807fffff807fffff) | (u64)(0x78 + rnd_below(r, 16)) << 55 |
+		(u64)(0x78 + rnd_below(r, 16)) << 23;
+	case 3: return random_value(r);
+	default: return v;
+	}
+}
+
+static void random_fill(void *p, size_t n, struct random *r)
+{
+	for (size_t k = 0; k < n; k += 8) {
+		u64 v = rnd_chance(r, 60) ? random_float_bits(r) : random_value(r);
+
+		memcpy((u8 *)p + k, &v, 8);
+	}
+}
+
+static void random_st(u8 st[16], struct random *r)
+{
+	u64 frac = rnd(r) | BIT(63);
+	u16 exp = (u16)(0x3fff - 40 + rnd_below(r, 80));
+
+	memset(st, 0, 16);
+	switch (rnd_below(r, 12)) {
+	case 0: exp = 0; break;
+	case 1: exp = 0x7fff; frac &= MASK(63, 62); break;
+	case 2: frac = random_value(r); exp = (u16)rnd(r) & 0x7fff; break;
+	case 3: exp = 0; frac = 0; break;
+	}
+	exp |= (u16)(rnd(r) & 0x8000);
+	memcpy(st, &frac, 8);
+	memcpy(st + 8, &exp, 2);
+}
+
+void gen_state(struct state *s, struct random *r, const struct sequence *q)
+{
+	struct fxsave_image *fx = &s->x.fx;
+
+	memset(s, 0, sizeof(*s));
+	for (int k = 0; k < 16; k++)
+		s->r[k] = q->bits == 32 && k >= 8 ? 0 : random_value(r) & (q->bits == 32 ? 0xffffffff : ~0ULL);
+	s->rip = q->start;
+	s->cs = q->bits == 32 ? SEL_CODE32 : SEL_CODE64;
+	s->rflags = 2 | (rnd(r) & (RFLAGS_ARITH | (rnd_chance(r, 20) ? RFLAGS_DF : 0)));
+	fx->fcw = (u16)(0x7f | (rnd(r) & 0xf00));
+	fx->fsw = (u16)(rnd(r) & 0x7f7f);
+	fx->ftw = rnd_chance(r, 30) ? (u8)rnd(r) : 0;
+	fx->mxcsr = 0x1f80 | ((u32)rnd(r) & 0xe07f);
+	if (rnd_chance(r, 60))
+		fx->mxcsr &= ~0xe040u;
+	for (int k = 0; k < 8; k++)
+		random_st(fx->st[k], r);
+	random_fill(fx->xmm, sizeof(fx->xmm), r);
+	random_fill(s->x.ymmh, sizeof(s->x.ymmh), r);
+	s->x.xstate_bv = 7;
+}
+
+void gen_memory(struct random *r)
+{
+	u32 *d = (u32 *)AREA_CONST;
+	u64 *w = (u64 *)(AREA_CONST + 1024);
+
+	for (int k = 0; k < 160; k++)
+		d[k] = (u32)(rnd_below(r, 65) - 32);
+	for (int k = 0; k < 80; k++)
+		w[k] = (u64)(s64)(s32)(rnd_below(r, 65) - 32);
+	random_fill((void *)AREA_DATA, DATA_SIZE, r);
+}
