@@ -10,6 +10,7 @@
 #include "hypervisor/insn/insn.h"
 #include "hypervisor/x86/segment.h"
 
+#define PAYLOAD_NONE	(~0ULL)	/* CR2 and DR6 are what user space made them */
 #define ERROR_EXT	1u	/* the fault's origin is outside the program */
 #define ERROR_IDT	2u	/* the index is that of an IDT gate */
 
@@ -39,7 +40,9 @@ static u64 event_rflags(const struct vcpu *v, const struct event *e)
 /* CR2 and DR6 are written when delivery begins, whatever comes of it. */
 static void event_commit_payload(struct vcpu *v, struct event *e)
 {
-	if (e->vector == VEC_PF && e->type == EV_FAULT && e->has_error && e->payload != ~0ULL)
+	if (e->payload == PAYLOAD_NONE)
+		return;
+	if (e->vector == VEC_PF && e->type == EV_FAULT)
 		v->cr2 = e->payload;
 	if (e->vector == VEC_DB && (e->type == EV_FAULT || e->type == EV_TRAP))
 		debug_commit(v, e->payload);
@@ -368,15 +371,21 @@ void event_soft(struct vcpu *v, enum event_type type, u8 vector, u8 insn_len)
 	vcpu_unwind(v, UNWIND_EVENT);
 }
 
+/*
+ * Exceptions of user space are hardware's, but #BP and #OF: those are INT3 and INTO at RIP, of one byte each.
+ * Linux Documentation/virt/kvm/api.rst KVM_SET_GUEST_DEBUG, KVM_SET_VCPU_EVENTS
+ */
 void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error, u32 error)
 {
-	/* No payload: CR2 stays what user space set. */
+	bool soft = type == EV_FAULT && (vector == VEC_BP || vector == VEC_OF);
+
 	v->event = (struct event) {
-		.type = (u8)type,
+		.type = (u8)(soft ? EV_SOFTEXC : type),
 		.vector = vector,
 		.has_error = has_error,
+		.insn_len = soft ? 1 : 0,
 		.error = error,
-		.payload = vector == VEC_PF ? ~0ULL : 0,
+		.payload = PAYLOAD_NONE,
 	};
 }
 
