@@ -46,6 +46,13 @@ u32 gen_row_at(unsigned int k)
 	return rows[k];
 }
 
+void gen_drop_row(u32 row)
+{
+	for (unsigned int k = 0; k < n_rows; k++)
+		if (rows[k] == row)
+			rows[k--] = rows[--n_rows];
+}
+
 /* ---- one instruction in the making -------------------------------------------------------------------- */
 
 #define NO_REG		0xff

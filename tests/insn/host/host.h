@@ -80,6 +80,7 @@ void gen_setup(void);
 /* Rows that this run should cover, and the choice among them. */
 unsigned int gen_rows(void);
 u32 gen_row_at(unsigned int k);
+void gen_drop_row(u32 row);	/* this CPU does not have it */
 /* Writes a sequence of about n instructions into the code area. only: a row to use, or ROW_PREP for all. */
 void gen_sequence(struct sequence *q, struct random *r, unsigned int bits, unsigned int n, u32 only);
 void gen_state(struct state *s, struct random *r, const struct sequence *q);
