@@ -189,19 +189,13 @@ static void mmx_begin(struct vcpu *v)
 	v->fpu->image.xstate_bv |= XCR0_X87;
 }
 
-/* If any byte is selected, all n must be writable, as on AMD. SDM 2A MASKMOVDQU leaves that open. */
-static void probe_selected(struct vcpu *v, const struct insn *i, u64 ea, const u8 *mask, unsigned int n)
+/* All n bytes must be writable, selected or not, as on AMD. SDM 2A MASKMOVDQU leaves that open. */
+static void probe_all(struct vcpu *v, const struct insn *i, u64 ea, unsigned int n)
 {
-	bool any = false;
-
 	if (align_checked(v) && (ea & 7))
 		vcpu_raise(v, VEC_AC, 0);
-	for (unsigned int k = 0; k < n; k++)
-		any |= element_selected(mask, k, 1);
-	if (!any)
-		return;
-	mem_probe(v, i->seg, ea, 1, MEM_WRITE);
-	mem_probe(v, i->seg, ea, n, MEM_WRITE);
+	mem_probe(v, i->seg, ea, n - 1, MEM_WRITE);	/* a size that mem_probe does not check for alignment */
+	mem_probe(v, i->seg, ea + n - 1, 1, MEM_WRITE);
 }
 
 void exec_maskmov(struct vcpu *v, const struct insn *i)
@@ -221,7 +215,7 @@ void exec_maskmov(struct vcpu *v, const struct insn *i)
 		vector_get(f, i->reg, data);
 		vector_get(f, i->rm, mask);
 	}
-	probe_selected(v, i, ea, mask, mmx ? 8 : 16);
+	probe_all(v, i, ea, mmx ? 8 : 16);
 	store_selected(v, i, ea, mask, data, 1, mmx ? 8 : 16);
 }
 
