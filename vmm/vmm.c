@@ -139,19 +139,12 @@ static int vmm_signals_init(struct vmm *vmm, struct error *err)
 /* What firmware does: tables and kernel into memory. */
 static int vmm_load(struct vmm *vmm, struct boot_entry *entry, struct error *err)
 {
-	struct image *initrd = vmm->config.initrd ? &vmm->initrd : NULL;
-	int ret = pc_write_tables(&vmm->memory, vmm->cpus, err);
+	const struct image *initrd = vmm->config.initrd ? &vmm->initrd : NULL;
+	int ret = pc_write_tables(&vmm->memory, vmm->config.cpus, err);
 
 	if (ret < 0)
 		return ret;
 	return boot_load(&vmm->kernel, initrd, vmm->config.cmdline, &vmm->memory, entry, err);
-}
-
-/* Makes guest memory independent of the files that it came from. */
-static void vmm_settle(struct vmm *vmm)
-{
-	image_settle(&vmm->kernel);
-	image_settle(&vmm->initrd);
 }
 
 /* All CPUs are parked. They take the new state on their own threads when they go on. */
@@ -190,7 +183,6 @@ static void vmm_on_wake(void *arg)
 		vmm_end(vmm, VMM_FAILED, 0, err.text);
 	else
 		cpu_control_resume(&vmm->control);
-	vmm_settle(vmm);
 }
 
 /* ---- life ------------------------------------------------------------------------------------- */
@@ -211,7 +203,6 @@ static int vmm_create_machine(struct vmm *vmm, struct error *err)
 
 	if ((ret = kvm_open(&vmm->kvm, c->backend, err)) < 0 ||
 	    (ret = kvm_create_vm(&vmm->kvm, err)) < 0 ||
-	    (ret = guest_memory_create(&vmm->memory, c->memory, err)) < 0 ||
 	    (ret = guest_memory_register(&vmm->memory, &vmm->kvm, err)) < 0)
 		return ret;
 	return chips_create(&vmm->kvm, err);
@@ -246,18 +237,56 @@ static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
 	return guest_cpu_create(cpu, err);
 }
 
+static int vmm_create_hypervisor_side(struct vmm *vmm, struct error *err)
+{
+	int ret = vmm_create_machine(vmm, err);
+
+	for (unsigned i = 0; i < vmm->config.cpus && ret == 0; i++)
+		ret = vmm_create_cpu(vmm, i, err);
+	return ret < 0 ? ret : chips_get(&vmm->kvm, &vmm->chips, err);
+}
+
+/* The first load runs beside the making of the VM: each takes some milliseconds. */
+struct vmm_loader {
+	struct vmm *vmm;
+	pthread_t thread;
+	struct boot_entry entry;
+	struct error err;
+	int ret;
+};
+
+static void *vmm_loader_run(void *arg)
+{
+	struct vmm_loader *l = arg;
+
+	l->ret = vmm_load(l->vmm, &l->entry, &l->err);
+	return NULL;
+}
+
+static int vmm_create_and_load(struct vmm *vmm, struct boot_entry *entry, struct error *err)
+{
+	struct vmm_loader l = { .vmm = vmm };
+	int ret = pthread_create(&l.thread, NULL, vmm_loader_run, &l);
+
+	if (ret)
+		return error_set(err, ret, "cannot start a thread: %s", strerror(ret));
+	ret = vmm_create_hypervisor_side(vmm, err);
+	pthread_join(l.thread, NULL);
+	if (ret == 0 && l.ret < 0)
+		*err = l.err;
+	*entry = l.entry;
+	return ret < 0 ? ret : l.ret;
+}
+
 static int vmm_create_all(struct vmm *vmm, struct error *err)
 {
 	struct boot_entry entry;
 	int ret;
 
 	if ((ret = loop_init(&vmm->loop, &vmm->lock, err)) < 0 || (ret = vmm_signals_init(vmm, err)) < 0 ||
-	    (ret = vmm_open_images(vmm, err)) < 0 || (ret = vmm_create_machine(vmm, err)) < 0)
-		return ret;
-	for (unsigned i = 0; i < vmm->config.cpus; i++)
-		if ((ret = vmm_create_cpu(vmm, i, err)) < 0)
-			return ret;
-	if ((ret = chips_get(&vmm->kvm, &vmm->chips, err)) < 0 || (ret = vmm_load(vmm, &entry, err)) < 0)
+	    (ret = vmm_open_images(vmm, err)) < 0 ||
+	    (ret = guest_memory_create(&vmm->memory, vmm->config.memory, err)) < 0 ||
+	    (ret = vmm_create_and_load(vmm, &entry, err)) < 0)
 		return ret;
 	for (unsigned i = 0; i < vmm->cpus; i++) {
 		vmm->cpu[i].boot = entry;
@@ -311,7 +340,6 @@ int vmm_run(struct vmm *vmm, struct error *err)
 
 	for (unsigned i = 0; i < vmm->cpus && ret == 0; i++)
 		ret = guest_cpu_start(&vmm->cpu[i], err);
-	vmm_settle(vmm);
 	if (ret == 0)
 		ret = loop_run(&vmm->loop, vmm_on_wake, vmm, err);
 	vmm_stop_cpus(vmm);

@@ -20,7 +20,7 @@ static const struct {
 	{ 0x1fe, 2, "\x55\xaa", "is a boot sector, not a kernel" },
 };
 
-static int boot_unknown(struct image *kernel, const u8 *head, u64 size, struct error *err)
+static int boot_unknown(const struct image *kernel, const u8 *head, u64 size, struct error *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(boot_others); i++) {
 		u64 end = (u64)boot_others[i].offset + boot_others[i].len;
@@ -32,7 +32,7 @@ static int boot_unknown(struct image *kernel, const u8 *head, u64 size, struct e
 	return error_set(err, ENOEXEC, "%s: is neither a bzImage nor an ELF kernel", kernel->name);
 }
 
-int boot_load(struct image *kernel, struct image *initrd, const char *cmdline,
+int boot_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
 	      const struct guest_memory *mem, struct boot_entry *entry, struct error *err)
 {
 	u8 head[BOOT_PROBE_SIZE];
@@ -51,7 +51,7 @@ int boot_load(struct image *kernel, struct image *initrd, const char *cmdline,
 	return ret < 0 ? ret : boot_write_tables(mem, entry->mode, err);
 }
 
-int boot_load_initrd(struct image *kernel, struct image *initrd, const struct guest_memory *mem,
+int boot_load_initrd(const struct image *kernel, const struct image *initrd, const struct guest_memory *mem,
 		     u64 min, u64 max, u64 *addr, u64 *size, struct error *err)
 {
 	u64 top = MIN(guest_memory_low_end(mem), max + 1), at;
@@ -72,7 +72,7 @@ int boot_load_initrd(struct image *kernel, struct image *initrd, const struct gu
 	return image_load(initrd, 0, mem, at, initrd->size, "initrd", err);
 }
 
-int boot_write_cmdline(struct image *kernel, const char *cmdline, u64 limit,
+int boot_write_cmdline(const struct image *kernel, const char *cmdline, u64 limit,
 		       const struct guest_memory *mem, struct error *err)
 {
 	size_t len = strlen(cmdline);

@@ -35,16 +35,16 @@ struct boot_entry {
 };
 
 /* initrd may be NULL; cmdline is never. Memory not written keeps its content. */
-int boot_load(struct image *kernel, struct image *initrd, const char *cmdline,
+int boot_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
 	      const struct guest_memory *mem, struct boot_entry *entry, struct error *err);
 
 /* Is it one? By its first bytes only. */
 #define BOOT_PROBE_SIZE 0x1000
 bool bzimage_probe(const u8 *head, u64 size);
 bool elf_probe(const u8 *head, u64 size);
-int bzimage_load(struct image *kernel, struct image *initrd, const char *cmdline,
+int bzimage_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
 		 const struct guest_memory *mem, struct boot_entry *entry, struct error *err);
-int pvh_load(struct image *kernel, struct image *initrd, const char *cmdline,
+int pvh_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
 	     const struct guest_memory *mem, struct boot_entry *entry, struct error *err);
 
 /* For the loaders. */
@@ -52,9 +52,9 @@ int pvh_load(struct image *kernel, struct image *initrd, const char *cmdline,
  * Loads initrd as high as possible with its last byte at most at max and its first at least at min;
  * *addr and *size are zero without one.
  */
-int boot_load_initrd(struct image *kernel, struct image *initrd, const struct guest_memory *mem,
+int boot_load_initrd(const struct image *kernel, const struct image *initrd, const struct guest_memory *mem,
 		     u64 min, u64 max, u64 *addr, u64 *size, struct error *err);
-int boot_write_cmdline(struct image *kernel, const char *cmdline, u64 limit,
+int boot_write_cmdline(const struct image *kernel, const char *cmdline, u64 limit,
 		       const struct guest_memory *mem, struct error *err);
 /* GDT and page tables for the mode. */
 int boot_write_tables(const struct guest_memory *mem, enum boot_mode mode, struct error *err);

@@ -29,7 +29,7 @@ _Static_assert(offsetof(struct boot_params, hdr) == 0x1F1, "boot.rst");
 
 /* The kernel's header as far as the file has one, and where things go. */
 struct bzimage {
-	struct image *file;
+	const struct image *file;
 	struct setup_header hdr;
 	u64 payload_offset, payload_size;	/* in the file */
 	u64 end;				/* guest memory that the kernel needs, from BOOT_KERNEL */
@@ -159,7 +159,7 @@ static int bzimage_write_params(const struct bzimage *bz, const struct guest_mem
 	return 0;
 }
 
-int bzimage_load(struct image *kernel, struct image *initrd, const char *cmdline,
+int bzimage_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
 		 const struct guest_memory *mem, struct boot_entry *entry, struct error *err)
 {
 	struct bzimage bz = { .file = kernel };

@@ -2,13 +2,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/firmware/image.h"
 
-static int image_check(struct image *image, struct error *err)
+static int image_check(const struct image *image, struct error *err)
 {
 	struct stat st;
 
@@ -54,7 +53,7 @@ void image_from_bytes(struct image *image, const char *name, const void *data, u
 	*image = (struct image){ .name = name, .size = size, .fd = -1, .data = data };
 }
 
-static int image_read_fd(struct image *image, u64 offset, u8 *dst, u64 len, struct error *err)
+static int image_read_fd(const struct image *image, u64 offset, u8 *dst, u64 len, struct error *err)
 {
 	while (len) {
 		ssize_t n = pread(image->fd, dst, MIN(len, 1u << 30), offset);
@@ -72,7 +71,7 @@ static int image_read_fd(struct image *image, u64 offset, u8 *dst, u64 len, stru
 	return 0;
 }
 
-static int image_check_range(struct image *image, u64 offset, u64 len, const char *what, struct error *err)
+static int image_check_range(const struct image *image, u64 offset, u64 len, const char *what, struct error *err)
 {
 	if (offset <= image->size && len <= image->size - offset)
 		return 0;
@@ -80,7 +79,7 @@ static int image_check_range(struct image *image, u64 offset, u64 len, const cha
 			 what, (unsigned long long)(offset + len), (unsigned long long)image->size);
 }
 
-int image_read(struct image *image, u64 offset, void *dst, u64 len, const char *what,
+int image_read(const struct image *image, u64 offset, void *dst, u64 len, const char *what,
 	       struct error *err)
 {
 	int ret = image_check_range(image, offset, len, what, err);
@@ -93,44 +92,12 @@ int image_read(struct image *image, u64 offset, void *dst, u64 len, const char *
 	return 0;
 }
 
-#define PAGE 4096u
-
-/* How many bytes at dst can be pages of the file: all whole ones, or none. */
-static u64 image_map(struct image *image, u64 offset, u8 *dst, u64 len)
-{
-	u64 whole = ALIGN_DOWN(len, PAGE);
-
-	if (image->fd < 0 || offset % PAGE || (uintptr_t)dst % PAGE || !whole ||
-	    image->mapped == IMAGE_MAPS_MAX)
-		return 0;
-	if (mmap(dst, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, image->fd, offset) == MAP_FAILED)
-		return 0;
-	image->map[image->mapped].host = dst;
-	image->map[image->mapped++].size = whole;
-	return whole;
-}
-
-void image_settle(struct image *image)
-{
-	for (unsigned i = 0; i < image->mapped; i++)
-		/* A write that changes nothing, and that no write of the guest can slip into. */
-		for (u64 at = 0; at < image->map[i].size; at += PAGE)
-			__atomic_fetch_or(image->map[i].host + at, 0, __ATOMIC_RELAXED);
-	image->mapped = 0;
-}
-
-int image_load(struct image *image, u64 offset, const struct guest_memory *mem, u64 gpa, u64 len,
+int image_load(const struct image *image, u64 offset, const struct guest_memory *mem, u64 gpa, u64 len,
 	       const char *what, struct error *err)
 {
-	u8 *dst = guest_memory_at(mem, gpa, len);
-	u64 mapped = 0;
-	int ret = image_check_range(image, offset, len, what, err);
+	void *dst = guest_memory_at(mem, gpa, len);
 
-	if (ret < 0)
-		return ret;
 	if (!dst)
 		return error_set(err, ENOMEM, "%s: the %s does not fit into memory", image->name, what);
-	if (mem->map)
-		mapped = image_map(image, offset, dst, len);
-	return image_read(image, offset + mapped, dst + mapped, len - mapped, what, err);
+	return image_read(image, offset, dst, len, what, err);
 }

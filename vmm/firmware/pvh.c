@@ -47,7 +47,7 @@ struct segment {
 };
 
 struct elf {
-	struct image *file;
+	const struct image *file;
 	bool is64;
 	u64 phoff;
 	unsigned phnum;
@@ -299,7 +299,7 @@ static int pvh_write_info(const struct guest_memory *mem, u64 initrd, u64 initrd
 	return 0;
 }
 
-int pvh_load(struct image *kernel, struct image *initrd, const char *cmdline,
+int pvh_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
 	     const struct guest_memory *mem, struct boot_entry *entry, struct error *err)
 {
 	struct elf elf = { .file = kernel, .end = BOOT_KERNEL };
