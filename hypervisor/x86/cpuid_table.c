@@ -78,7 +78,7 @@ const struct cpuid_bit cpuid_bits[] = {
 
 	/* 1 EDX */
 	EMUL(C_1_EDX, 0, F_FPU, "FPU"),
-	EMUL(C_1_EDX, 1, F_VME, "VME"),
+	LEFT(C_1_EDX, 1, F_VME, "VME", "CLI, STI and INT do not know the virtual interrupt flag"),
 	EMUL(C_1_EDX, 2, F_DE, "DE"),
 	EMUL(C_1_EDX, 3, F_PSE, "PSE"),
 	EMUL(C_1_EDX, 4, F_TSC, "TSC"),
@@ -343,7 +343,7 @@ const struct cpuid_bit cpuid_bits[] = {
 
 	/* 80000001 EDX: the first ten and some others repeat leaf 1 on AMD */
 	EMUL_AMD(C_E1_EDX, 0, F_NONE, "FPU_AMD"),
-	EMUL_AMD(C_E1_EDX, 1, F_NONE, "VME_AMD"),
+	LEFT(C_E1_EDX, 1, F_NONE, "VME_AMD", "see leaf 1"),
 	EMUL_AMD(C_E1_EDX, 2, F_NONE, "DE_AMD"),
 	EMUL_AMD(C_E1_EDX, 3, F_NONE, "PSE_AMD"),
 	EMUL_AMD(C_E1_EDX, 4, F_NONE, "TSC_AMD"),

@@ -63,6 +63,14 @@ static u64 tsc_host_offset(struct vcpu *v, u64 val)
 	return val ? val - now : v->tsc_offset;
 }
 
+/* The first vCPU's clock begins at zero, the others share it. */
+static u64 tsc_reset_offset(const struct vcpu *v)
+{
+	const struct vcpu *other = tsc_reference(v);
+
+	return other ? READ_ONCE(other->tsc_offset) : -tsc_host();
+}
+
 int msr_set_tsc(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
 {
 	u64 delta;
@@ -315,6 +323,7 @@ void msr_reset(struct vcpu *v, bool init)
 
 	if (init)
 		return;
+	WRITE_ONCE(v->tsc_offset, tsc_reset_offset(v));
 	memset(v->msr.mtrr_base, 0, sizeof(v->msr.mtrr_base));
 	memset(v->msr.mtrr_mask, 0, sizeof(v->msr.mtrr_mask));
 	memset(v->msr.mc_bank, 0, sizeof(v->msr.mc_bank));
