@@ -183,22 +183,40 @@ static u32 pm_ticks(u32 since)
 	return (inl(PM_TIMER) - since) & 0xffffff;
 }
 
-/* Without a PM timer the count stands still: a nominal 1 GHz is as good as any. */
+/* PM timer and TSC at one time: of several readings the one that was least disturbed. */
+u64 clock_pair(u32 *pm)
+{
+	u64 best = ~0ull, tsc = 0;
+	int i;
+
+	for (i = 0; i < 10; i++) {
+		u64 before = rdtsc();
+		u32 now = inl(PM_TIMER);
+		u64 after = rdtsc();
+
+		if (after - before < best) {
+			best = after - before;
+			*pm = now;
+			tsc = before + best / 2;
+		}
+	}
+	return tsc;
+}
+
 u32 tsc_per_us(void)
 {
 	static u32 cached;
-	u32 start, spins = 0;
+	u32 start, end;
 	u64 tsc;
 
 	if (cached)
 		return cached;
-	start = inl(PM_TIMER);
-	tsc = rdtsc();
-	while (pm_ticks(start) < 35795 && ++spins < 1000000)	/* 10 ms */
+	tsc = clock_pair(&start);
+	while (pm_ticks(start) < 71590)		/* 20 ms */
 		pause_cpu();
-	cached = (u32)(rdtsc() - tsc) / 10000;
-	if (spins == 1000000 || !cached)
-		cached = 1000;
+	tsc = clock_pair(&end) - tsc;
+	/* PM ticks at 3.579545 MHz; 32-bit guests divide 32 bits. */
+	cached = (u32)tsc / (((end - start) & 0xffffff) * 1000u / 3580u);
 	return cached;
 }
 

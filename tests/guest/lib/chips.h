@@ -58,6 +58,7 @@ void irq_reset(void);
 
 /* TSC cycles a microsecond, by the ACPI PM timer at 0x608. */
 #define PM_TIMER	0x608
+u64 clock_pair(u32 *pm);
 u32 tsc_per_us(void);
 void delay_us(u32 us);
 /* Interrupts on until irq_count[vector] reaches n or the time is over. */
