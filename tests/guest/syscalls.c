@@ -255,5 +255,8 @@ void guest_main(void)
 	refused();
 	compat();
 	stepping();
+#else
+	sysenter();
+	syscall();
 #endif
 }
