@@ -104,8 +104,9 @@ void stack_push(struct vcpu *v, struct new_stack *st, unsigned int size, u64 val
 	if (st->flat) {
 		if (!linear_canonical(v, off))
 			vcpu_raise(v, VEC_SS, 0);
-		if (st->user && vcpu_64bit(v))
-			mem_write(v, SEG_SS, off, size, val);
+		/* Conforming code at CPL 3; SS has no base once that is 64-bit code. */
+		if (st->user)
+			mem_write(v, SEG_SS, off - v->ebase[SEG_SS], size, val);
 		else
 			sys_write(v, off, size, val);
 	} else if (st->user || st->cpl == v->cpl) {
