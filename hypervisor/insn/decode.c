@@ -7,8 +7,8 @@
  * Where vendors differ we follow AMD: 66 makes near branches in 64-bit mode 16 bits wide (APM 3 JMP; Intel
  * ignores it, SDM 2A JMP). LOCK MOV CR0 is MOV CR8 (APM 3 MOV CRn), outside 64-bit mode as well.
  *
- * What depends on more than the code size is left to the caller and the handlers: VEX is #UD in real and
- * virtual-8086 mode, so are the instructions of group 6 (SDM 2B); CPL; features.
+ * What depends on more than the code size is left to the caller and the handlers: vector instructions that
+ * real or virtual-8086 mode lacks, group 6 there, CPL, features.
  */
 #include "hypervisor/insn/opcode_table.h"
 
@@ -555,6 +555,17 @@ static insn_fn *row_handler(const struct opcode *row, const struct insn *i, u8 o
 	return row->set->fn[i->flags & I_MEM ? 4 + n : n];
 }
 
+/*
+ * VEX on general registers outside 64-bit mode. The code cache does not tell real and virtual-8086 mode, which
+ * have no VEX, from protected mode; the vector rows' gate does (x86/fpu.h). SDM 2A 2.3.1
+ */
+static void exec_vex_gpr(struct vcpu *v, const struct insn *i)
+{
+	if (vcpu_real(v) || vcpu_v86(v))
+		raise_ud(v);
+	row_handler(opcode_row(i->row), i, 0)(v, i);
+}
+
 /* ---- RIP-relative operands ----------------------------------------------------------------------------- */
 
 /* Rare: disp32 plus the length does not fit in insn->disp. There disp is without it. */
@@ -599,6 +610,8 @@ static bool decode_body(struct decoder *d)
 	i->flags |= (u16)((d->has_modrm ? I_MODRM : 0) | (row->attr & ATTR_BRANCH ? I_BRANCH : 0) |
 		(row->attr & ATTR_END ? I_END : 0) | (row->attr & ATTR_NATIVE ? I_NATIVE : 0));
 	i->exec = row_handler(row, i, d->opcode);
+	if (unlikely(d->vex && row->set && d->code != 8) && i->exec)
+		i->exec = exec_vex_gpr;
 	return i->exec;
 }
 

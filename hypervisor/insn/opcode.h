@@ -75,7 +75,7 @@ enum operand_size {
  * X/Y string, S/C/D segment, control, debug registers.
  */
 #define OPERANDS(KIND) \
-	KIND(Eb, RM, GPR, B, B) KIND(Ew, RM, GPR, W, W) KIND(Ed, RM, GPR, D, D) KIND(Ez, RM, GPR, Z, Z) KIND(Ev, RM, GPR, V, V) KIND(Ey, RM, GPR, Y, Y) \
+	KIND(Eb, RM, GPR, B, B) KIND(Ew, RM, GPR, W, W) KIND(Ed, RM, GPR, D, D) KIND(Ev, RM, GPR, V, V) KIND(Ey, RM, GPR, Y, Y) \
 	KIND(En, RM, GPR, V, 0) KIND(RvMw, RM, GPR, V, W) KIND(RdMb, RM, GPR, D, B) KIND(RdMw, RM, GPR, D, W) \
 	KIND(Rv, U, GPR, V, 0) KIND(Ry, U, GPR, Y, 0) KIND(Rm, RMREG, GPR, M, 0) KIND(Rq, U, GPR, M, 0) \
 	KIND(Gb, REG, GPR, B, 0) KIND(Gw, REG, GPR, W, 0) KIND(Gd, REG, GPR, D, 0) KIND(Gv, REG, GPR, V, 0) \

@@ -74,7 +74,7 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(G_NOP, 0)[PF3] = { "pause", NO_OPS, RUN(exec_pause), ATTR(USER) },
 	GROUP(G_NOP, 1)[NP] = { "xchg", OPS(Zv, rAXg), SET(x_xchg_EG), ATTR(RW | USER) },
 	GROUP(G_MOVSXD, 0)[NP] = { "arpl", OPS(Ew, Gw), RUN(exec_arpl), ATTR(RW | USER), FL(0, ZF, 0) },
-	GROUP(G_MOVSXD, 1)[NP] = { "movsxd", OPS(Gv, Ez), SET(x_movsxd_GE), ATTR(USER) },
+	GROUP(G_MOVSXD, 1)[NP] = { "movsxd", OPS(Gv, Ed), SET(x_movsxd_GE), ATTR(USER) },
 
 	GROUP(G6, 0)[NP] = { "sldt", OPS(RvMw), RUN(exec_sldt) },
 	GROUP(G6, 1)[NP] = { "str", OPS(RvMw), RUN(exec_str) },

@@ -81,7 +81,7 @@ static bool sib_r13(const struct comparison *c)
 
 static bool movsxd_16(const struct comparison *c)
 {
-	return named(c, "movsxd") && c->insn.opsize == 2 && strstr(c->diff, "memory size 2");
+	return named(c, "movsxd") && c->insn.opsize == 2 && strstr(c->diff, "rm: width 4");
 }
 
 static bool flags_differ(const struct comparison *c)
@@ -146,7 +146,7 @@ static const struct known {
 	{ cache_line, "the operand of CLFLUSH and CLWB is m8; the line is what it names (SDM 2A CLFLUSH)" },
 	{ branch_66, "AMD: 66 makes indirect near branches 16 bits wide too (APM 3 CALL, JMP)" },
 	{ cr8_lock, "LOCK MOV CR0 is MOV CR8 (APM 3 MOV CRn, AltMovCr8)" },
-	{ movsxd_16, "MOVSXD r16, r/m16: 16 bits of memory, as of a register (SDM 2B MOVSXD)" },
+	{ movsxd_16, "AMD: MOVSXD to 16 bits has a 32-bit source (APM 3 MOVSXD; 16 with Intel, SDM 2B)" },
 	{ shift_of, "shifts: OF is defined for a count of 1, which ATTR_COUNT says (SDM 2B SAL/SAR/SHL/SHR)" },
 	{ rep_zf, "REPE, REPNE look at the ZF that the comparison made (SDM 2B REP)" },
 	{ sbb_af, "SBB sets AF (SDM 2B SBB)" },
