@@ -207,8 +207,8 @@ static void pit_restart(struct pit *p)
 
 static void pit_pulse(struct pit *p)
 {
-	p->acked = false;
-	routing_set_line(p->ic, IRQ_SOURCE_PIT, 0, 1);
+	/* One that no chip took will not be acknowledged either. */
+	p->acked = routing_set_line(p->ic, IRQ_SOURCE_PIT, 0, 1) <= 0;
 	routing_set_line(p->ic, IRQ_SOURCE_PIT, 0, 0);
 	lapic_watchdog_nmi(p->ic->vm);
 }

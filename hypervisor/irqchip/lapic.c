@@ -166,6 +166,7 @@ static u32 lapic_read(struct lapic *l, unsigned int nr)
 	case LR_PPR:
 		return lapic_ppr(l);
 	case LR_TMCCT:
+		lapic_timer_expired(l->vcpu);
 		return lapic_timer_count(l);
 	default:
 		return READ_ONCE(l->reg[nr]);
@@ -188,8 +189,10 @@ static void lapic_write_lvt(struct lapic *l, unsigned int nr, u32 val)
 {
 	if (!(l->reg[LR_SVR] & SVR_ENABLE))
 		val |= LVT_MASKED;
-	if (nr == LR_LVT_TIMER)
+	if (nr == LR_LVT_TIMER) {
+		lapic_timer_expired(l->vcpu);
 		lapic_timer_write_lvt(l, val);
+	}
 	WRITE_ONCE(l->reg[nr], val);
 	if (nr == LR_LVT_LINT0)	/* the PIC may have been waiting */
 		vcpu_request(l->vcpu, REQ_EVENT);
@@ -237,10 +240,12 @@ static void lapic_write(struct lapic *l, unsigned int nr, u32 val)
 	case LR_TMICT:
 		if ((l->reg[LR_LVT_TIMER] & LVT_TIMER_MODE) == LVT_TIMER_DEADLINE)
 			break;
+		lapic_timer_expired(l->vcpu);
 		l->reg[LR_TMICT] = val;
 		lapic_timer_start(l, val);
 		break;
 	case LR_TDCR:
+		lapic_timer_expired(l->vcpu);
 		lapic_timer_write_divide(l, val);
 		break;
 	case LR_SELF_IPI:

@@ -31,6 +31,7 @@ void lapic_get_state(struct vcpu *v, struct kvm_lapic_state *s)
 	memset(s, 0, sizeof(*s));
 	if (!l)
 		return;
+	lapic_timer_expired(v);
 	for (unsigned int i = 0; i < NR_LAPIC_REGS; i++)
 		state_put(s, i, READ_ONCE(l->reg[i]));
 	state_put(s, LR_TMCCT, lapic_timer_count(l));

@@ -3,7 +3,8 @@
  *
  * The bus clock is 1 GHz, as KVM's: a count of 1 at divisor 1 is a nanosecond. An expiry comes as a request
  * to the vCPU, which compares its own deadline with the clock; so an alarm that was set for an earlier
- * programming is harmless, and nothing here needs a lock.
+ * programming is harmless, and nothing here needs a lock. An access to the timer's registers does the
+ * same first: what expired before it must not be lost by it.
  */
 #include "hypervisor/irqchip/lapic.h"
 
@@ -137,6 +138,7 @@ void lapic_set_tsc_deadline(struct vcpu *v, u64 val)
 	if (!l || timer_mode(l) != LVT_TIMER_DEADLINE)
 		return;
 	fpu_put(v);
+	lapic_timer_expired(v);
 	if (!val) {
 		lapic_timer_stop(l);
 		return;

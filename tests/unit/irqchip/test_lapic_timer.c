@@ -203,6 +203,45 @@ static void test_tsc_set_back(void **state)
 	assert_int_equal(drain(v), 1);
 }
 
+/* Programming it anew does not lose the expiry that nobody has served yet. */
+static void test_expired_before_reprogramming(void **state)
+{
+	struct machine *m = *state;
+	struct vcpu *v = m->cpu[0];
+	struct kvm_lapic_state s;
+
+	apic_write(v, LR_LVT_TIMER, VECTOR);
+	apic_write(v, LR_TDCR, 0xb);
+	for (unsigned int i = 0; i < 5; i++) {
+		apic_write(v, LR_TMICT, 1000);
+		fake_now += 1000;
+		switch (i) {
+		case 0:
+			apic_write(v, LR_TMICT, 0);
+			break;
+		case 1:
+			apic_write(v, LR_TDCR, 0xb);
+			break;
+		case 2:
+			apic_write(v, LR_LVT_TIMER, LVT_MASKED | VECTOR);
+			break;
+		case 3:
+			assert_int_equal(apic_read(v, LR_TMCCT), 0);
+			break;
+		default:
+			lapic_get_state(v, &s);
+			lapic_set_state(v, &s);
+		}
+		assert_int_equal(drain(v), 1);
+		apic_write(v, LR_LVT_TIMER, VECTOR);
+	}
+	apic_write(v, LR_LVT_TIMER, LVT_TIMER_DEADLINE | VECTOR);
+	lapic_set_tsc_deadline(v, (fake_now + 1000) * FAKE_TSC_PER_NS);
+	fake_now += 1000;
+	lapic_set_tsc_deadline(v, 0);
+	assert_int_equal(drain(v), 1);
+}
+
 static void test_reset_stops(void **state)
 {
 	struct machine *m = *state;
@@ -246,7 +285,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_one_shot), T(test_divisors), T(test_divisor_change_keeps_the_count), T(test_periodic),
 		T(test_periodic_late), T(test_periodic_minimum), T(test_tsc_deadline),
-		T(test_mode_change_disarms), T(test_tsc_set_back), T(test_reset_stops),
+		T(test_mode_change_disarms), T(test_tsc_set_back),
+		T(test_expired_before_reprogramming), T(test_reset_stops),
 		T(test_state_keeps_the_count),
 	};
 

@@ -414,6 +414,22 @@ static void test_reinjection_by_ioapic(void **state)
 	assert_int_equal(got, 10);
 }
 
+/* The local APIC was off: ticks went nowhere, and reinjection does not wait for their EOI. */
+static void test_refused_tick(void **state)
+{
+	struct machine *m = *state;
+	struct vcpu *v = m->cpu[0];
+
+	io_entry(m, 0, 0x51);
+	apic_write(v, LR_SVR, 0xff);
+	out8(m, 0x21, 0xff);
+	program(m, 0, 2, 11932);
+	fake_advance(m, ticks(3 * 11932));
+	apic_enable(v);
+	fake_advance(m, ticks(11932));
+	assert_int_equal(take(v), 0x51);
+}
+
 /* A guest cannot make the host spin. */
 static void test_minimum_period(void **state)
 {
@@ -494,7 +510,7 @@ int main(void)
 		T(test_calibration), T(test_quick_calibration), T(test_port_61), T(test_mode_0), T(test_mode_1),
 		T(test_mode_2), T(test_mode_3), T(test_modes_4_and_5), T(test_latch_and_read_back), T(test_bcd),
 		T(test_irq0_periodic), T(test_irq0_one_shot), T(test_lost_ticks_come_back), T(test_late_alarm),
-		T(test_backlog_ends_with_unmask), T(test_reinjection_by_ioapic), T(test_minimum_period),
+		T(test_backlog_ends_with_unmask), T(test_reinjection_by_ioapic), T(test_refused_tick), T(test_minimum_period),
 		T(test_watchdog), T(test_save_and_load), T(test_hpet_legacy),
 	};
 
