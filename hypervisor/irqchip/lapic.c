@@ -399,7 +399,7 @@ static void lapic_switch(struct lapic *l, enum lapic_state to)
 
 int lapic_set_base(struct vcpu *v, u64 val, bool host)
 {
-	u64 reserved = v->mmu.maxphyaddr_mask | 0x2ff;
+	u64 reserved = v->mmu.maxphyaddr_mask | MASK(63, 52) | 0x2ff;
 	enum lapic_state from = lapic_state_of(v->msr.apic_base), to = lapic_state_of(val);
 
 	if (!vcpu_has(v, F_X2APIC))
