@@ -227,6 +227,7 @@ static unsigned int link_cell(struct decoder *d, const struct opcode *link)
 		m = modrm_get(d);
 		return octet + (m >= 0xc0 ? 8 : 0) + ((m >> 3) & 7);
 	case SEL_RM: return octet + (modrm_get(d) & 7);
+	case SEL_MOD: return octet + (modrm_get(d) >= 0xc0);
 	case SEL_MODE: return octet + (d->code == 8);
 	case SEL_REXB: return octet + (d->rex & REX_B);
 	case SEL_W: return octet + !!(d->i->flags & I_W);

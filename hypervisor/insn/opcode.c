@@ -84,7 +84,9 @@ static bool group_where(unsigned int n, const struct opcode *row, struct opcode_
 			out->rm = (s8)slot;
 		if (link->sel == SEL_MODREG)
 			out->mod = link->sub == octet ? 0 : 3;
-		if ((link->sel == SEL_REG || link->sel == SEL_MODREG) && !row_has_place(row, PL_REG))
+		if (link->sel == SEL_MOD)
+			out->mod = slot ? 3 : 0;
+		if (link->sel == SEL_REG || link->sel == SEL_MODREG)
 			out->ext = (s8)slot;
 	}
 	out->map = (u8)map;

@@ -151,6 +151,7 @@ enum opcode_sel {
 	SEL_REG,	/* by ModRM.reg */
 	SEL_MODREG,	/* by ModRM.reg; register forms in the next octet */
 	SEL_RM,		/* by ModRM.rm */
+	SEL_MOD,	/* 0: memory, 1: register form */
 	SEL_MODE,	/* 0: 16- and 32-bit mode, 1: 64-bit mode */
 	SEL_REXB,	/* by REX.B */
 	SEL_W,		/* by REX.W or VEX.W */

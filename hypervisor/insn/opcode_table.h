@@ -50,14 +50,12 @@ enum opcode_group {
 	G8, G9, G9_REG, G9_C8, G12, G13, G14, G15, G15_REG, G16, GP_0D, G_SSE4A,
 	G_NOP, G_MOVSXD, G_ENDBR,
 	G17, GV12, GV13, GV14, GV15, G_VZERO,
-	GV_MOVSS_L, GV_MOVSS_L_REG, GV_MOVSD_L, GV_MOVSD_L_REG, GV_MOVSS_S, GV_MOVSS_S_REG,
-	GV_MOVSD_S, GV_MOVSD_S_REG, GV_BCAST_SS, GV_BCAST_SS_REG, GV_BCAST_SD, GV_BCAST_SD_REG,
+	GV_MOVSS_L, GV_MOVSD_L, GV_MOVSS_S, GV_MOVSD_S, GV_BCAST_SS, GV_BCAST_SD,
 	NR_OPCODE_GROUPS,
 };
 _Static_assert(NR_OPCODE_GROUPS * 8 * NR_OPC_PFX <= 1 << ROW_MAP_SHIFT, "a row index fits its map");
 
 #define GROUP(g, reg)		[(g) * 8 + (reg)]
-#define GROUP_ALL(g)		[(g) * 8 ... (g) * 8 + 7]
 
 extern const struct opcode opcodes_1[256][NR_OPC_PFX], opcodes_0f[256][NR_OPC_PFX];
 extern const struct opcode opcodes_0f38[256][NR_OPC_PFX], opcodes_0f3a[256][NR_OPC_PFX];

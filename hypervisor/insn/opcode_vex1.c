@@ -20,12 +20,12 @@
 const struct opcode opcodes_vex1[256][NR_OPC_PFX] = {
 	[0x10][NP] = { "vmovups", OPS(Vx, Wx), NAT(AVX, 0) },
 	[0x10][P66] = { "vmovupd", OPS(Vx, Wx), NAT(AVX, 0) },
-	[0x10][PF3] = LINK(MODREG, GV_MOVSS_L),
-	[0x10][PF2] = LINK(MODREG, GV_MOVSD_L),
+	[0x10][PF3] = LINK(MOD, GV_MOVSS_L),
+	[0x10][PF2] = LINK(MOD, GV_MOVSD_L),
 	[0x11][NP] = { "vmovups", OPS(Wx, Vx), NAT(AVX, 0) },
 	[0x11][P66] = { "vmovupd", OPS(Wx, Vx), NAT(AVX, 0) },
-	[0x11][PF3] = LINK(MODREG, GV_MOVSS_S),
-	[0x11][PF2] = LINK(MODREG, GV_MOVSD_S),
+	[0x11][PF3] = LINK(MOD, GV_MOVSS_S),
+	[0x11][PF2] = LINK(MOD, GV_MOVSD_S),
 	[0x12][NP] = { "vmovlps", OPS(Vx, Hx, Wq), NAT(AVX, L0) },	/* VMOVHLPS between registers */
 	[0x12][P66] = { "vmovlpd", OPS(Vx, Hx, Mq), NAT(AVX, L0) },
 	[0x12][PF3] = { "vmovsldup", OPS(Vx, Wx), NAT(AVX, 0) },
