@@ -240,8 +240,7 @@ void exec_swapgs(struct vcpu *v, const struct insn *i)
 	u64 old = v->seg[SEG_GS].base;
 
 	require_cpl0(v);
-	v->seg[SEG_GS].base = v->msr.kernel_gs_base;
-	v->ebase[SEG_GS] = v->msr.kernel_gs_base;
+	segment_set_base(v, SEG_GS, v->msr.kernel_gs_base);
 	v->msr.kernel_gs_base = old;
 }
 
@@ -258,8 +257,7 @@ static void base_write(struct vcpu *v, const struct insn *i, enum segreg s)
 	base_check(v);
 	if (!linear_canonical(v, val))
 		raise_gp(v, 0);
-	v->seg[s].base = val;
-	v->ebase[s] = val;
+	segment_set_base(v, s, val);
 }
 
 void exec_rdfsbase(struct vcpu *v, const struct insn *i)

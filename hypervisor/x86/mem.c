@@ -76,21 +76,16 @@ u64 mem_linear(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enu
 			raise_segment(v, seg);
 		return la;
 	}
-	if (v->seg_check & (1u << seg))
+	if (v->hit_base[seg] == HIT_NEVER)
 		segment_check(v, seg, (u32)off, size, acc);
 	return (u32)la;
-}
-
-static bool align_checked(const struct vcpu *v)
-{
-	return unlikely(v->rflags & RFLAGS_AC) && v->cpl == 3 && v->cr0 & CR0_AM;
 }
 
 static void align_check(struct vcpu *v, u64 la, unsigned int size)
 {
 	static const u8 align[] = { [2] = 2, [4] = 4, [6] = 4, [8] = 8, [10] = 8, [16] = 16, [32] = 16 };
 
-	if (align_checked(v) && size < ARRAY_SIZE(align) && align[size] && la & (align[size] - 1u))
+	if (vcpu_align_checked(v) && size < ARRAY_SIZE(align) && align[size] && la & (align[size] - 1u))
 		vcpu_raise(v, VEC_AC, 0);
 }
 
@@ -294,7 +289,7 @@ static void align_probe(struct vcpu *v, const struct access *a, u64 la, unsigned
 {
 	struct place p[2];
 
-	if (!align_checked(v))
+	if (!vcpu_align_checked(v))
 		return;
 	span_find(v, a, la, size, acc, p);
 	align_check(v, la, size);

@@ -19,6 +19,7 @@ enum mmu_index {
 	MMU_KERNEL,		/* supervisor; user pages allowed (no SMAP, or RFLAGS.AC) */
 	MMU_USER,
 	MMU_KERNEL_SMAP,	/* supervisor; user pages fault */
+	MMU_NEVER,		/* no entry has it: while alignment is checked, no access is fast */
 };
 
 enum mem_access { MEM_READ, MEM_WRITE, MEM_EXEC };
@@ -56,30 +57,38 @@ static inline bool mem_in_page(u64 la, unsigned int size)
 	return (la & 0xfff) <= 0x1000 - size;
 }
 
-/* Host address of a plain-memory operand on a TLB hit, else NULL (without any fault). */
+/*
+ * Host address of a plain-memory operand on a TLB hit, else NULL (without any fault). One compare does it
+ * all: the entry is that of the first byte's page, the tag must be that of the last byte's.
+ */
 static __always_inline_ void *mem_hit(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
 	bool write)
 {
-	u64 la = v->ebase[seg] + off;
+	u64 la = v->hit_base[seg] + off;
 	struct tlb_entry *e = tlb_entry(v, la);
 	u64 tag = write ? e->tag_w : e->tag_r;
+	void *p;
 
-	if (unlikely(tag != ((la & ~0xfffULL) | v->tlb_ctx)))
+	if (unlikely(tag != (((la + size - 1) & ~0xfffULL) | v->tlb_ctx)))
 		return NULL;
-	if (unlikely(!mem_in_page(la, size)))
-		return NULL;
-	if (unlikely(v->seg_check & (1u << seg)))
-		return NULL;
-	return (void *)(la + e->addend);
+	p = (void *)(la + e->addend);
+	if (!p)
+		__builtin_unreachable();
+	return p;
 }
+
+/* Guest operands lie at any address; each access is one instruction, so that what the CPU makes atomic is. */
+typedef volatile u16 mem_u16 __attribute__((aligned(1), may_alias));
+typedef volatile u32 mem_u32 __attribute__((aligned(1), may_alias));
+typedef volatile u64 mem_u64 __attribute__((aligned(1), may_alias));
 
 static __always_inline_ u64 mem_load(const void *p, unsigned int size)
 {
 	switch (size) {
 	case 1: return *(const volatile u8 *)p;
-	case 2: return *(const volatile u16 *)p;
-	case 4: return *(const volatile u32 *)p;
-	default: return *(const volatile u64 *)p;
+	case 2: return *(const mem_u16 *)p;
+	case 4: return *(const mem_u32 *)p;
+	default: return *(const mem_u64 *)p;
 	}
 }
 
@@ -87,9 +96,9 @@ static __always_inline_ void mem_store(void *p, unsigned int size, u64 val)
 {
 	switch (size) {
 	case 1: *(volatile u8 *)p = (u8)val; break;
-	case 2: *(volatile u16 *)p = (u16)val; break;
-	case 4: *(volatile u32 *)p = (u32)val; break;
-	default: *(volatile u64 *)p = val; break;
+	case 2: *(mem_u16 *)p = (u16)val; break;
+	case 4: *(mem_u32 *)p = (u32)val; break;
+	default: *(mem_u64 *)p = val; break;
 	}
 }
 

@@ -62,7 +62,7 @@ void mmu_set_cr3(struct vcpu *v, bool keep);
 void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la);
 /* PAE: (re)loads v->pdpte from CR3. False: a reserved bit is set (#GP by the caller). */
 bool mmu_load_pdptes(struct vcpu *v);
-/* The tag context for the present address space and mmu index. */
+/* The tag context for the present address space and mmu index; one that no entry has while #AC may come. */
 u64 mmu_context(const struct vcpu *v);
 
 #define TLB_CTX_IDX	MASK(2, 1)

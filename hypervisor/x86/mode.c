@@ -46,19 +46,10 @@ static void update_segments(struct vcpu *v)
 	bool wide = v->code_bytes == 8;
 	unsigned int s;
 
-	v->seg_check = 0;
 	for (s = SEG_ES; s <= SEG_GS; s++) {
-		if (wide && s < SEG_FS) {
-			v->ebase[s] = 0;
-			continue;
-		}
-		v->ebase[s] = v->seg[s].base;
-		if (!wide && !segment_flat(v, &v->seg[s]))
-			v->seg_check |= 1u << s;
+		v->ebase[s] = wide && s < SEG_FS ? 0 : v->seg[s].base;
+		v->hit_base[s] = wide || segment_flat(v, &v->seg[s]) ? v->ebase[s] : HIT_NEVER;
 	}
-	/* While alignment is checked, no access may be fast. */
-	if (v->cpl == 3 && v->rflags & RFLAGS_AC && v->cr0 & CR0_AM)
-		v->seg_check = ~0u;
 }
 
 static u8 mode_mmu_index(const struct vcpu *v)

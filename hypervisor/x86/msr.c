@@ -206,8 +206,7 @@ static int segment_base_set(struct vcpu *v, enum segreg s, u64 val)
 {
 	if (!linear_canonical(v, val))
 		return -EINVAL;
-	v->seg[s].base = val;
-	v->ebase[s] = val;
+	segment_set_base(v, s, val);
 	return 0;
 }
 

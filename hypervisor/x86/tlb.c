@@ -276,7 +276,8 @@ void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la)
 
 u64 mmu_context(const struct vcpu *v)
 {
-	return (u64)v->mmu.asid << TLB_CTX_ASID_SHIFT | (u64)v->mmu_idx << 1;
+	return tlb_ctx_of((u64)v->mmu.asid << TLB_CTX_ASID_SHIFT,
+		vcpu_align_checked(v) ? MMU_NEVER : v->mmu_idx);
 }
 
 void mmu_init(struct vcpu *v)

@@ -102,6 +102,8 @@ struct io_log {
 #define TLB_ENTRIES	(1u << TLB_BITS)
 #define TLB_SLOW	1ULL
 #define TLB_INVALID	(~0ULL)
+/* With any 32-bit offset, an address that no tag holds. */
+#define HIT_NEVER	BIT(62)
 struct tlb_entry {
 	u64 tag_r, tag_w;
 	u64 addend;	/* host address = linear address + addend */
@@ -134,8 +136,8 @@ struct vcpu {
 	u64 r[NR_REGS];
 	u64 rflags;		/* complete and architectural, bit 1 set */
 	u64 tlb_ctx;		/* bits 11:3 address space, 2:1 enum mmu_index, 0 clear */
+	u64 hit_base[6];	/* ebase, or HIT_NEVER while each access through the segment must be checked */
 	u64 ebase[6];		/* base to add by segment: zero for ES CS SS DS in 64-bit mode */
-	u32 seg_check;		/* bit s: segment s needs its limit and type checked (never in 64-bit mode) */
 	u32 fp_trap;		/* FP_* that raise #UD or #NM */
 	volatile u32 kick;	/* non-zero: leave guest code at the next boundary (cross-thread) */
 	u8 cpl;
@@ -254,7 +256,20 @@ static inline bool vcpu_long_mode(const struct vcpu *v) { return v->efer & EFER_
 static inline bool vcpu_64bit(const struct vcpu *v) { return v->code_bytes == 8; }
 static inline bool vcpu_protected(const struct vcpu *v) { return v->cr0 & CR0_PE; }
 static inline bool vcpu_v86(const struct vcpu *v) { return v->rflags & RFLAGS_VM; }
+static inline bool vcpu_align_checked(const struct vcpu *v)
+{
+	return unlikely(v->rflags & RFLAGS_AC) && v->cpl == 3 && v->cr0 & CR0_AM;
+}
 static inline bool vcpu_real(const struct vcpu *v) { return !vcpu_protected(v); }
+
+/* A new base for FS or GS (WRMSR, WRFSBASE, SWAPGS); the rest of the segment stays. */
+static inline void segment_set_base(struct vcpu *v, enum segreg s, u64 base)
+{
+	v->seg[s].base = base;
+	v->ebase[s] = base;
+	if (v->hit_base[s] != HIT_NEVER)
+		v->hit_base[s] = base;
+}
 
 /* core/request.c. Any thread. */
 void vcpu_request(struct vcpu *v, int req);	/* sets the bit and kicks */
