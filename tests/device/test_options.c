@@ -1,0 +1,169 @@
+/* The options of `qumra run`: both spellings, every mistake one line of its own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "cli/options.h"
+#include "lib/size.h"
+
+static struct run_options o;
+static struct error err;
+
+static int parse_list(int argc, const char *const *argv)
+{
+	err = (struct error)ERROR_INIT;
+	return run_options_parse(&o, argc, (char *const *)argv, &err);
+}
+
+#define parse(...) parse_list(ARRAY_SIZE(((const char *[]){ __VA_ARGS__ })), (const char *[]){ __VA_ARGS__ })
+
+#define refuse(reason, ...) do { \
+		assert_true(parse(__VA_ARGS__) < 0); \
+		assert_int_equal(err.kind, ERROR_USAGE); \
+		if (!strstr(err.text, reason)) \
+			fail_msg("\"%s\" does not say \"%s\"", err.text, reason); \
+	} while (0)
+
+static void test_defaults(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("--kernel", "k"), 0);
+	assert_string_equal(o.kernel, "k");
+	assert_null(o.initrd);
+	assert_string_equal(o.append, "");
+	assert_string_equal(o.serial, "stdio");
+	assert_int_equal(o.memory, 512 << 20);
+	assert_int_equal(o.cpus, 1);
+	assert_int_equal(o.accel, ACCEL_AUTO);
+	assert_false(o.no_reboot || o.debug_exit || o.stats || o.help);
+}
+
+static void test_all(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("--kernel=k", "--initrd", "i", "--append", "a=b c", "--memory=64M", "--cpus", "1",
+			       "--accel", "soft", "--engine=interp", "--serial", "file:x", "--no-reboot",
+			       "--debug-exit", "--stats"), 0);
+	assert_string_equal(o.kernel, "k");
+	assert_string_equal(o.initrd, "i");
+	assert_string_equal(o.append, "a=b c");
+	assert_int_equal(o.memory, 64 << 20);
+	assert_int_equal(o.accel, ACCEL_SOFT);
+	assert_string_equal(o.engine, "interp");
+	assert_string_equal(o.serial, "file:x");
+	assert_true(o.no_reboot && o.debug_exit && o.stats);
+	assert_int_equal(parse("--kernel", "k", "--append=x=y=z"), 0);
+	assert_string_equal(o.append, "x=y=z");
+	assert_int_equal(parse("--kernel", "k", "--append", "--looks-like-an-option"), 0);
+	assert_string_equal(o.append, "--looks-like-an-option");
+	assert_int_equal(parse("--help", "--whatever"), 0);
+	assert_true(o.help);
+}
+
+static void test_mistakes(void **state)
+{
+	(void)state;
+	refuse("--kernel FILE", "--stats");
+	refuse("needs a value", "--kernel");
+	refuse("empty", "--kernel=");
+	refuse("given twice", "--kernel", "a", "--kernel", "a");
+	refuse("given twice", "--kernel", "a", "--stats", "--stats");
+	refuse("did you mean --kernel", "--kernal", "a");
+	refuse("did you mean --memory", "--mem", "1G");
+	refuse("did you mean --cpus", "-smp", "2");
+	refuse("unknown option --frobnicate; see", "--frobnicate");
+	refuse("unexpected argument \"vmlinuz\"", "vmlinuz");
+	refuse("takes no value", "--kernel", "k", "--no-reboot=yes");
+	refuse("none of auto, soft, kvm", "--kernel", "k", "--accel", "tcg");
+	refuse("is unknown", "--kernel", "k", "--engine", "dbt9000");
+	refuse("cannot go with", "--kernel", "k", "--engine", "interp", "--accel", "kvm");
+	refuse("none of stdio", "--kernel", "k", "--serial", "file:");
+	refuse("none of stdio", "--kernel", "k", "--serial", "unix");
+	refuse("none of stdio", "--kernel", "k", "--serial", "");
+	refuse("only 1 CPU", "--kernel", "k", "--cpus", "2");
+	refuse("only 1 CPU", "--kernel", "k", "--cpus", "0");
+	refuse("not a number", "--kernel", "k", "--cpus", "1K");
+	refuse("not a number", "--kernel", "k", "--cpus", "");
+}
+
+static void test_memory(void **state)
+{
+	(void)state;
+	refuse("too little", "--memory", "0");
+	refuse("3 MiB is too little", "--memory", "3M");
+	refuse("1 TiB does not fit", "--memory", "1T");
+	refuse("not a size", "--memory", "12Q");
+	refuse("not a size", "--memory", "");
+	refuse("not a size", "--memory", "-5M");
+	refuse("not a size", "--memory", "99999999999999999999");
+	refuse("not a size", "--memory", "99999999999G");
+	refuse("multiple", "--memory", "5000001");
+	assert_int_equal(parse("--kernel", "k", "--memory", "4M"), 0);
+	assert_int_equal(parse("--kernel", "k", "--memory", "8192KiB"), 0);
+	assert_int_equal(o.memory, 8 << 20);
+}
+
+static void test_sizes(void **state)
+{
+	char buf[SIZE_TEXT_MAX];
+	u64 n;
+
+	(void)state;
+	assert_int_equal(size_parse("16777215T", &n), 0);
+	assert_int_equal(n, 16777215ULL << 40);
+	assert_int_equal(size_parse("16777216T", &n), -ERANGE);
+	assert_int_equal(size_parse("18446744073709551615", &n), 0);
+	assert_int_equal(size_parse("18446744073709551616", &n), -ERANGE);
+	assert_int_equal(size_parse("1k", &n), 0);
+	assert_int_equal(n, 1024);
+	assert_int_equal(size_parse("1KK", &n), -EINVAL);
+	assert_string_equal(size_format(512 << 20, buf), "512 MiB");
+	assert_string_equal(size_format(4097, buf), "4097 bytes");
+	assert_string_equal(size_format(5ULL << 40, buf), "5 TiB");
+	assert_string_equal(size_format(0, buf), "0 bytes");
+}
+
+static void test_suggestions(void **state)
+{
+	static const char *const names[] = { "run", "help", "version" };
+
+	(void)state;
+	assert_string_equal(nearest_name("rum", names, 3), "run");
+	assert_string_equal(nearest_name("hlep", names, 3), "help");
+	assert_string_equal(nearest_name("verison", names, 3), "version");
+	assert_null(nearest_name("", names, 3));
+	assert_null(nearest_name("xyz", names, 3));
+	assert_null(nearest_name("a-very-long-word-that-is-longer-than-any-buffer-here", names, 3));
+}
+
+/* What a hostile file name holds does not break the one-line rule. */
+static void test_errors_are_one_line(void **state)
+{
+	(void)state;
+	assert_true(parse("--a\nb\033[2J") < 0);
+	assert_null(strchr(err.text, '\n'));
+	assert_null(strchr(err.text, '\033'));
+	/* The first error stays. */
+	error_set(&err, ENOMEM, "later");
+	assert_null(strstr(err.text, "later"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_all),
+		cmocka_unit_test(test_mistakes),
+		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_suggestions),
+		cmocka_unit_test(test_errors_are_one_line),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
