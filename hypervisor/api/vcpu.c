@@ -60,16 +60,19 @@ static long vcpu_ioctl_run(struct call *c)
 
 static long vcpu_set_signal_mask(struct call *c)
 {
-	const struct kvm_signal_mask *m = c->data;
+	struct kvm_signal_mask m;
 	u64 set;
 
+	/* NULL takes the mask away, so this is no row with an argument. */
 	if (!c->arg) {
 		c->v->signal_mask_set = false;
 		return 0;
 	}
-	if (m->len != sizeof(set))
+	if (os_user_read(&m, c->arg, sizeof(m)))
+		return -EFAULT;
+	if (m.len != sizeof(set))
 		return -EINVAL;
-	if (os_user_read(&set, c->arg + sizeof(*m), sizeof(set)))
+	if (os_user_read(&set, c->arg + sizeof(m), sizeof(set)))
 		return -EFAULT;
 	c->v->signal_mask = set;
 	c->v->signal_mask_set = true;

@@ -273,6 +273,21 @@ static int run_loop(struct vcpu *v)
 	return ret;
 }
 
+/* The instruction that user space has just answered is completed even if the vCPU is to run no further: its
+ * registers are then worth saving. */
+static int run_finish_io(struct vcpu *v)
+{
+	int ret = 1;
+
+	if (io_unfinished(v))
+		ret = run_requests(v);
+	if (ret > 0 && io_unfinished(v)) {
+		v->kick = 1;
+		ret = run_engine(v);
+	}
+	return ret > 0 ? -EINTR : ret;
+}
+
 /* The fields of struct kvm_run that describe the vCPU at each exit. */
 static void run_publish(struct vcpu *v)
 {
@@ -295,11 +310,9 @@ int vcpu_run(struct vcpu *v)
 		v->cr8 = v->run->cr8;
 	}
 	io_complete(v);
-	if (v->run->immediate_exit)
-		return -EINTR;
 	if (v->signal_mask_set)
 		os_timer_arm(&v->signal_poll, os_clock_ns() + SIGNAL_POLL_NS);
-	ret = run_loop(v);
+	ret = v->run->immediate_exit ? run_finish_io(v) : run_loop(v);
 	if (v->signal_mask_set)
 		os_timer_cancel(&v->signal_poll);
 	run_publish(v);

@@ -58,7 +58,7 @@ const struct msr_row msr_rows[] = {
 		.feature = F_TSC_ADJUST, .set = msr_set_tsc_adjust },
 	{ "UCODE_WRITE", 0x79, 1, .flags = MSR_IGNORE },
 	{ "UCODE_REV", 0x8b, 1, .field = FIELD(msr.bios_sign_id),
-		.flags = MSR_SAVE | MSR_IGNORE, .writable = ANY,
+		.flags = MSR_SAVE | MSR_FEATURE | MSR_IGNORE, .writable = ANY,
 		.get = msr_get_microcode },
 	{ "SMBASE", 0x9e, 1, .field = FIELD(msr.smbase), .flags = MSR_SAVE | MSR_HOST_ONLY,
 		.writable = ANY, .reset = 0x30000 },

@@ -24,6 +24,8 @@ struct api {
 };
 extern const struct api *api;	/* the one under test */
 bool api_is_host(void);
+/* What a KVM without hardware virtualization is known to do differently from every other KVM. */
+void skip_on_emulated_host(const char *difference);
 
 #define RUN_SIZE 12288
 

@@ -51,6 +51,7 @@ static void test_window(void **state)
 {
 	struct machine m;
 
+	skip_on_emulated_host("opens no window between emulated instructions");
 	machine_new(&m, PLAIN);
 	vectors_to_halts(&m);
 	CODE(&m, 0x90, 0x90, 0xfb, 0x40, 0x40, 0xf4);	/* nop; nop; sti; inc ax; inc ax; hlt */
@@ -102,6 +103,7 @@ static void test_nmi(void **state)
 {
 	struct machine m;
 
+	skip_on_emulated_host("delivers a second NMI only at the next exit");
 	machine_new(&m, PLAIN);
 	vectors_to_halts(&m);
 	m.ram[0x1802] = 0x90;		/* handler: nop; iret, so that the second NMI comes */
@@ -152,6 +154,7 @@ static void test_shadow(void **state)
 	struct kvm_vcpu_events e;
 	struct machine m;
 
+	skip_on_emulated_host("opens no window between emulated instructions");
 	machine_new(&m, PLAIN);
 	vectors_to_halts(&m);
 	CODE(&m, 0x90, 0x40, 0xf4);	/* nop; inc ax; hlt with interrupts on and in a shadow */
@@ -202,6 +205,7 @@ static void test_breakpoints(void **state)
 	};
 	struct machine m;
 
+	skip_on_emulated_host("has no hardware breakpoints in emulated code");
 	machine_new(&m, PLAIN);
 	CODE(&m, 0x40, 0x40, 0x40, 0xf4);
 	assert_int_equal(call(m.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);

@@ -1,4 +1,5 @@
-/* Chooses the hypervisor under test, and what the tests share. */
+/* Chooses the hypervisor under test, and what the tests share. Usage: api-test [soft|host [test's name]] */
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -48,6 +49,24 @@ const struct api *api = &apis[0];
 bool api_is_host(void)
 {
 	return api == &apis[1];
+}
+
+/* A /dev/kvm on a CPU without VMX or SVM emulates more than it runs, and differs from KVM elsewhere. */
+static bool host_is_emulated(void)
+{
+	u32 a, b, c, d, ext;
+
+	__cpuid(1, a, b, c, d);
+	__cpuid(0x80000001, a, b, ext, d);
+	return api_is_host() && !(c & BIT(5)) && !(ext & BIT(2));
+}
+
+void skip_on_emulated_host(const char *difference)
+{
+	if (!host_is_emulated())
+		return;
+	print_message("the host's KVM: %s\n", difference);
+	skip();
 }
 
 int vcpu_new(int vm, int id, struct kvm_run **run)
@@ -143,6 +162,8 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && !strcmp(argv[1], "host"))
 		api = &apis[1];
+	if (argc > 2)
+		cmocka_set_test_filter(argv[2]);
 	fd = api->open();
 	if (fd < 0) {
 		printf("SKIP: cannot open the %s hypervisor: %s\n", api->name, strerror(-fd));
