@@ -194,7 +194,7 @@ static void crossing(void **state)
 	*ram64(m, L1 + 8 * 9) = 0x20000 | P | W | U;
 	*ram64(m, L1 + 8 * 10) = 0x10000 | P | W | U;
 	assert_int_equal(try_write(m, SEG_DS, 0x9ffd, 8, 0x8877665544332211ULL), UNWIND_NONE);
-	assert_int_equal(*(u16 *)(m->ram + 0x20ffd), 0x2211);
+	assert_int_equal(mem_load(m->ram + 0x20ffd, 2), 0x2211);
 	assert_int_equal(m->ram[0x20fff], 0x33);
 	assert_int_equal(*ram32(m, 0x10000), 0x77665544);
 	assert_int_equal(try_read(m, SEG_DS, 0x9ffd, 8, &val), UNWIND_NONE);
@@ -269,7 +269,7 @@ static void code_pages(void **state)
 	assert_int_equal(try_write(m, SEG_DS, 0x9000 + 0xc0, 4, 7), UNWIND_NONE);
 	assert_int_equal(c->gen, 5);
 	assert_int_equal(try_write(m, SEG_DS, 0x9000 + 0x7d, 4, 7), UNWIND_NONE);
-	assert_int_equal(*ram32(m, 0x907d), 7);
+	assert_int_equal(mem_load(m->ram + 0x907d, 4), 7);
 	assert_int_not_equal(c->gen, 5);
 	/* With nothing decoded left, the next write makes the page fast again. */
 	assert_int_equal(c->mask, 0);
