@@ -82,13 +82,18 @@ typedef volatile u16 mem_u16 __attribute__((aligned(1), may_alias));
 typedef volatile u32 mem_u32 __attribute__((aligned(1), may_alias));
 typedef volatile u64 mem_u64 __attribute__((aligned(1), may_alias));
 
+/* One access by the host, whatever the alignment. */
+typedef volatile u16 u16_any __attribute__((aligned(1)));
+typedef volatile u32 u32_any __attribute__((aligned(1)));
+typedef volatile u64 u64_any __attribute__((aligned(1)));
+
 static __always_inline_ u64 mem_load(const void *p, unsigned int size)
 {
 	switch (size) {
 	case 1: return *(const volatile u8 *)p;
-	case 2: return *(const mem_u16 *)p;
-	case 4: return *(const mem_u32 *)p;
-	default: return *(const mem_u64 *)p;
+	case 2: return *(const u16_any *)p;
+	case 4: return *(const u32_any *)p;
+	default: return *(const u64_any *)p;
 	}
 }
 
@@ -96,9 +101,9 @@ static __always_inline_ void mem_store(void *p, unsigned int size, u64 val)
 {
 	switch (size) {
 	case 1: *(volatile u8 *)p = (u8)val; break;
-	case 2: *(mem_u16 *)p = (u16)val; break;
-	case 4: *(mem_u32 *)p = (u32)val; break;
-	default: *(mem_u64 *)p = val; break;
+	case 2: *(u16_any *)p = (u16)val; break;
+	case 4: *(u32_any *)p = (u32)val; break;
+	default: *(u64_any *)p = val; break;
 	}
 }
 
