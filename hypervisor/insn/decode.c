@@ -1,19 +1,25 @@
 /*
- * The instruction decoder: bytes to struct insn, by the opcode table. SDM 2 chapter 2, APM 3 chapter 1.
+ * The instruction decoder: bytes to struct insn, by the opcode table. SDM 2 chapter 2, APM 3
+ * chapter 1.
  *
- * One pass, no allocation, no bounds check at each byte: an instruction longer than what is there is
- * decoded from a zero-padded copy, and what was consumed is compared with what there was at the end.
+ * One pass, no allocation, no bounds check at each byte: an instruction longer than what is there
+ * is decoded from a zero-padded copy, and what was consumed is compared with what there was at
+ * the end.
  *
- * Where vendors differ we follow AMD: 66 makes near branches in 64-bit mode 16 bits wide (APM 3 JMP; Intel
- * ignores it, SDM 2A JMP). LOCK MOV CR0 is MOV CR8 (APM 3 MOV CRn), outside 64-bit mode as well.
+ * Where vendors differ we follow AMD: 66 makes near branches in 64-bit mode 16 bits wide (APM 3
+ * JMP; Intel ignores it, SDM 2A JMP). LOCK MOV CR0 is MOV CR8 (APM 3 MOV CRn), outside 64-bit
+ * mode as well.
  *
- * What depends on more than the code size is left to the caller and the handlers: vector instructions that
- * real or virtual-8086 mode lacks, group 6 there, CPL, features.
+ * What depends on more than the code size is left to the caller and the handlers: vector
+ * instructions that real or virtual-8086 mode lacks, group 6 there, CPL, features.
  */
 #include "hypervisor/insn/opcode_table.h"
 
 #define INSN_MAX	15
-/* Bytes that the decoder may read beyond the limit before it looks: VEX or 0F38, ModRM, SIB, disp, imm. */
+/*
+ * Bytes that the decoder may read beyond the limit before it looks: VEX or 0F38, ModRM, SIB,
+ * disp, imm.
+ */
 #define BUF_SIZE	48
 
 #define REX_B		1
@@ -71,13 +77,14 @@ static inline s64 fetch_signed(struct decoder *d, unsigned int size)
 	}
 }
 
-/* ---- prefixes -------------------------------------------------------------------------------------- */
+/* ---- prefixes -------------------------------------------------------------------------------- */
 
 enum prefix { P_NONE, P_OPSZ, P_ADSZ, P_LOCK, P_REP, P_SEG, P_REX };
 
 static const u8 prefix_kind[256] = {
 	[0x66] = P_OPSZ, [0x67] = P_ADSZ, [0xf0] = P_LOCK, [0xf2] = P_REP, [0xf3] = P_REP,
-	[0x26] = P_SEG, [0x2e] = P_SEG, [0x36] = P_SEG, [0x3e] = P_SEG, [0x64] = P_SEG, [0x65] = P_SEG,
+	[0x26] = P_SEG, [0x2e] = P_SEG, [0x36] = P_SEG, [0x3e] = P_SEG,
+	[0x64] = P_SEG, [0x65] = P_SEG,
 	[0x40 ... 0x4f] = P_REX,
 };
 
@@ -121,7 +128,7 @@ static void decode_prefixes(struct decoder *d)
 	d->col = d->rep == 0xf3 ? OPC_F3 : d->rep == 0xf2 ? OPC_F2 : d->opsz ? OPC_66 : OPC_NP;
 }
 
-/* ---- opcode to row ----------------------------------------------------------------------------------- */
+/* ---- opcode to row --------------------------------------------------------------------------- */
 
 static u8 modrm_get(struct decoder *d)
 {
@@ -133,8 +140,8 @@ static u8 modrm_get(struct decoder *d)
 }
 
 /*
- * VEX. In 64-bit mode C4 and C5 are always VEX, elsewhere if the next byte would be a register form of
- * LES and LDS. SDM 2A 2.3.5
+ * VEX. In 64-bit mode C4 and C5 are always VEX, elsewhere if the next byte would be a register
+ * form of LES and LDS. SDM 2A 2.3.5
  */
 static bool vex_starts(const struct decoder *d, u8 b)
 {
@@ -277,7 +284,7 @@ static u8 operand_size(const struct decoder *d, const struct opcode *row)
 	return row->attr & ATTR_D64 ? 8 : 4;
 }
 
-/* ---- ModRM memory forms ------------------------------------------------------------------------------ */
+/* ---- ModRM memory forms ---------------------------------------------------------------------- */
 
 /* SDM 2A table 2-1 */
 static void decode_mem16(struct decoder *d)
@@ -364,7 +371,7 @@ static bool decode_vsib(struct decoder *d)
 	return i->index != i->reg && i->index != i->vvvv && i->reg != i->vvvv;
 }
 
-/* ---- operands ---------------------------------------------------------------------------------------- */
+/* ---- operands -------------------------------------------------------------------------------- */
 
 static unsigned int gpr_size(const struct decoder *d, unsigned int size)
 {
@@ -402,9 +409,9 @@ static u8 operand_reg(const struct decoder *d, const struct operand_info *o, uns
 
 static void operand_width(struct decoder *d, const struct operand_info *o)
 {
-	bool counts = (o->class == CL_GPR || o->class == CL_CR || o->size == SZ_S) && o->size != SZ_0;
+	bool counts = o->class == CL_GPR || o->class == CL_CR || o->size == SZ_S;
 
-	if (!counts || d->width_known)
+	if (!counts || o->size == SZ_0 || d->width_known)
 		return;
 	d->width_known = true;
 	d->i->opsize = (u8)gpr_size(d, o->size);
@@ -508,7 +515,7 @@ static bool decode_operands(struct decoder *d, const struct opcode *row)
 	return ok;
 }
 
-/* ---- what a row demands ------------------------------------------------------------------------------ */
+/* ---- what a row demands ---------------------------------------------------------------------- */
 
 /* VEX.L, VEX.W and the unused VEX.vvvv. SDM 2A 2.3.5, 2.3.6 and the instructions' pages */
 static bool vex_ok(const struct decoder *d, const struct opcode *row)
@@ -557,8 +564,9 @@ static insn_fn *row_handler(const struct opcode *row, const struct insn *i, u8 o
 }
 
 /*
- * VEX on general registers outside 64-bit mode. The code cache does not tell real and virtual-8086 mode, which
- * have no VEX, from protected mode; the vector rows' gate does (x86/fpu.h). SDM 2A 2.3.1
+ * VEX on general registers outside 64-bit mode. The code cache does not tell real and
+ * virtual-8086 mode, which have no VEX, from protected mode; the vector rows' gate does
+ * (x86/fpu.h). SDM 2A 2.3.1
  */
 static void exec_vex_gpr(struct vcpu *v, const struct insn *i)
 {
@@ -567,7 +575,7 @@ static void exec_vex_gpr(struct vcpu *v, const struct insn *i)
 	row_handler(opcode_row(i->row), i, 0)(v, i);
 }
 
-/* ---- RIP-relative operands ----------------------------------------------------------------------------- */
+/* ---- RIP-relative operands ------------------------------------------------------------------- */
 
 /* Rare: disp32 plus the length does not fit in insn->disp. There disp is without it. */
 static void exec_rip_far(struct vcpu *v, const struct insn *i)
@@ -590,7 +598,7 @@ static void rip_finish(struct insn *i)
 		i->disp = disp;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* Everything but the length. False: #UD. */
 static bool decode_body(struct decoder *d)
@@ -616,10 +624,11 @@ static bool decode_body(struct decoder *d)
 	return i->exec;
 }
 
-static enum decode_result decode_padded(const u8 *bytes, unsigned int avail, unsigned int code_bytes,
-	struct insn *out)
+static enum decode_result decode_padded(const u8 *bytes, unsigned int avail,
+	unsigned int code_bytes, struct insn *out)
 {
-	struct decoder d = { .p = bytes, .start = bytes, .i = out, .code = (u8)code_bytes, .seg = NO_SEG };
+	struct decoder d = { .p = bytes, .start = bytes, .i = out, .code = (u8)code_bytes,
+		.seg = NO_SEG };
 	unsigned int len;
 	bool ok;
 

@@ -36,7 +36,8 @@ static const struct opcode *row_at(unsigned int map, unsigned int n)
 
 const struct opcode *opcode_row(unsigned int index)
 {
-	const struct opcode *row = row_at(index >> ROW_MAP_SHIFT, index & ((1u << ROW_MAP_SHIFT) - 1));
+	unsigned int n = index & ((1u << ROW_MAP_SHIFT) - 1);
+	const struct opcode *row = row_at(index >> ROW_MAP_SHIFT, n);
 
 	return row && row->name ? row : NULL;
 }
@@ -175,8 +176,8 @@ unsigned int operand_bytes(enum operand_size size, const struct insn *i)
 
 static bool place_is_memory(unsigned int place)
 {
-	return place == PL_RM || place == PL_M || place == PL_MOFFS || place == PL_SRC || place == PL_DST ||
-		place == PL_VSIB;
+	return place == PL_RM || place == PL_M || place == PL_MOFFS || place == PL_SRC ||
+		place == PL_DST || place == PL_VSIB;
 }
 
 unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i)
@@ -194,7 +195,8 @@ bool opcode_aligned(const struct opcode *row, const struct insn *i)
 {
 	if (i->flags & I_VEX)
 		return row->attr & ATTR_ALIGN;
-	return (row->attr & ATTR_NATIVE) && !(row->attr & ATTR_ALIGN) && opcode_mem_size(row, i) == 16;
+	return (row->attr & (ATTR_NATIVE | ATTR_ALIGN)) == ATTR_NATIVE &&
+		opcode_mem_size(row, i) == 16;
 }
 
 unsigned int opcode_mem_access(const struct opcode *row)

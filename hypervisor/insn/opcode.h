@@ -1,17 +1,19 @@
 /*
- * The opcode table: what each instruction of the machine is. One row serves decoder, interpreter, stub
- * generator, flag liveness, tests and later the translator. SDM 2 appendix A, APM 3 appendix A.
+ * The opcode table: what each instruction of the machine is. One row serves decoder, interpreter,
+ * stub generator, flag liveness, tests and later the translator. SDM 2 appendix A, APM 3 appendix
+ * A.
  *
- * Shape. Each map is rows[256][4]: the second index is the mandatory prefix (enum opcode_pfx). Where ModRM,
- * the mode or VEX.W choose further, a row is a link (sel, sub) into the table of groups, whose octets
- * have the same four columns. A column that is empty falls back on OPC_NP if that row is neither
- * ATTR_NATIVE nor ATTR_STRICT; then 66 is the operand size and F2/F3 mean nothing. In a present F2 or F3
- * column, 66 is still the operand size.
+ * Shape. Each map is rows[256][4]: the second index is the mandatory prefix (enum opcode_pfx).
+ * Where ModRM, the mode or VEX.W choose further, a row is a link (sel, sub) into the table of
+ * groups, whose octets have the same four columns. A column that is empty falls back on OPC_NP if
+ * that row is neither ATTR_NATIVE nor ATTR_STRICT; then 66 is the operand size and F2/F3 mean
+ * nothing. In a present F2 or F3 column, 66 is still the operand size.
  *
- * For the stub generator (insn/native.c): struct insn and its row say all that is needed to encode
- * the instruction again. opcode_where(insn->row) gives map, opcode byte, mandatory prefix and what ModRM
- * bits extend the opcode; row->op[] says what insn->reg, rm, vvvv are: byte offsets into v->r
- * for class CL_GPR, plain numbers for all others. I_L, I_W, imm come from the insn.
+ * For the stub generator (insn/native.c): struct insn and its row say all that is needed to
+ * encode the instruction again. opcode_where(insn->row) gives map, opcode byte, mandatory prefix
+ * and what ModRM bits extend the opcode; row->op[] says what insn->reg, rm, vvvv are: byte
+ * offsets into v->r for class CL_GPR, plain numbers for all others. I_L, I_W, imm come from the
+ * insn.
  */
 #ifndef QUMRA_HYPERVISOR_INSN_OPCODE_H
 #define QUMRA_HYPERVISOR_INSN_OPCODE_H
@@ -45,7 +47,9 @@ enum operand_place {
 	PL_ONE,		/* insn->imm = 1 */
 };
 
-enum operand_class { CL_NONE, CL_GPR, CL_VEC, CL_MMX, CL_X87, CL_SREG, CL_CR, CL_DR, CL_MEM, CL_IMM };
+enum operand_class {
+	CL_NONE, CL_GPR, CL_VEC, CL_MMX, CL_X87, CL_SREG, CL_CR, CL_DR, CL_MEM, CL_IMM,
+};
 
 /* Sizes; opcode_mem_size() turns them into bytes. */
 enum operand_size {
@@ -70,38 +74,43 @@ enum operand_size {
 };
 
 /*
- * Operand kinds: KIND(name, place, class, size as register, size in memory). Letters as in the manuals'
- * appendix A: E/G/R/Z general, V/H/W/U vector, P/Q/N MMX, M memory, I immediate, J relative, O moffs,
- * X/Y string, S/C/D segment, control, debug registers.
+ * Operand kinds: KIND(name, place, class, size as register, size in memory). Letters as in the
+ * manuals' appendix A: E/G/R/Z general, V/H/W/U vector, P/Q/N MMX, M memory, I immediate, J
+ * relative, O moffs, X/Y string, S/C/D segment, control, debug registers.
  */
 #define OPERANDS(KIND) \
-	KIND(Eb, RM, GPR, B, B) KIND(Ew, RM, GPR, W, W) KIND(Ed, RM, GPR, D, D) KIND(Ev, RM, GPR, V, V) KIND(Ey, RM, GPR, Y, Y) \
-	KIND(En, RM, GPR, V, 0) KIND(RvMw, RM, GPR, V, W) KIND(RdMb, RM, GPR, D, B) KIND(RdMw, RM, GPR, D, W) \
-	KIND(Rv, U, GPR, V, 0) KIND(Ry, U, GPR, Y, 0) KIND(Rm, RMREG, GPR, M, 0) KIND(Rq, U, GPR, M, 0) \
-	KIND(Gb, REG, GPR, B, 0) KIND(Gw, REG, GPR, W, 0) KIND(Gd, REG, GPR, D, 0) KIND(Gv, REG, GPR, V, 0) \
-	KIND(Gy, REG, GPR, Y, 0) KIND(Gm, REG, GPR, M, 0) KIND(Gcrc, REG, GPR, 0, 0) KIND(By, VVVV, GPR, Y, 0) \
-	KIND(Zb, OPC, GPR, B, 0) KIND(Zv, OPC, GPR, V, 0) \
-	KIND(AL, ACC, GPR, B, 0) KIND(AX, ACC, GPR, W, 0) KIND(rAX, ACC, GPR, V, 0) KIND(eAX, ACC, GPR, Z, 0) \
+	KIND(Eb, RM, GPR, B, B) KIND(Ew, RM, GPR, W, W) KIND(Ed, RM, GPR, D, D) \
+	KIND(Ev, RM, GPR, V, V) KIND(Ey, RM, GPR, Y, Y) KIND(En, RM, GPR, V, 0) \
+	KIND(RvMw, RM, GPR, V, W) KIND(RdMb, RM, GPR, D, B) KIND(RdMw, RM, GPR, D, W) \
+	KIND(Rv, U, GPR, V, 0) KIND(Ry, U, GPR, Y, 0) KIND(Rm, RMREG, GPR, M, 0) \
+	KIND(Rq, U, GPR, M, 0) KIND(Gb, REG, GPR, B, 0) KIND(Gw, REG, GPR, W, 0) \
+	KIND(Gd, REG, GPR, D, 0) KIND(Gv, REG, GPR, V, 0) KIND(Gy, REG, GPR, Y, 0) \
+	KIND(Gm, REG, GPR, M, 0) KIND(Gcrc, REG, GPR, 0, 0) KIND(By, VVVV, GPR, Y, 0) \
+	KIND(Zb, OPC, GPR, B, 0) KIND(Zv, OPC, GPR, V, 0) KIND(AL, ACC, GPR, B, 0) \
+	KIND(AX, ACC, GPR, W, 0) KIND(rAX, ACC, GPR, V, 0) KIND(eAX, ACC, GPR, Z, 0) \
 	KIND(rAXg, ACCREG, GPR, V, 0) KIND(CL, NONE, NONE, 0, 0) KIND(DX, NONE, NONE, 0, 0) \
-	KIND(M, M, MEM, 0, 0) KIND(Mb, M, MEM, B, B) KIND(Mw, M, MEM, W, W) KIND(Md, M, MEM, D, D) KIND(Mq, M, MEM, Q, Q) \
-	KIND(Mt, M, MEM, T, T) KIND(Mdq, M, MEM, DQ, DQ) KIND(Mqq, M, MEM, QQ, QQ) KIND(Mx, M, MEM, X, X) \
-	KIND(Mv, M, GPR, V, V) KIND(My, M, GPR, Y, Y) KIND(Mp, M, MEM, P, P) KIND(Ms, M, MEM, S, S) KIND(Ma, M, MEM, A, A) \
-	KIND(Mc8, M, MEM, C8, C8) KIND(Menv, M, MEM, ENV, ENV) KIND(Msave, M, MEM, SAVE, SAVE) KIND(Mfx, M, MEM, FX, FX) \
-	KIND(Mvsib, VSIB, MEM, 0, 0) \
-	KIND(Ib, IMMU, IMM, B, 0) KIND(Ibs, IMM, IMM, B, 0) KIND(Iw, IMMU, IMM, W, 0) KIND(Iz, IMM, IMM, Z, 0) \
-	KIND(Iv, IMM, IMM, V, 0) KIND(I1, ONE, IMM, 0, 0) KIND(Ib2, IMM2, IMM, B, 0) \
-	KIND(Jb, REL, IMM, B, 0) KIND(Jz, REL, IMM, Z, 0) KIND(Ap, FAR, IMM, P, 0) \
-	KIND(Ob, MOFFS, GPR, B, B) KIND(Ov, MOFFS, GPR, V, V) \
-	KIND(Xb, SRC, GPR, B, B) KIND(Xv, SRC, GPR, V, V) KIND(Xz, SRC, GPR, Z, Z) \
-	KIND(Yb, DST, GPR, B, B) KIND(Yv, DST, GPR, V, V) KIND(Yz, DST, GPR, Z, Z) \
-	KIND(Sw, REG, SREG, W, 0) KIND(ES, SEG, SREG, W, 0) KIND(CS, SEG, SREG, W, 0) KIND(SS, SEG, SREG, W, 0) \
-	KIND(DS, SEG, SREG, W, 0) KIND(FS, SEG, SREG, W, 0) KIND(GS, SEG, SREG, W, 0) \
-	KIND(Cd, REG, CR, M, 0) KIND(Dd, REG, DR, M, 0) \
-	KIND(Vx, REG, VEC, X, 0) KIND(Hx, VVVV, VEC, X, 0) KIND(Ux, U, VEC, X, 0) KIND(Lx, IS4, VEC, X, 0) KIND(XMM0, NONE, NONE, 0, 0) \
-	KIND(Wx, RM, VEC, X, X) KIND(Wh, RM, VEC, X, XH) KIND(Wqt, RM, VEC, X, XQ) KIND(Wet, RM, VEC, X, XE) \
-	KIND(Wdup, RM, VEC, X, XD) KIND(Wb, RM, VEC, X, B) KIND(Ww, RM, VEC, X, W) KIND(Wd, RM, VEC, X, D) KIND(Wq, RM, VEC, X, Q) \
-	KIND(Wdq, RM, VEC, DQ, DQ) KIND(Wf, RM, VEC, X, F) \
-	KIND(Pq, REG, MMX, Q, 0) KIND(Qd, RM, MMX, Q, D) KIND(Qq, RM, MMX, Q, Q) KIND(Nq, U, MMX, Q, 0) \
+	KIND(M, M, MEM, 0, 0) KIND(Mb, M, MEM, B, B) KIND(Mw, M, MEM, W, W) \
+	KIND(Md, M, MEM, D, D) KIND(Mq, M, MEM, Q, Q) KIND(Mt, M, MEM, T, T) \
+	KIND(Mdq, M, MEM, DQ, DQ) KIND(Mqq, M, MEM, QQ, QQ) KIND(Mx, M, MEM, X, X) \
+	KIND(Mv, M, GPR, V, V) KIND(My, M, GPR, Y, Y) KIND(Mp, M, MEM, P, P) \
+	KIND(Ms, M, MEM, S, S) KIND(Ma, M, MEM, A, A) KIND(Mc8, M, MEM, C8, C8) \
+	KIND(Menv, M, MEM, ENV, ENV) KIND(Msave, M, MEM, SAVE, SAVE) KIND(Mfx, M, MEM, FX, FX) \
+	KIND(Mvsib, VSIB, MEM, 0, 0) KIND(Ib, IMMU, IMM, B, 0) KIND(Ibs, IMM, IMM, B, 0) \
+	KIND(Iw, IMMU, IMM, W, 0) KIND(Iz, IMM, IMM, Z, 0) KIND(Iv, IMM, IMM, V, 0) \
+	KIND(I1, ONE, IMM, 0, 0) KIND(Ib2, IMM2, IMM, B, 0) KIND(Jb, REL, IMM, B, 0) \
+	KIND(Jz, REL, IMM, Z, 0) KIND(Ap, FAR, IMM, P, 0) KIND(Ob, MOFFS, GPR, B, B) \
+	KIND(Ov, MOFFS, GPR, V, V) KIND(Xb, SRC, GPR, B, B) KIND(Xv, SRC, GPR, V, V) \
+	KIND(Xz, SRC, GPR, Z, Z) KIND(Yb, DST, GPR, B, B) KIND(Yv, DST, GPR, V, V) \
+	KIND(Yz, DST, GPR, Z, Z) KIND(Sw, REG, SREG, W, 0) KIND(ES, SEG, SREG, W, 0) \
+	KIND(CS, SEG, SREG, W, 0) KIND(SS, SEG, SREG, W, 0) KIND(DS, SEG, SREG, W, 0) \
+	KIND(FS, SEG, SREG, W, 0) KIND(GS, SEG, SREG, W, 0) KIND(Cd, REG, CR, M, 0) \
+	KIND(Dd, REG, DR, M, 0) KIND(Vx, REG, VEC, X, 0) KIND(Hx, VVVV, VEC, X, 0) \
+	KIND(Ux, U, VEC, X, 0) KIND(Lx, IS4, VEC, X, 0) KIND(XMM0, NONE, NONE, 0, 0) \
+	KIND(Wx, RM, VEC, X, X) KIND(Wh, RM, VEC, X, XH) KIND(Wqt, RM, VEC, X, XQ) \
+	KIND(Wet, RM, VEC, X, XE) KIND(Wdup, RM, VEC, X, XD) KIND(Wb, RM, VEC, X, B) \
+	KIND(Ww, RM, VEC, X, W) KIND(Wd, RM, VEC, X, D) KIND(Wq, RM, VEC, X, Q) \
+	KIND(Wdq, RM, VEC, DQ, DQ) KIND(Wf, RM, VEC, X, F) KIND(Pq, REG, MMX, Q, 0) \
+	KIND(Qd, RM, MMX, Q, D) KIND(Qq, RM, MMX, Q, Q) KIND(Nq, U, MMX, Q, 0) \
 	KIND(ST0, NONE, NONE, 0, 0) KIND(STi, U, X87, T, 0)
 
 enum operand {
@@ -125,24 +134,25 @@ enum {
 	ATTR_BRANCH	= 1 << 4,	/* the handler sets RIP */
 	ATTR_END	= 1 << 5,	/* ends a block */
 	ATTR_NATIVE	= 1 << 6,	/* runs on the host's units (insn/native.c) */
-	ATTR_STRICT	= 1 << 7,	/* with a prefix 66, F2, F3 that has no row of its own: #UD */
+	ATTR_STRICT	= 1 << 7,	/* 66, F2 or F3 without a row of their own: #UD */
 	ATTR_REP	= 1 << 8,	/* string instruction */
 	ATTR_L0		= 1 << 9,	/* VEX.L must be 0 */
 	ATTR_L1		= 1 << 10,	/* VEX.L must be 1 */
 	ATTR_W0		= 1 << 11,	/* VEX.W must be 0 */
 	ATTR_W1		= 1 << 12,	/* VEX.W must be 1 */
-	ATTR_I256	= 1 << 13,	/* with VEX.L the feature is AVX2 (VAES, VPCLMULQDQ for theirs) */
-	ATTR_RW		= 1 << 14,	/* operand 0 is read and written; else it is only written ... */
+	ATTR_I256	= 1 << 13,	/* with VEX.L: AVX2, VAES, VPCLMULQDQ needed */
+	ATTR_RW		= 1 << 14,	/* operand 0 is read and written; else only written ... */
 	ATTR_RO		= 1 << 15,	/* ... or, with this, only read */
 	ATTR_PRIV	= 1 << 16,	/* CPL 0 only (for readers: the handler checks) */
-	ATTR_USER	= 1 << 17,	/* user mode may run it and the result depends on nothing but registers and
-					 * memory: the comparison with the host covers it */
-	ATTR_COUNT	= 1 << 18,	/* flags as given only for a masked count of 1: count 0 changes none, others
-					 * leave OF undefined as well, SHL/SHR by the width or more also CF */
+	ATTR_USER	= 1 << 17,	/* user mode may run it, and the result depends on registers and
+					 * memory only: the comparison with the host covers it */
+	ATTR_COUNT	= 1 << 18,	/* flags as given only for a masked count of 1: 0 changes none,
+					 * others leave OF undefined as well, and SHL/SHR by the width
+					 * or more CF */
 	ATTR_JCC	= 1 << 19,	/* the handler is exec_jcc[opcode & 15] */
 	ATTR_IMPLICIT	= 1 << 20,	/* PCMPxSTRx: also EAX/EDX (by W) in or ECX out, by name */
-	ATTR_NOREP	= 1 << 22,	/* the same for F2 and F3 only */
-	ATTR_ALIGN	= 1 << 21,	/* exception from the encoding's rule on alignment: see opcode_aligned() */
+	ATTR_ALIGN	= 1 << 21,	/* exception from the rule of opcode_aligned() */
+	ATTR_NOREP	= 1 << 22,	/* as ATTR_STRICT, for F2 and F3 only */
 };
 
 /* How a link chooses its row in the groups' table, from octet sub on. */
@@ -168,8 +178,8 @@ struct opcode {
 	insn_fn *run;			/* handler, or NULL: */
 	const struct exec_set *set;	/* by operand size and place */
 	/*
-	 * RFLAGS bits read, given a defined value, left undefined. A repeated CMPS or SCAS with a count of
-	 * zero, and ATTR_COUNT rows with one, leave them all.
+	 * RFLAGS bits read, given a defined value, left undefined. A repeated CMPS or SCAS with a
+	 * count of zero, and ATTR_COUNT rows with one, leave them all.
 	 */
 	u16 f_read, f_write, f_undef;
 	u8 feature;			/* enum cpu_feature; see opcode_feature() */
@@ -178,7 +188,8 @@ struct opcode {
 
 /* Maps, in the order of row indexes. */
 enum opcode_map {
-	MAP_1, MAP_0F, MAP_0F38, MAP_0F3A, MAP_VEX1, MAP_VEX2, MAP_VEX3, MAP_GROUPS, MAP_X87, NR_OPCODE_MAPS,
+	MAP_1, MAP_0F, MAP_0F38, MAP_0F3A, MAP_VEX1, MAP_VEX2, MAP_VEX3, MAP_GROUPS, MAP_X87,
+	NR_OPCODE_MAPS,
 };
 
 /* Row indexes run from 0 to opcode_rows() - 1, with holes: opcode_row() gives NULL there. */
@@ -192,26 +203,35 @@ struct opcode_where {
 	u8 opcode;
 	u8 pfx;		/* enum opcode_pfx */
 	s8 ext;		/* ModRM.reg as opcode extension, or -1 */
-	s8 rm;		/* ModRM.rm as opcode extension, or the ST(i) of x87 register forms; else -1 */
+	s8 rm;		/* ModRM.rm as opcode extension, ST(i) of x87 register forms, or -1 */
 	s8 mod;		/* 0: memory forms only; 3: register forms only; -1: either */
 };
-/* False if there is no such row. Walks the tables: for stub generation and tests, not for each instruction. */
+/*
+ * False if there is no such row. Walks the tables: for stub generation and tests, not for each
+ * instruction.
+ */
 bool opcode_where(unsigned int index, struct opcode_where *out);
 
 /* The CPU feature that this instruction needs, VEX.L considered. */
 enum cpu_feature opcode_feature(const struct opcode *row, const struct insn *i);
 
-/* Bytes of a size in this instruction; of its memory operand (0: none, address only, or variable). */
+/*
+ * Bytes of a size in this instruction; of its memory operand (0: none, address only, or
+ * variable).
+ */
 unsigned int operand_bytes(enum operand_size size, const struct insn *i);
 unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i);
 
 /*
- * True if the memory operand must be aligned to its size (#GP(0)): 16-byte operands of legacy SSE but for
- * MOVUPS and the like, and with VEX only those of VMOVAPS and the like. SDM 1 14.9
+ * True if the memory operand must be aligned to its size (#GP(0)): 16-byte operands of legacy SSE
+ * but for MOVUPS and the like, and with VEX only those of VMOVAPS and the like. SDM 1 14.9
  */
 bool opcode_aligned(const struct opcode *row, const struct insn *i);
 
-/* Bits: 1 the memory operand is read, 2 written. 0: none, of variable size, or only its address is used. */
+/*
+ * Bits: 1 the memory operand is read, 2 written. 0: none, of variable size, or only its address
+ * is used.
+ */
 #define OPC_MEM_READ	1
 #define OPC_MEM_WRITE	2
 unsigned int opcode_mem_access(const struct opcode *row);

@@ -3,12 +3,18 @@
 
 /* Condition codes 2n and 2n + 1 with the flags they read. SDM 1 appendix B */
 #define CC(cc, s0, s1, flags)									\
-	[0x40 + (cc)][NP] = { "cmov" s0, OPS(Gv, Ev), SET(x_cmov_GE[cc]), ATTR(RW | USER), NEEDS(CMOV), FL(flags, 0, 0) }, \
-	[0x41 + (cc)][NP] = { "cmov" s1, OPS(Gv, Ev), SET(x_cmov_GE[(cc) + 1]), ATTR(RW | USER), NEEDS(CMOV), FL(flags, 0, 0) }, \
-	[0x80 + (cc)][NP] = { "j" s0, OPS(Jz), ATTR(D64 | BRANCH | ATTR_JCC | USER), FL(flags, 0, 0) },	\
-	[0x81 + (cc)][NP] = { "j" s1, OPS(Jz), ATTR(D64 | BRANCH | ATTR_JCC | USER), FL(flags, 0, 0) },	\
-	[0x90 + (cc)][NP] = { "set" s0, OPS(Eb), SET(x_set_E[cc]), ATTR(USER), FL(flags, 0, 0) },	\
-	[0x91 + (cc)][NP] = { "set" s1, OPS(Eb), SET(x_set_E[(cc) + 1]), ATTR(USER), FL(flags, 0, 0) }
+	[0x40 + (cc)][NP] = { "cmov" s0, OPS(Gv, Ev), SET(x_cmov_GE[cc]), ATTR(RW | USER),	\
+		NEEDS(CMOV), FL(flags, 0, 0) },							\
+	[0x41 + (cc)][NP] = { "cmov" s1, OPS(Gv, Ev), SET(x_cmov_GE[(cc) + 1]),			\
+		ATTR(RW | USER), NEEDS(CMOV), FL(flags, 0, 0) },				\
+	[0x80 + (cc)][NP] = { "j" s0, OPS(Jz), ATTR(D64 | BRANCH | ATTR_JCC | USER),		\
+		FL(flags, 0, 0) },								\
+	[0x81 + (cc)][NP] = { "j" s1, OPS(Jz), ATTR(D64 | BRANCH | ATTR_JCC | USER),		\
+		FL(flags, 0, 0) },								\
+	[0x90 + (cc)][NP] = { "set" s0, OPS(Eb), SET(x_set_E[cc]), ATTR(USER),			\
+		FL(flags, 0, 0) },								\
+	[0x91 + (cc)][NP] = { "set" s1, OPS(Eb), SET(x_set_E[(cc) + 1]), ATTR(USER),
+		FL(flags, 0, 0) }
 
 #define BT_FLAGS	FL(0, CF, OF | SF | AF | PF)
 #define SHD_FLAGS	ATTR(RW | COUNT | USER), FL(0, OSZPC, AF)
@@ -34,9 +40,11 @@ const struct opcode opcodes_0f[256][NR_OPC_PFX] = {
 	[0x01][NP] = LINK(MODREG, G7),
 	[0x02][NP] = { "lar", OPS(Gv, Ew), RUN(exec_lar), FL(0, ZF, 0) },
 	[0x03][NP] = { "lsl", OPS(Gv, Ew), RUN(exec_lsl), FL(0, ZF, 0) },
-	[0x05][NP] = { "syscall", NO_OPS, RUN(exec_syscall), ATTR(BRANCH), NEEDS(SYSCALL), FL(RFLAGS_ALL, RFLAGS_ALL, 0) },
+	[0x05][NP] = { "syscall", NO_OPS, RUN(exec_syscall), ATTR(BRANCH), NEEDS(SYSCALL),
+		FL(RFLAGS_ALL, RFLAGS_ALL, 0) },
 	[0x06][NP] = { "clts", NO_OPS, RUN(exec_clts), ATTR(END | PRIV) },
-	[0x07][NP] = { "sysret", NO_OPS, RUN(exec_sysret), ATTR(BRANCH | PRIV), NEEDS(SYSCALL), FL(0, RFLAGS_ALL, 0) },
+	[0x07][NP] = { "sysret", NO_OPS, RUN(exec_sysret), ATTR(BRANCH | PRIV), NEEDS(SYSCALL),
+		FL(0, RFLAGS_ALL, 0) },
 	[0x08][NP] = { "invd", NO_OPS, RUN(exec_invd), ATTR(PRIV) },
 	[0x09][NP] = { "wbinvd", NO_OPS, RUN(exec_wbinvd), ATTR(PRIV) },
 	[0x0b][NP] = { "ud2", NO_OPS, RUN(exec_ud) },
@@ -64,7 +72,10 @@ const struct opcode opcodes_0f[256][NR_OPC_PFX] = {
 	[0x17][NP] = { "movhps", OPS(Mq, Vx), NAT(SSE, 0) },
 	[0x17][P66] = { "movhpd", OPS(Mq, Vx), NAT(SSE2, 0) },
 	[0x18][NP] = LINK(REG, G16),
-	/* Reserved NOPs, where BNDxxx, ENDBR, RDSSP, CLDEMOTE live: without those features they do nothing. */
+	/*
+	 * Reserved NOPs, where BNDxxx, ENDBR, RDSSP, CLDEMOTE live: without those features they
+	 * do nothing.
+	 */
 	[0x19 ... 0x1f][NP] = { "nop", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
 
 	[0x20][NP] = { "mov", OPS(Rm, Cd), RUN(exec_mov_from_cr), ATTR(PRIV) },
@@ -197,29 +208,42 @@ const struct opcode opcodes_0f[256][NR_OPC_PFX] = {
 	[0xac][NP] = { "shrd", OPS(Ev, Gv, Ib), SET(x_shrd_EGI), SHD_FLAGS },
 	[0xad][NP] = { "shrd", OPS(Ev, Gv, CL), SET(x_shrd_EGC), SHD_FLAGS },
 	[0xae][NP] = LINK(MODREG, G15),
-	[0xaf][NP] = { "imul", OPS(Gv, Ev), SET(x_imul_GE), ATTR(RW | USER), FL(0, OF | CF, SF | ZF | AF | PF) },
-	[0xb0][NP] = { "cmpxchg", OPS(Eb, Gb), SET(x_cmpxchg_EG), ATTR(LOCK | RW | USER), FL(0, OSZAPC, 0) },
-	[0xb1][NP] = { "cmpxchg", OPS(Ev, Gv), SET(x_cmpxchg_EG), ATTR(LOCK | RW | USER), FL(0, OSZAPC, 0) },
+	[0xaf][NP] = { "imul", OPS(Gv, Ev), SET(x_imul_GE), ATTR(RW | USER),
+		FL(0, OF | CF, SF | ZF | AF | PF) },
+	[0xb0][NP] = { "cmpxchg", OPS(Eb, Gb), SET(x_cmpxchg_EG), ATTR(LOCK | RW | USER),
+		FL(0, OSZAPC, 0) },
+	[0xb1][NP] = { "cmpxchg", OPS(Ev, Gv), SET(x_cmpxchg_EG), ATTR(LOCK | RW | USER),
+		FL(0, OSZAPC, 0) },
 	[0xb2][NP] = { "lss", OPS(Gv, Mp), RUN(exec_lss), ATTR(END) },
 	[0xb3][NP] = { "btr", OPS(Ev, Gv), SET(x_btr_EG), ATTR(LOCK | RW | USER), BT_FLAGS },
 	[0xb4][NP] = { "lfs", OPS(Gv, Mp), RUN(exec_lfs) },
 	[0xb5][NP] = { "lgs", OPS(Gv, Mp), RUN(exec_lgs) },
 	[0xb6][NP] = { "movzx", OPS(Gv, Eb), SET(x_movzxb_GE), ATTR(USER) },
 	[0xb7][NP] = { "movzx", OPS(Gv, Ew), SET(x_movzxw_GE), ATTR(USER) },
-	[0xb8][PF3] = { "popcnt", OPS(Gv, Ev), SET(x_popcnt_GE), ATTR(USER), NEEDS(POPCNT), FL(0, OSZAPC, 0) },
+	[0xb8][PF3] = { "popcnt", OPS(Gv, Ev), SET(x_popcnt_GE), ATTR(USER), NEEDS(POPCNT),
+		FL(0, OSZAPC, 0) },
 	[0xb9][NP] = { "ud1", OPS(Gv, En), RUN(exec_ud), ATTR(RO) },
 	[0xba][NP] = LINK(REG, G8),
 	[0xbb][NP] = { "btc", OPS(Ev, Gv), SET(x_btc_EG), ATTR(LOCK | RW | USER), BT_FLAGS },
-	[0xbc][NP] = { "bsf", OPS(Gv, Ev), SET(x_bsf_GE), ATTR(RW | USER), FL(0, ZF, OF | SF | AF | PF | CF) },
-	[0xbd][NP] = { "bsr", OPS(Gv, Ev), SET(x_bsr_GE), ATTR(RW | USER), FL(0, ZF, OF | SF | AF | PF | CF) },
-	/* A CPU that has these runs them whatever its CPUID was made to say: no feature, or it would be BSF. */
-	[0xbc][PF3] = { "tzcnt", OPS(Gv, Ev), SET(x_tzcnt_GE), ATTR(USER), FL(0, ZF | CF, OF | SF | AF | PF) },
-	[0xbd][PF3] = { "lzcnt", OPS(Gv, Ev), SET(x_lzcnt_GE), ATTR(USER), FL(0, ZF | CF, OF | SF | AF | PF) },
+	[0xbc][NP] = { "bsf", OPS(Gv, Ev), SET(x_bsf_GE), ATTR(RW | USER),
+		FL(0, ZF, OF | SF | AF | PF | CF) },
+	[0xbd][NP] = { "bsr", OPS(Gv, Ev), SET(x_bsr_GE), ATTR(RW | USER),
+		FL(0, ZF, OF | SF | AF | PF | CF) },
+	/*
+	 * A CPU that has these runs them whatever its CPUID was made to say: no feature, or it
+	 * would be BSF.
+	 */
+	[0xbc][PF3] = { "tzcnt", OPS(Gv, Ev), SET(x_tzcnt_GE), ATTR(USER),
+		FL(0, ZF | CF, OF | SF | AF | PF) },
+	[0xbd][PF3] = { "lzcnt", OPS(Gv, Ev), SET(x_lzcnt_GE), ATTR(USER),
+		FL(0, ZF | CF, OF | SF | AF | PF) },
 	[0xbe][NP] = { "movsx", OPS(Gv, Eb), SET(x_movsxb_GE), ATTR(USER) },
 	[0xbf][NP] = { "movsx", OPS(Gv, Ew), SET(x_movsxw_GE), ATTR(USER) },
 
-	[0xc0][NP] = { "xadd", OPS(Eb, Gb), SET(x_xadd_EG), ATTR(LOCK | RW | USER), FL(0, OSZAPC, 0) },
-	[0xc1][NP] = { "xadd", OPS(Ev, Gv), SET(x_xadd_EG), ATTR(LOCK | RW | USER), FL(0, OSZAPC, 0) },
+	[0xc0][NP] = { "xadd", OPS(Eb, Gb), SET(x_xadd_EG), ATTR(LOCK | RW | USER),
+		FL(0, OSZAPC, 0) },
+	[0xc1][NP] = { "xadd", OPS(Ev, Gv), SET(x_xadd_EG), ATTR(LOCK | RW | USER),
+		FL(0, OSZAPC, 0) },
 	[0xc2][NP] = { "cmpps", OPS(Vx, Wx, Ib), NAT(SSE, RW) },
 	[0xc2][P66] = { "cmppd", OPS(Vx, Wx, Ib), NAT(SSE2, RW) },
 	[0xc2][PF3] = { "cmpss", OPS(Vx, Wd, Ib), NAT(SSE, RW) },
@@ -281,8 +305,10 @@ const struct opcode opcodes_0f[256][NR_OPC_PFX] = {
 	PACKED(0xf4, "pmuludq", SSE2, RW),
 	PACKED(0xf5, "pmaddwd", MMX, RW),
 	PACKED(0xf6, "psadbw", SSE, RW),
-	[0xf7][NP] = { "maskmovq", OPS(Pq, Nq), RUN(exec_maskmov), ATTR(STRICT | RO | USER), NEEDS(SSE) },
-	[0xf7][P66] = { "maskmovdqu", OPS(Vx, Ux), RUN(exec_maskmov), ATTR(RO | USER), NEEDS(SSE2) },
+	[0xf7][NP] = { "maskmovq", OPS(Pq, Nq), RUN(exec_maskmov), ATTR(STRICT | RO | USER),
+		NEEDS(SSE) },
+	[0xf7][P66] = { "maskmovdqu", OPS(Vx, Ux), RUN(exec_maskmov), ATTR(RO | USER),
+		NEEDS(SSE2) },
 	PACKED(0xf8, "psubb", MMX, RW),
 	PACKED(0xf9, "psubw", MMX, RW),
 	PACKED(0xfa, "psubd", MMX, RW),

@@ -1,4 +1,7 @@
-/* The three-byte opcode maps 0F 38 xx and 0F 3A xx. SDM 2 tables, APM 3 tables. */
+/*
+ * The three-byte opcode maps 0F 38 xx and 0F 3A xx. SDM 2 tables A-4 and A-5, APM 3 tables A-9
+ * and A-11.
+ */
 #include "hypervisor/insn/opcode_table.h"
 
 #define SSSE3(op, name, a)									\
@@ -54,7 +57,8 @@ const struct opcode opcodes_0f38[256][NR_OPC_PFX] = {
 	[0x3f][P66] = { "pmaxud", OPS(Vx, Wx), NAT(SSE41, RW) },
 	[0x40][P66] = { "pmulld", OPS(Vx, Wx), NAT(SSE41, RW) },
 	[0x41][P66] = { "phminposuw", OPS(Vx, Wx), NAT(SSE41, 0) },
-	[0x82][P66] = { "invpcid", OPS(Gm, Mdq), RUN(exec_invpcid), ATTR(END | RO | PRIV), NEEDS(INVPCID) },
+	[0x82][P66] = { "invpcid", OPS(Gm, Mdq), RUN(exec_invpcid), ATTR(END | RO | PRIV),
+		NEEDS(INVPCID) },
 	[0xc8][NP] = { "sha1nexte", OPS(Vx, Wx), NAT(SHA, RW) },
 	[0xc9][NP] = { "sha1msg1", OPS(Vx, Wx), NAT(SHA, RW) },
 	[0xca][NP] = { "sha1msg2", OPS(Vx, Wx), NAT(SHA, RW) },
@@ -71,8 +75,10 @@ const struct opcode opcodes_0f38[256][NR_OPC_PFX] = {
 	[0xf0][PF2] = { "crc32", OPS(Gcrc, Eb), SET(x_crc32_GE), ATTR(RW | USER), NEEDS(SSE42) },
 	[0xf1][NP] = { "movbe", OPS(Mv, Gv), SET(x_movbe_EG), ATTR(NOREP | USER), NEEDS(MOVBE) },
 	[0xf1][PF2] = { "crc32", OPS(Gcrc, Ev), SET(x_crc32_GE), ATTR(RW | USER), NEEDS(SSE42) },
-	[0xf6][P66] = { "adcx", OPS(Gy, Ey), SET(x_adcx_GE), ATTR(RW | USER), NEEDS(ADX), FL(CF, CF, 0) },
-	[0xf6][PF3] = { "adox", OPS(Gy, Ey), SET(x_adox_GE), ATTR(RW | USER), NEEDS(ADX), FL(OF, OF, 0) },
+	[0xf6][P66] = { "adcx", OPS(Gy, Ey), SET(x_adcx_GE), ATTR(RW | USER), NEEDS(ADX),
+		FL(CF, CF, 0) },
+	[0xf6][PF3] = { "adox", OPS(Gy, Ey), SET(x_adox_GE), ATTR(RW | USER), NEEDS(ADX),
+		FL(OF, OF, 0) },
 };
 
 const struct opcode opcodes_0f3a[256][NR_OPC_PFX] = {
@@ -96,10 +102,14 @@ const struct opcode opcodes_0f3a[256][NR_OPC_PFX] = {
 	[0x41][P66] = { "dppd", OPS(Vx, Wx, Ib), NAT(SSE41, RW) },
 	[0x42][P66] = { "mpsadbw", OPS(Vx, Wx, Ib), NAT(SSE41, RW) },
 	[0x44][P66] = { "pclmulqdq", OPS(Vx, Wx, Ib), NAT(PCLMULQDQ, RW) },
-	[0x60][P66] = { "pcmpestrm", OPS(Vx, Wx, Ib), NATG(SSE42, RO | ATTR_IMPLICIT | ALIGN), FL(0, OSZAPC, 0) },
-	[0x61][P66] = { "pcmpestri", OPS(Vx, Wx, Ib), NATG(SSE42, RO | ATTR_IMPLICIT | ALIGN), FL(0, OSZAPC, 0) },
-	[0x62][P66] = { "pcmpistrm", OPS(Vx, Wx, Ib), NATG(SSE42, RO | ATTR_IMPLICIT | ALIGN), FL(0, OSZAPC, 0) },
-	[0x63][P66] = { "pcmpistri", OPS(Vx, Wx, Ib), NATG(SSE42, RO | ATTR_IMPLICIT | ALIGN), FL(0, OSZAPC, 0) },
+	[0x60][P66] = { "pcmpestrm", OPS(Vx, Wx, Ib), NATG(SSE42, RO | ATTR_IMPLICIT | ALIGN),
+		FL(0, OSZAPC, 0) },
+	[0x61][P66] = { "pcmpestri", OPS(Vx, Wx, Ib), NATG(SSE42, RO | ATTR_IMPLICIT | ALIGN),
+		FL(0, OSZAPC, 0) },
+	[0x62][P66] = { "pcmpistrm", OPS(Vx, Wx, Ib), NATG(SSE42, RO | ATTR_IMPLICIT | ALIGN),
+		FL(0, OSZAPC, 0) },
+	[0x63][P66] = { "pcmpistri", OPS(Vx, Wx, Ib), NATG(SSE42, RO | ATTR_IMPLICIT | ALIGN),
+		FL(0, OSZAPC, 0) },
 	[0xcc][NP] = { "sha1rnds4", OPS(Vx, Wx, Ib), NAT(SHA, RW) },
 	[0xce][P66] = { "gf2p8affineqb", OPS(Vx, Wx, Ib), NAT(GFNI, RW) },
 	[0xcf][P66] = { "gf2p8affineinvqb", OPS(Vx, Wx, Ib), NAT(GFNI, RW) },

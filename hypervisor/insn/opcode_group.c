@@ -1,36 +1,60 @@
-/* Rows chosen by more than the opcode: ModRM.reg, ModRM.rm, mode, W. SDM 2 table A-6, APM 3 tables. */
+/*
+ * Rows chosen by more than the opcode: ModRM.reg, ModRM.rm, mode, W. SDM 2 table A-6, APM 3
+ * tables A-6, A-7.
+ */
 #include "hypervisor/insn/opcode_table.h"
 
 /* Group 1 of E and an immediate kind. */
 #define ARITH(g, e, i)										\
-	GROUP(g, 0)[NP] = { "add", OPS(e, i), SET(x_add_EI), ATTR(LOCK | RW | USER | I_82(g)), FL(0, OSZAPC, 0) },	\
-	GROUP(g, 1)[NP] = { "or", OPS(e, i), SET(x_or_EI), ATTR(LOCK | RW | USER | I_82(g)), FL(0, OSZPC, AF) },	\
-	GROUP(g, 2)[NP] = { "adc", OPS(e, i), SET(x_adc_EI), ATTR(LOCK | RW | USER | I_82(g)), FL(CF, OSZAPC, 0) },	\
-	GROUP(g, 3)[NP] = { "sbb", OPS(e, i), SET(x_sbb_EI), ATTR(LOCK | RW | USER | I_82(g)), FL(CF, OSZAPC, 0) },	\
-	GROUP(g, 4)[NP] = { "and", OPS(e, i), SET(x_and_EI), ATTR(LOCK | RW | USER | I_82(g)), FL(0, OSZPC, AF) },	\
-	GROUP(g, 5)[NP] = { "sub", OPS(e, i), SET(x_sub_EI), ATTR(LOCK | RW | USER | I_82(g)), FL(0, OSZAPC, 0) },	\
-	GROUP(g, 6)[NP] = { "xor", OPS(e, i), SET(x_xor_EI), ATTR(LOCK | RW | USER | I_82(g)), FL(0, OSZPC, AF) },	\
-	GROUP(g, 7)[NP] = { "cmp", OPS(e, i), SET(x_cmp_EI), ATTR(RO | USER | I_82(g)), FL(0, OSZAPC, 0) }
+	GROUP(g, 0)[NP] = { "add", OPS(e, i), SET(x_add_EI), ATTR(LOCK | RW | USER | I_82(g)),	\
+		FL(0, OSZAPC, 0) },								\
+	GROUP(g, 1)[NP] = { "or", OPS(e, i), SET(x_or_EI), ATTR(LOCK | RW | USER | I_82(g)),	\
+		FL(0, OSZPC, AF) },								\
+	GROUP(g, 2)[NP] = { "adc", OPS(e, i), SET(x_adc_EI), ATTR(LOCK | RW | USER | I_82(g)),	\
+		FL(CF, OSZAPC, 0) },								\
+	GROUP(g, 3)[NP] = { "sbb", OPS(e, i), SET(x_sbb_EI), ATTR(LOCK | RW | USER | I_82(g)),	\
+		FL(CF, OSZAPC, 0) },								\
+	GROUP(g, 4)[NP] = { "and", OPS(e, i), SET(x_and_EI), ATTR(LOCK | RW | USER | I_82(g)),	\
+		FL(0, OSZPC, AF) },								\
+	GROUP(g, 5)[NP] = { "sub", OPS(e, i), SET(x_sub_EI), ATTR(LOCK | RW | USER | I_82(g)),	\
+		FL(0, OSZAPC, 0) },								\
+	GROUP(g, 6)[NP] = { "xor", OPS(e, i), SET(x_xor_EI), ATTR(LOCK | RW | USER | I_82(g)),	\
+		FL(0, OSZPC, AF) },								\
+	GROUP(g, 7)[NP] = { "cmp", OPS(e, i), SET(x_cmp_EI), ATTR(RO | USER | I_82(g)),
+		FL(0, OSZAPC, 0) }
 #define I_82(g)	((g) == G1_82 ? I64 : 0)
 
 /* Group 2 by E and count: an immediate (s = EI) or CL (s = EC). "sal" is the alias at /6. */
 #define SHIFT(g, s, e, c)									\
-	GROUP(g, 0)[NP] = { "rol", OPS(e, c), SET(x_rol_##s), ATTR(RW | COUNT | USER), FL(0, OF | CF, 0) },	\
-	GROUP(g, 1)[NP] = { "ror", OPS(e, c), SET(x_ror_##s), ATTR(RW | COUNT | USER), FL(0, OF | CF, 0) },	\
-	GROUP(g, 2)[NP] = { "rcl", OPS(e, c), SET(x_rcl_##s), ATTR(RW | COUNT | USER), FL(CF, OF | CF, 0) },	\
-	GROUP(g, 3)[NP] = { "rcr", OPS(e, c), SET(x_rcr_##s), ATTR(RW | COUNT | USER), FL(CF, OF | CF, 0) },	\
-	GROUP(g, 4)[NP] = { "shl", OPS(e, c), SET(x_shl_##s), ATTR(RW | COUNT | USER), FL(0, OSZPC, AF) },	\
-	GROUP(g, 5)[NP] = { "shr", OPS(e, c), SET(x_shr_##s), ATTR(RW | COUNT | USER), FL(0, OSZPC, AF) },	\
-	GROUP(g, 6)[NP] = { "sal", OPS(e, c), SET(x_shl_##s), ATTR(RW | COUNT | USER), FL(0, OSZPC, AF) },	\
-	GROUP(g, 7)[NP] = { "sar", OPS(e, c), SET(x_sar_##s), ATTR(RW | COUNT | USER), FL(0, OSZPC, AF) }
+	GROUP(g, 0)[NP] = { "rol", OPS(e, c), SET(x_rol_##s), ATTR(RW | COUNT | USER),		\
+		FL(0, OF | CF, 0) },								\
+	GROUP(g, 1)[NP] = { "ror", OPS(e, c), SET(x_ror_##s), ATTR(RW | COUNT | USER),		\
+		FL(0, OF | CF, 0) },								\
+	GROUP(g, 2)[NP] = { "rcl", OPS(e, c), SET(x_rcl_##s), ATTR(RW | COUNT | USER),		\
+		FL(CF, OF | CF, 0) },								\
+	GROUP(g, 3)[NP] = { "rcr", OPS(e, c), SET(x_rcr_##s), ATTR(RW | COUNT | USER),		\
+		FL(CF, OF | CF, 0) },								\
+	GROUP(g, 4)[NP] = { "shl", OPS(e, c), SET(x_shl_##s), ATTR(RW | COUNT | USER),		\
+		FL(0, OSZPC, AF) },								\
+	GROUP(g, 5)[NP] = { "shr", OPS(e, c), SET(x_shr_##s), ATTR(RW | COUNT | USER),		\
+		FL(0, OSZPC, AF) },								\
+	GROUP(g, 6)[NP] = { "sal", OPS(e, c), SET(x_shl_##s), ATTR(RW | COUNT | USER),		\
+		FL(0, OSZPC, AF) },								\
+	GROUP(g, 7)[NP] = { "sar", OPS(e, c), SET(x_sar_##s), ATTR(RW | COUNT | USER),
+		FL(0, OSZPC, AF) }
 
 #define UNARY(g, e, i)										\
-	GROUP(g, 0)[NP] = { "test", OPS(e, i), SET(x_test_EI), ATTR(RO | USER), FL(0, OSZPC, AF) },	\
-	GROUP(g, 1)[NP] = { "test", OPS(e, i), SET(x_test_EI), ATTR(RO | USER), FL(0, OSZPC, AF) },	\
+	GROUP(g, 0)[NP] = { "test", OPS(e, i), SET(x_test_EI), ATTR(RO | USER),			\
+		FL(0, OSZPC, AF) },								\
+	GROUP(g, 1)[NP] = { "test", OPS(e, i), SET(x_test_EI), ATTR(RO | USER),			\
+		FL(0, OSZPC, AF) },								\
 	GROUP(g, 2)[NP] = { "not", OPS(e), SET(x_not_E), ATTR(LOCK | RW | USER) },		\
-	GROUP(g, 3)[NP] = { "neg", OPS(e), SET(x_neg_E), ATTR(LOCK | RW | USER), FL(0, OSZAPC, 0) },	\
-	GROUP(g, 4)[NP] = { "mul", OPS(e), SET(x_mul_E), ATTR(RO | USER), FL(0, OF | CF, SF | ZF | AF | PF) },	\
-	GROUP(g, 5)[NP] = { "imul", OPS(e), SET(x_imul_E), ATTR(RO | USER), FL(0, OF | CF, SF | ZF | AF | PF) },	\
+	GROUP(g, 3)[NP] = { "neg", OPS(e), SET(x_neg_E), ATTR(LOCK | RW | USER),		\
+		FL(0, OSZAPC, 0) },								\
+	GROUP(g, 4)[NP] = { "mul", OPS(e), SET(x_mul_E), ATTR(RO | USER),			\
+		FL(0, OF | CF, SF | ZF | AF | PF) },						\
+	GROUP(g, 5)[NP] = { "imul", OPS(e), SET(x_imul_E), ATTR(RO | USER),			\
+		FL(0, OF | CF, SF | ZF | AF | PF) },						\
 	GROUP(g, 6)[NP] = { "div", OPS(e), SET(x_div_E), ATTR(RO | USER), FL(0, 0, OSZAPC) },	\
 	GROUP(g, 7)[NP] = { "idiv", OPS(e), SET(x_idiv_E), ATTR(RO | USER), FL(0, 0, OSZAPC) }
 
@@ -57,10 +81,14 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	UNARY(G3_F6, Eb, Ibs),
 	UNARY(G3_F7, Ev, Iz),
 
-	GROUP(G4, 0)[NP] = { "inc", OPS(Eb), SET(x_inc_E), ATTR(LOCK | RW | USER), FL(0, OSZAP, 0) },
-	GROUP(G4, 1)[NP] = { "dec", OPS(Eb), SET(x_dec_E), ATTR(LOCK | RW | USER), FL(0, OSZAP, 0) },
-	GROUP(G5, 0)[NP] = { "inc", OPS(Ev), SET(x_inc_E), ATTR(LOCK | RW | USER), FL(0, OSZAP, 0) },
-	GROUP(G5, 1)[NP] = { "dec", OPS(Ev), SET(x_dec_E), ATTR(LOCK | RW | USER), FL(0, OSZAP, 0) },
+	GROUP(G4, 0)[NP] = { "inc", OPS(Eb), SET(x_inc_E), ATTR(LOCK | RW | USER),
+		FL(0, OSZAP, 0) },
+	GROUP(G4, 1)[NP] = { "dec", OPS(Eb), SET(x_dec_E), ATTR(LOCK | RW | USER),
+		FL(0, OSZAP, 0) },
+	GROUP(G5, 0)[NP] = { "inc", OPS(Ev), SET(x_inc_E), ATTR(LOCK | RW | USER),
+		FL(0, OSZAP, 0) },
+	GROUP(G5, 1)[NP] = { "dec", OPS(Ev), SET(x_dec_E), ATTR(LOCK | RW | USER),
+		FL(0, OSZAP, 0) },
 	GROUP(G5, 2)[NP] = { "call", OPS(Ev), SET(x_call_E), ATTR(D64 | BRANCH | RO | USER) },
 	GROUP(G5, 3)[NP] = { "call", OPS(Mp), RUN(exec_call_far_mem), ATTR(BRANCH | RO) },
 	GROUP(G5, 4)[NP] = { "jmp", OPS(Ev), SET(x_jmp_E), ATTR(D64 | BRANCH | RO | USER) },
@@ -73,7 +101,8 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(G_NOP, 0)[NP] = { "nop", NO_OPS, RUN(exec_nop), ATTR(USER) },
 	GROUP(G_NOP, 0)[PF3] = { "pause", NO_OPS, RUN(exec_pause), ATTR(USER) },
 	GROUP(G_NOP, 1)[NP] = { "xchg", OPS(Zv, rAXg), SET(x_xchg_EG), ATTR(RW | USER) },
-	GROUP(G_MOVSXD, 0)[NP] = { "arpl", OPS(Ew, Gw), RUN(exec_arpl), ATTR(RW | USER), FL(0, ZF, 0) },
+	GROUP(G_MOVSXD, 0)[NP] = { "arpl", OPS(Ew, Gw), RUN(exec_arpl), ATTR(RW | USER),
+		FL(0, ZF, 0) },
 	GROUP(G_MOVSXD, 1)[NP] = { "movsxd", OPS(Gv, Ed), SET(x_movsxd_GE), ATTR(USER) },
 
 	GROUP(G6, 0)[NP] = { "sldt", OPS(RvMw), RUN(exec_sldt) },
@@ -98,12 +127,17 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(G7_REG, 6)[NP] = { "lmsw", OPS(Ew), RUN(exec_lmsw), ATTR(END | RO | PRIV) },
 	GROUP(G7_REG, 7)[NP] = LINK(RM, G7_SWAPGS),
 	GROUP(G7_VMX, 1)[NP] = { "vmcall", NO_OPS, RUN(exec_hypercall), ATTR(END | STRICT) },
-	GROUP(G7_MWAIT, 0)[NP] = { "monitor", NO_OPS, RUN(exec_monitor), ATTR(STRICT | PRIV), NEEDS(MONITOR) },
-	GROUP(G7_MWAIT, 1)[NP] = { "mwait", NO_OPS, RUN(exec_mwait), ATTR(STRICT | END | PRIV), NEEDS(MONITOR) },
-	GROUP(G7_MWAIT, 2)[NP] = { "clac", NO_OPS, RUN(exec_clac), ATTR(STRICT | PRIV), NEEDS(SMAP) },
-	GROUP(G7_MWAIT, 3)[NP] = { "stac", NO_OPS, RUN(exec_stac), ATTR(STRICT | PRIV), NEEDS(SMAP) },
+	GROUP(G7_MWAIT, 0)[NP] = { "monitor", NO_OPS, RUN(exec_monitor), ATTR(STRICT | PRIV),
+		NEEDS(MONITOR) },
+	GROUP(G7_MWAIT, 1)[NP] = { "mwait", NO_OPS, RUN(exec_mwait), ATTR(STRICT | END | PRIV),
+		NEEDS(MONITOR) },
+	GROUP(G7_MWAIT, 2)[NP] = { "clac", NO_OPS, RUN(exec_clac), ATTR(STRICT | PRIV),
+		NEEDS(SMAP) },
+	GROUP(G7_MWAIT, 3)[NP] = { "stac", NO_OPS, RUN(exec_stac), ATTR(STRICT | PRIV),
+		NEEDS(SMAP) },
 	GROUP(G7_XCR, 0)[NP] = { "xgetbv", NO_OPS, RUN(exec_xgetbv), ATTR(STRICT), NEEDS(XSAVE) },
-	GROUP(G7_XCR, 1)[NP] = { "xsetbv", NO_OPS, RUN(exec_xsetbv), ATTR(STRICT | END | PRIV), NEEDS(XSAVE) },
+	GROUP(G7_XCR, 1)[NP] = { "xsetbv", NO_OPS, RUN(exec_xsetbv), ATTR(STRICT | END | PRIV),
+		NEEDS(XSAVE) },
 	GROUP(G7_SVM, 1)[NP] = { "vmmcall", NO_OPS, RUN(exec_hypercall), ATTR(END) },
 	GROUP(G7_SWAPGS, 0)[NP] = { "swapgs", NO_OPS, RUN(exec_swapgs), ATTR(O64 | PRIV) },
 	GROUP(G7_SWAPGS, 1)[NP] = { "rdtscp", NO_OPS, RUN(exec_rdtscp), NEEDS(RDTSCP) },
@@ -115,15 +149,20 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(G8, 7)[NP] = { "btc", OPS(Ev, Ib), SET(x_btc_EI), ATTR(LOCK | RW | USER), BT_FLAGS },
 
 	GROUP(G9, 1)[NP] = LINK(W, G9_C8),
-	GROUP(G9, 3)[NP] = { "xrstors", OPS(M), RUN(exec_xrstors), ATTR(STRICT | RO | PRIV), NEEDS(XSAVES) },
+	GROUP(G9, 3)[NP] = { "xrstors", OPS(M), RUN(exec_xrstors), ATTR(STRICT | RO | PRIV),
+		NEEDS(XSAVES) },
 	GROUP(G9, 4)[NP] = { "xsavec", OPS(M), RUN(exec_xsavec), ATTR(STRICT), NEEDS(XSAVEC) },
-	GROUP(G9, 5)[NP] = { "xsaves", OPS(M), RUN(exec_xsaves), ATTR(STRICT | PRIV), NEEDS(XSAVES) },
-	GROUP(G9_REG, 6)[NP] = { "rdrand", OPS(Rv), SET(x_rdrand_E), ATTR(NOREP), NEEDS(RDRAND), FL(0, OSZAPC, 0) },
-	GROUP(G9_REG, 7)[NP] = { "rdseed", OPS(Rv), SET(x_rdseed_E), ATTR(NOREP), NEEDS(RDSEED), FL(0, OSZAPC, 0) },
+	GROUP(G9, 5)[NP] = { "xsaves", OPS(M), RUN(exec_xsaves), ATTR(STRICT | PRIV),
+		NEEDS(XSAVES) },
+	GROUP(G9_REG, 6)[NP] = { "rdrand", OPS(Rv), SET(x_rdrand_E), ATTR(NOREP), NEEDS(RDRAND),
+		FL(0, OSZAPC, 0) },
+	GROUP(G9_REG, 7)[NP] = { "rdseed", OPS(Rv), SET(x_rdseed_E), ATTR(NOREP), NEEDS(RDSEED),
+		FL(0, OSZAPC, 0) },
 	GROUP(G9_REG, 7)[PF3] = { "rdpid", OPS(Rq), RUN(exec_rdpid), NEEDS(RDPID) },
 	GROUP(G9_C8, 0)[NP] = { "cmpxchg8b", OPS(Mc8), RUN(exec_cmpxchg8b), ATTR(LOCK | RW | USER),
 		NEEDS(CX8), FL(0, ZF, 0) },
-	GROUP(G9_C8, 1)[NP] = { "cmpxchg16b", OPS(Mc8), RUN(exec_cmpxchg16b), ATTR(LOCK | RW | USER),
+	GROUP(G9_C8, 1)[NP] = { "cmpxchg16b", OPS(Mc8), RUN(exec_cmpxchg16b),
+		ATTR(LOCK | RW | USER),
 		NEEDS(CX16), FL(0, ZF, 0) },
 
 	VSHIFT(G12, GV12, 2, "psrlw"),
@@ -139,29 +178,45 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(GV14, 3)[P66] = { "vpsrldq", OPS(Hx, Ux, Ib), NAT(AVX, I256) },
 	GROUP(GV14, 7)[P66] = { "vpslldq", OPS(Hx, Ux, Ib), NAT(AVX, I256) },
 
-	GROUP(G15, 0)[NP] = { "fxsave", OPS(Mfx), RUN(exec_fxsave), ATTR(STRICT | USER), NEEDS(FXSR) },
-	GROUP(G15, 1)[NP] = { "fxrstor", OPS(Mfx), RUN(exec_fxrstor), ATTR(STRICT | RO | USER), NEEDS(FXSR) },
-	GROUP(G15, 2)[NP] = { "ldmxcsr", OPS(Md), RUN(exec_ldmxcsr), ATTR(STRICT | RO | USER), NEEDS(SSE) },
-	GROUP(G15, 3)[NP] = { "stmxcsr", OPS(Md), RUN(exec_stmxcsr), ATTR(STRICT | USER), NEEDS(SSE) },
+	GROUP(G15, 0)[NP] = { "fxsave", OPS(Mfx), RUN(exec_fxsave), ATTR(STRICT | USER),
+		NEEDS(FXSR) },
+	GROUP(G15, 1)[NP] = { "fxrstor", OPS(Mfx), RUN(exec_fxrstor), ATTR(STRICT | RO | USER),
+		NEEDS(FXSR) },
+	GROUP(G15, 2)[NP] = { "ldmxcsr", OPS(Md), RUN(exec_ldmxcsr), ATTR(STRICT | RO | USER),
+		NEEDS(SSE) },
+	GROUP(G15, 3)[NP] = { "stmxcsr", OPS(Md), RUN(exec_stmxcsr), ATTR(STRICT | USER),
+		NEEDS(SSE) },
 	GROUP(G15, 4)[NP] = { "xsave", OPS(M), RUN(exec_xsave), ATTR(STRICT), NEEDS(XSAVE) },
 	GROUP(G15, 5)[NP] = { "xrstor", OPS(M), RUN(exec_xrstor), ATTR(STRICT | RO), NEEDS(XSAVE) },
-	GROUP(G15, 6)[NP] = { "xsaveopt", OPS(M), RUN(exec_xsaveopt), ATTR(STRICT), NEEDS(XSAVEOPT) },
+	GROUP(G15, 6)[NP] = { "xsaveopt", OPS(M), RUN(exec_xsaveopt), ATTR(STRICT),
+		NEEDS(XSAVEOPT) },
 	GROUP(G15, 6)[P66] = { "clwb", OPS(Mb), RUN(exec_clflush), ATTR(RO | USER), NEEDS(CLWB) },
-	GROUP(G15, 7)[NP] = { "clflush", OPS(Mb), RUN(exec_clflush), ATTR(STRICT | RO | USER), NEEDS(CLFSH) },
-	GROUP(G15, 7)[P66] = { "clflushopt", OPS(Mb), RUN(exec_clflush), ATTR(RO | USER), NEEDS(CLFLUSHOPT) },
-	GROUP(G15_REG, 0)[PF3] = { "rdfsbase", OPS(Ry), RUN(exec_rdfsbase), ATTR(O64), NEEDS(FSGSBASE) },
-	GROUP(G15_REG, 1)[PF3] = { "rdgsbase", OPS(Ry), RUN(exec_rdgsbase), ATTR(O64), NEEDS(FSGSBASE) },
-	GROUP(G15_REG, 2)[PF3] = { "wrfsbase", OPS(Ry), RUN(exec_wrfsbase), ATTR(O64 | RO), NEEDS(FSGSBASE) },
-	GROUP(G15_REG, 3)[PF3] = { "wrgsbase", OPS(Ry), RUN(exec_wrgsbase), ATTR(O64 | RO), NEEDS(FSGSBASE) },
-	GROUP(G15_REG, 5)[NP] = { "lfence", NO_OPS, RUN(exec_fence), ATTR(STRICT | USER), NEEDS(SSE2) },
-	GROUP(G15_REG, 6)[NP] = { "mfence", NO_OPS, RUN(exec_fence), ATTR(STRICT | USER), NEEDS(SSE2) },
-	GROUP(G15_REG, 7)[NP] = { "sfence", NO_OPS, RUN(exec_fence), ATTR(STRICT | USER), NEEDS(SSE) },
-	GROUP(GV15, 2)[NP] = { "vldmxcsr", OPS(Md), RUN(exec_ldmxcsr), ATTR(L0 | RO | USER), NEEDS(AVX) },
-	GROUP(GV15, 3)[NP] = { "vstmxcsr", OPS(Md), RUN(exec_stmxcsr), ATTR(L0 | USER), NEEDS(AVX) },
+	GROUP(G15, 7)[NP] = { "clflush", OPS(Mb), RUN(exec_clflush), ATTR(STRICT | RO | USER),
+		NEEDS(CLFSH) },
+	GROUP(G15, 7)[P66] = { "clflushopt", OPS(Mb), RUN(exec_clflush), ATTR(RO | USER),
+		NEEDS(CLFLUSHOPT) },
+	GROUP(G15_REG, 0)[PF3] = { "rdfsbase", OPS(Ry), RUN(exec_rdfsbase), ATTR(O64),
+		NEEDS(FSGSBASE) },
+	GROUP(G15_REG, 1)[PF3] = { "rdgsbase", OPS(Ry), RUN(exec_rdgsbase), ATTR(O64),
+		NEEDS(FSGSBASE) },
+	GROUP(G15_REG, 2)[PF3] = { "wrfsbase", OPS(Ry), RUN(exec_wrfsbase), ATTR(O64 | RO),
+		NEEDS(FSGSBASE) },
+	GROUP(G15_REG, 3)[PF3] = { "wrgsbase", OPS(Ry), RUN(exec_wrgsbase), ATTR(O64 | RO),
+		NEEDS(FSGSBASE) },
+	GROUP(G15_REG, 5)[NP] = { "lfence", NO_OPS, RUN(exec_fence), ATTR(STRICT | USER),
+		NEEDS(SSE2) },
+	GROUP(G15_REG, 6)[NP] = { "mfence", NO_OPS, RUN(exec_fence), ATTR(STRICT | USER),
+		NEEDS(SSE2) },
+	GROUP(G15_REG, 7)[NP] = { "sfence", NO_OPS, RUN(exec_fence), ATTR(STRICT | USER),
+		NEEDS(SSE) },
+	GROUP(GV15, 2)[NP] = { "vldmxcsr", OPS(Md), RUN(exec_ldmxcsr), ATTR(L0 | RO | USER),
+		NEEDS(AVX) },
+	GROUP(GV15, 3)[NP] = { "vstmxcsr", OPS(Md), RUN(exec_stmxcsr), ATTR(L0 | USER),
+		NEEDS(AVX) },
 
 	/*
-	 * Hints: 0F 18 and 0F 0D; what is not assigned is a NOP too. 0F 0D has no register form with AMD,
-	 * where it is a NOP with Intel. SDM 2B PREFETCHh, APM 3 PREFETCH
+	 * Hints: 0F 18 and 0F 0D; what is not assigned is a NOP too. 0F 0D has no register form
+	 * with AMD, where it is a NOP with Intel. SDM 2B PREFETCHh, APM 3 PREFETCH
 	 */
 	GROUP(G16, 0)[NP] = { "prefetchnta", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
 	GROUP(G16, 1)[NP] = { "prefetcht0", OPS(En), RUN(exec_nop), ATTR(RO | USER) },
@@ -171,14 +226,18 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(GP_0D, 0)[NP] = { "prefetch", OPS(M), RUN(exec_nop), ATTR(RO | USER) },
 	GROUP(GP_0D, 1)[NP] = { "prefetchw", OPS(M), RUN(exec_nop), ATTR(RO | USER) },
 	GROUP(GP_0D, 2)[NP] = { "prefetchwt1", OPS(M), RUN(exec_nop), ATTR(RO | USER) },
-	[GP_0D * 8 + 3 ... GP_0D * 8 + 7][NP] = { "prefetch", OPS(M), RUN(exec_nop), ATTR(RO | USER) },
+	[GP_0D * 8 + 3 ... GP_0D * 8 + 7][NP] = { "prefetch", OPS(M), RUN(exec_nop),
+		ATTR(RO | USER) },
 	GROUP(G_SSE4A, 0)[P66] = { "extrq", OPS(Ux, Ib, Ib2), NAT(SSE4A, RW) },
 
-	GROUP(G17, 1)[NP] = { "blsr", OPS(By, Ey), SET(x_blsr_VE), ATTR(L0 | USER | STRICT), NEEDS(BMI1),
+	GROUP(G17, 1)[NP] = { "blsr", OPS(By, Ey), SET(x_blsr_VE), ATTR(L0 | USER | STRICT),
+		NEEDS(BMI1),
 		FL(0, OF | SF | ZF | CF, AF | PF) },
-	GROUP(G17, 2)[NP] = { "blsmsk", OPS(By, Ey), SET(x_blsmsk_VE), ATTR(L0 | USER | STRICT), NEEDS(BMI1),
+	GROUP(G17, 2)[NP] = { "blsmsk", OPS(By, Ey), SET(x_blsmsk_VE), ATTR(L0 | USER | STRICT),
+		NEEDS(BMI1),
 		FL(0, OF | SF | ZF | CF, AF | PF) },
-	GROUP(G17, 3)[NP] = { "blsi", OPS(By, Ey), SET(x_blsi_VE), ATTR(L0 | USER | STRICT), NEEDS(BMI1),
+	GROUP(G17, 3)[NP] = { "blsi", OPS(By, Ey), SET(x_blsi_VE), ATTR(L0 | USER | STRICT),
+		NEEDS(BMI1),
 		FL(0, OF | SF | ZF | CF, AF | PF) },
 	GROUP(G_VZERO, 0)[NP] = { "vzeroupper", NO_OPS, NAT(AVX, 0) },
 	GROUP(G_VZERO, 1)[NP] = { "vzeroall", NO_OPS, NAT(AVX, 0) },

@@ -3,17 +3,24 @@
 
 /* The six forms of an arithmetic operation, from its base opcode on. */
 #define ALU(base, op, ...)									\
-	[(base) + 0][NP] = { #op, OPS(Eb, Gb), SET(x_##op##_EG), ATTR(LOCK | RW | USER), __VA_ARGS__ },	\
-	[(base) + 1][NP] = { #op, OPS(Ev, Gv), SET(x_##op##_EG), ATTR(LOCK | RW | USER), __VA_ARGS__ },	\
-	[(base) + 2][NP] = { #op, OPS(Gb, Eb), SET(x_##op##_GE), ATTR(RW | USER), __VA_ARGS__ },	\
-	[(base) + 3][NP] = { #op, OPS(Gv, Ev), SET(x_##op##_GE), ATTR(RW | USER), __VA_ARGS__ },	\
-	[(base) + 4][NP] = { #op, OPS(AL, Ibs), SET(x_##op##_EI), ATTR(RW | USER), __VA_ARGS__ },	\
+	[(base) + 0][NP] = { #op, OPS(Eb, Gb), SET(x_##op##_EG),				\
+		ATTR(LOCK | RW | USER), __VA_ARGS__ },						\
+	[(base) + 1][NP] = { #op, OPS(Ev, Gv), SET(x_##op##_EG),				\
+		ATTR(LOCK | RW | USER), __VA_ARGS__ },						\
+	[(base) + 2][NP] = { #op, OPS(Gb, Eb), SET(x_##op##_GE),				\
+		ATTR(RW | USER), __VA_ARGS__ },							\
+	[(base) + 3][NP] = { #op, OPS(Gv, Ev), SET(x_##op##_GE),				\
+		ATTR(RW | USER), __VA_ARGS__ },							\
+	[(base) + 4][NP] = { #op, OPS(AL, Ibs), SET(x_##op##_EI),				\
+		ATTR(RW | USER), __VA_ARGS__ },							\
 	[(base) + 5][NP] = { #op, OPS(rAX, Iz), SET(x_##op##_EI), ATTR(RW | USER), __VA_ARGS__ }
 
 /* SDM 1 appendix B: flags a condition code reads, for codes 2n and 2n + 1. */
 #define JCC(cc, name0, name1, flags)								\
-	[0x70 + (cc)][NP] = { name0, OPS(Jb), ATTR(D64 | BRANCH | ATTR_JCC | USER), FL(flags, 0, 0) },	\
-	[0x71 + (cc)][NP] = { name1, OPS(Jb), ATTR(D64 | BRANCH | ATTR_JCC | USER), FL(flags, 0, 0) }
+	[0x70 + (cc)][NP] = { name0, OPS(Jb), ATTR(D64 | BRANCH | ATTR_JCC | USER),		\
+		FL(flags, 0, 0) },								\
+	[0x71 + (cc)][NP] = { name1, OPS(Jb), ATTR(D64 | BRANCH | ATTR_JCC | USER),
+		FL(flags, 0, 0) }
 
 const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	ALU(0x00, add, FL(0, OSZAPC, 0)),
@@ -39,12 +46,16 @@ const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	[0x1f][NP] = { "pop", OPS(DS), RUN(exec_pop_sreg), ATTR(I64 | D64) },
 	[0x27][NP] = { "daa", NO_OPS, RUN(exec_daa), ATTR(I64 | USER), FL(AF | CF, SZAPC, OF) },
 	[0x2f][NP] = { "das", NO_OPS, RUN(exec_das), ATTR(I64 | USER), FL(AF | CF, SZAPC, OF) },
-	[0x37][NP] = { "aaa", NO_OPS, RUN(exec_aaa), ATTR(I64 | USER), FL(AF, AF | CF, OF | SF | ZF | PF) },
-	[0x3f][NP] = { "aas", NO_OPS, RUN(exec_aas), ATTR(I64 | USER), FL(AF, AF | CF, OF | SF | ZF | PF) },
+	[0x37][NP] = { "aaa", NO_OPS, RUN(exec_aaa), ATTR(I64 | USER),
+		FL(AF, AF | CF, OF | SF | ZF | PF) },
+	[0x3f][NP] = { "aas", NO_OPS, RUN(exec_aas), ATTR(I64 | USER),
+		FL(AF, AF | CF, OF | SF | ZF | PF) },
 
 	/* In 64-bit mode these are the REX prefixes, which never get here. */
-	[0x40 ... 0x47][NP] = { "inc", OPS(Zv), SET(x_inc_E), ATTR(I64 | RW | USER), FL(0, OSZAP, 0) },
-	[0x48 ... 0x4f][NP] = { "dec", OPS(Zv), SET(x_dec_E), ATTR(I64 | RW | USER), FL(0, OSZAP, 0) },
+	[0x40 ... 0x47][NP] = { "inc", OPS(Zv), SET(x_inc_E), ATTR(I64 | RW | USER),
+		FL(0, OSZAP, 0) },
+	[0x48 ... 0x4f][NP] = { "dec", OPS(Zv), SET(x_dec_E), ATTR(I64 | RW | USER),
+		FL(0, OSZAP, 0) },
 	[0x50 ... 0x57][NP] = { "push", OPS(Zv), SET(x_push_E), ATTR(D64 | RO | USER) },
 	[0x58 ... 0x5f][NP] = { "pop", OPS(Zv), SET(x_pop_E), ATTR(D64 | USER) },
 	[0x60][NP] = { "pusha", NO_OPS, RUN(exec_pusha), ATTR(I64 | USER) },
@@ -52,9 +63,11 @@ const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	[0x62][NP] = { "bound", OPS(Gv, Ma), RUN(exec_bound), ATTR(I64 | RO | USER) },
 	[0x63][NP] = LINK(MODE, G_MOVSXD),
 	[0x68][NP] = { "push", OPS(Iz), SET(x_push_I), ATTR(D64 | USER) },
-	[0x69][NP] = { "imul", OPS(Gv, Ev, Iz), SET(x_imul_GEI), ATTR(USER), FL(0, OF | CF, SF | ZF | AF | PF) },
+	[0x69][NP] = { "imul", OPS(Gv, Ev, Iz), SET(x_imul_GEI), ATTR(USER),
+		FL(0, OF | CF, SF | ZF | AF | PF) },
 	[0x6a][NP] = { "push", OPS(Ibs), SET(x_push_I), ATTR(D64 | USER) },
-	[0x6b][NP] = { "imul", OPS(Gv, Ev, Ibs), SET(x_imul_GEI), ATTR(USER), FL(0, OF | CF, SF | ZF | AF | PF) },
+	[0x6b][NP] = { "imul", OPS(Gv, Ev, Ibs), SET(x_imul_GEI), ATTR(USER),
+		FL(0, OF | CF, SF | ZF | AF | PF) },
 	[0x6c][NP] = { "ins", OPS(Yb, DX), SET(x_ins), ATTR(REP), FL(DF, 0, 0) },
 	[0x6d][NP] = { "ins", OPS(Yz, DX), SET(x_ins), ATTR(REP), FL(DF, 0, 0) },
 	[0x6e][NP] = { "outs", OPS(Xb, DX), SET(x_outs), ATTR(REP | RO), FL(DF, 0, 0) },
@@ -91,7 +104,8 @@ const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	[0x9a][NP] = { "call", OPS(Ap), RUN(exec_call_far_ptr), ATTR(I64 | BRANCH) },
 	[0x9b][NP] = { "fwait", NO_OPS, RUN(exec_fwait), ATTR(USER), NEEDS(FPU) },
 	[0x9c][NP] = { "pushf", NO_OPS, RUN(exec_pushf), ATTR(D64 | USER), FL(RFLAGS_ALL, 0, 0) },
-	[0x9d][NP] = { "popf", NO_OPS, RUN(exec_popf), ATTR(D64 | END | USER), FL(0, RFLAGS_ALL, 0) },
+	[0x9d][NP] = { "popf", NO_OPS, RUN(exec_popf), ATTR(D64 | END | USER),
+		FL(0, RFLAGS_ALL, 0) },
 	[0x9e][NP] = { "sahf", NO_OPS, RUN(exec_sahf), ATTR(USER), FL(0, SZAPC, 0) },
 	[0x9f][NP] = { "lahf", NO_OPS, RUN(exec_lahf), ATTR(USER), FL(SZAPC, 0, 0) },
 
@@ -110,7 +124,8 @@ const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	[0xac][NP] = { "lods", OPS(AL, Xb), SET(x_lods), ATTR(REP | USER), FL(DF, 0, 0) },
 	[0xad][NP] = { "lods", OPS(rAX, Xv), SET(x_lods), ATTR(REP | USER), FL(DF, 0, 0) },
 	[0xae][NP] = { "scas", OPS(AL, Yb), SET(x_scas), ATTR(REP | RO | USER), FL(DF, OSZAPC, 0) },
-	[0xaf][NP] = { "scas", OPS(rAX, Yv), SET(x_scas), ATTR(REP | RO | USER), FL(DF, OSZAPC, 0) },
+	[0xaf][NP] = { "scas", OPS(rAX, Yv), SET(x_scas), ATTR(REP | RO | USER),
+		FL(DF, OSZAPC, 0) },
 	[0xb0 ... 0xb7][NP] = { "mov", OPS(Zb, Ibs), SET(x_mov_EI), ATTR(USER) },
 	[0xb8 ... 0xbf][NP] = { "mov", OPS(Zv, Iv), SET(x_mov_EI), ATTR(USER) },
 
@@ -135,13 +150,16 @@ const struct opcode opcodes_1[256][NR_OPC_PFX] = {
 	[0xd1][NP] = LINK(REG, G2_D1),
 	[0xd2][NP] = LINK(REG, G2_D2),
 	[0xd3][NP] = LINK(REG, G2_D3),
-	[0xd4][NP] = { "aam", OPS(Ib), RUN(exec_aam), ATTR(I64 | USER), FL(0, SF | ZF | PF, OF | AF | CF) },
-	[0xd5][NP] = { "aad", OPS(Ib), RUN(exec_aad), ATTR(I64 | USER), FL(0, SF | ZF | PF, OF | AF | CF) },
+	[0xd4][NP] = { "aam", OPS(Ib), RUN(exec_aam), ATTR(I64 | USER),
+		FL(0, SF | ZF | PF, OF | AF | CF) },
+	[0xd5][NP] = { "aad", OPS(Ib), RUN(exec_aad), ATTR(I64 | USER),
+		FL(0, SF | ZF | PF, OF | AF | CF) },
 	[0xd6][NP] = { "salc", NO_OPS, RUN(exec_salc), ATTR(I64 | USER), FL(CF, 0, 0) },
 	[0xd7][NP] = { "xlat", OPS(Xb), RUN(exec_xlat), ATTR(RO | USER) },
 	[0xd8 ... 0xdf][NP] = LINK(X87, 0),
 
-	[0xe0][NP] = { "loopne", OPS(Jb), RUN(exec_loopne), ATTR(D64 | BRANCH | USER), FL(ZF, 0, 0) },
+	[0xe0][NP] = { "loopne", OPS(Jb), RUN(exec_loopne), ATTR(D64 | BRANCH | USER),
+		FL(ZF, 0, 0) },
 	[0xe1][NP] = { "loope", OPS(Jb), RUN(exec_loope), ATTR(D64 | BRANCH | USER), FL(ZF, 0, 0) },
 	[0xe2][NP] = { "loop", OPS(Jb), RUN(exec_loop), ATTR(D64 | BRANCH | USER) },
 	[0xe3][NP] = { "jcxz", OPS(Jb), RUN(exec_jcxz), ATTR(D64 | BRANCH | USER) },

@@ -26,7 +26,8 @@ const struct opcode opcodes_vex1[256][NR_OPC_PFX] = {
 	[0x11][P66] = { "vmovupd", OPS(Wx, Vx), NAT(AVX, 0) },
 	[0x11][PF3] = LINK(MOD, GV_MOVSS_S),
 	[0x11][PF2] = LINK(MOD, GV_MOVSD_S),
-	[0x12][NP] = { "vmovlps", OPS(Vx, Hx, Wq), NAT(AVX, L0) },	/* VMOVHLPS between registers */
+	[0x12][NP] = { "vmovlps", OPS(Vx, Hx, Wq),
+		NAT(AVX, L0) },	/* VMOVHLPS between registers */
 	[0x12][P66] = { "vmovlpd", OPS(Vx, Hx, Mq), NAT(AVX, L0) },
 	[0x12][PF3] = { "vmovsldup", OPS(Vx, Wx), NAT(AVX, 0) },
 	[0x12][PF2] = { "vmovddup", OPS(Vx, Wdup), NAT(AVX, 0) },
@@ -34,7 +35,8 @@ const struct opcode opcodes_vex1[256][NR_OPC_PFX] = {
 	[0x13][P66] = { "vmovlpd", OPS(Mq, Vx), NAT(AVX, L0) },
 	VFLOAT2(0x14, "vunpckl"),
 	VFLOAT2(0x15, "vunpckh"),
-	[0x16][NP] = { "vmovhps", OPS(Vx, Hx, Wq), NAT(AVX, L0) },	/* VMOVLHPS between registers */
+	[0x16][NP] = { "vmovhps", OPS(Vx, Hx, Wq),
+		NAT(AVX, L0) },	/* VMOVLHPS between registers */
 	[0x16][P66] = { "vmovhpd", OPS(Vx, Hx, Mq), NAT(AVX, L0) },
 	[0x16][PF3] = { "vmovshdup", OPS(Vx, Wx), NAT(AVX, 0) },
 	[0x17][NP] = { "vmovhps", OPS(Mq, Vx), NAT(AVX, L0) },
@@ -172,7 +174,8 @@ const struct opcode opcodes_vex1[256][NR_OPC_PFX] = {
 	VPACKED(0xf4, "vpmuludq"),
 	VPACKED(0xf5, "vpmaddwd"),
 	VPACKED(0xf6, "vpsadbw"),
-	[0xf7][P66] = { "vmaskmovdqu", OPS(Vx, Ux), RUN(exec_maskmov), ATTR(L0 | RO | USER), NEEDS(AVX) },
+	[0xf7][P66] = { "vmaskmovdqu", OPS(Vx, Ux), RUN(exec_maskmov), ATTR(L0 | RO | USER),
+		NEEDS(AVX) },
 	VPACKED(0xf8, "vpsubb"),
 	VPACKED(0xf9, "vpsubw"),
 	VPACKED(0xfa, "vpsubd"),

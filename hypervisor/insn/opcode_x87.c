@@ -1,14 +1,14 @@
 /*
  * x87, D8 to DF: eight memory forms by ModRM.reg, 64 register forms by the low six bits of ModRM.
- * SDM 2 tables A-7 to A-22, APM 3 table A-15. The aliases that no manual of today names (FSTP1, FXCH4 ...)
- * still work on every CPU.
+ * SDM 2 tables A-7 to A-22, APM 3 table A-15. The aliases that no manual of today names (FSTP1,
+ * FXCH4 ...) still work on every CPU.
  */
 #include "hypervisor/insn/opcode_table.h"
 
 #define MEM(op, reg)		[((op) - 0xd8) * X87_ROWS + (reg)]
 #define REG(op, modrm)		[((op) - 0xd8) * X87_ROWS + 8 + (modrm) - 0xc0]
 /* Eight registers ST(0) to ST(7), from modrm on. */
-#define REGS(op, modrm)		[((op) - 0xd8) * X87_ROWS + 8 + (modrm) - 0xc0 ... \
+#define REGS(op, modrm)		[((op) - 0xd8) * X87_ROWS + 8 + (modrm) - 0xc0 ...		\
 				((op) - 0xd8) * X87_ROWS + 15 + (modrm) - 0xc0]
 
 /* The eight arithmetic operations on ST(0) and memory. */
@@ -23,8 +23,10 @@
 	MEM(op, 7) = { "f" i "divr", OPS(ST0, m), X87(FPU, RW) }
 
 #define OP0(op, modrm, name)	REG(op, modrm) = { name, OPS(ST0), X87(FPU, RW) }
-#define FCMOV(op, modrm, name, f) REGS(op, modrm) = { name, OPS(ST0, STi), X87(CMOV, RW), FL(f, 0, 0) }
-#define FCOMI(op, modrm, name)	REGS(op, modrm) = { name, OPS(ST0, STi), X87(CMOV, RO), FL(0, OSZAPC, 0) }
+#define FCMOV(op, modrm, name, f) REGS(op, modrm) = { name, OPS(ST0, STi), X87(CMOV, RW),
+		FL(f, 0, 0) }
+#define FCOMI(op, modrm, name)	REGS(op, modrm) = { name, OPS(ST0, STi), X87(CMOV, RO),
+		FL(0, OSZAPC, 0) }
 
 const struct opcode opcodes_x87[8 * X87_ROWS] = {
 	ARITH_M(0xd8, "", Md),
@@ -93,7 +95,7 @@ const struct opcode opcodes_x87[8 * X87_ROWS] = {
 	FCMOV(0xdb, 0xc8, "fcmovne", ZF),
 	FCMOV(0xdb, 0xd0, "fcmovnbe", CF | ZF),
 	FCMOV(0xdb, 0xd8, "fcmovnu", PF),
-	/* 8087 and 287 only, without effect since: SDM 1 table 18-? of legacy forms; APM 1 6.2 */
+	/* 8087 and 287 only, without effect since. SDM 3B, architecture compatibility: x87 FPU */
 	REG(0xdb, 0xe0) = { "fneni", NO_OPS, X87(FPU, 0) },
 	REG(0xdb, 0xe1) = { "fndisi", NO_OPS, X87(FPU, 0) },
 	REG(0xdb, 0xe2) = { "fnclex", NO_OPS, X87(FPU, 0) },

@@ -1,6 +1,7 @@
 /*
- * Fuzz target of the decoder: whatever the bytes, it stays inside them, and what it says holds together.
- * The first byte chooses the code size. Built with libFuzzer where there is clang, else behind main.c.
+ * Fuzz target of the decoder: whatever the bytes, it stays inside them, and what it says holds
+ * together. The first byte chooses the code size. Built with libFuzzer where there is clang, else
+ * behind main.c.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -9,14 +10,19 @@
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
-#define CHECK(c)	do { if (!(c)) __builtin_trap(); } while (0)
+#define CHECK(c)                          \
+	do {                              \
+		if (!(c))                 \
+			__builtin_trap(); \
+	} while (0)
 
 static bool insn_same(const struct insn *a, const struct insn *b)
 {
 	return a->exec == b->exec && a->imm == b->imm && a->imm2 == b->imm2 && a->disp == b->disp &&
-		a->len == b->len && a->reg == b->reg && a->rm == b->rm && a->vvvv == b->vvvv && a->base == b->base &&
-		a->index == b->index && a->scale == b->scale && a->seg == b->seg && a->opsize == b->opsize &&
-		a->asize == b->asize && a->row == b->row && a->flags == b->flags;
+	       a->len == b->len && a->reg == b->reg && a->rm == b->rm && a->vvvv == b->vvvv &&
+	       a->base == b->base && a->index == b->index && a->scale == b->scale &&
+	       a->seg == b->seg && a->opsize == b->opsize && a->asize == b->asize &&
+	       a->row == b->row && a->flags == b->flags;
 }
 
 /* Register operands stay inside v->r or their register file. */
@@ -34,14 +40,16 @@ static void check_row(const struct insn *i)
 
 	CHECK(row && i->exec);
 	CHECK(!!(i->flags & I_BRANCH) == !!(row->attr & ATTR_BRANCH));
-	CHECK(!(i->flags & I_LOCK) || i->flags & I_MEM || row->op[0] == OP_Cd || row->op[1] == OP_Cd);
+	CHECK(!(i->flags & I_LOCK) || i->flags & I_MEM || row->op[0] == OP_Cd ||
+		row->op[1] == OP_Cd);
 	CHECK(opcode_mem_size(row, i) <= 512 && opcode_feature(row, i) < NR_CPU_FEATURES);
 	CHECK(!opcode_aligned(row, i) || opcode_mem_size(row, i) >= 16);
 	CHECK(opcode_mem_access(row) <= (OPC_MEM_READ | OPC_MEM_WRITE));
 }
 
 /* Decodes from a block of exactly avail bytes, so that a sanitizer sees each byte too many. */
-static enum decode_result decode_exact(const u8 *data, unsigned int avail, unsigned int code, struct insn *out)
+static enum decode_result decode_exact(
+	const u8 *data, unsigned int avail, unsigned int code, struct insn *out)
 {
 	u8 *copy = malloc(avail ? avail : 1);
 	enum decode_result r;
@@ -54,7 +62,8 @@ static enum decode_result decode_exact(const u8 *data, unsigned int avail, unsig
 }
 
 /* A result does not depend on the bytes behind, and all shorter strings are incomplete. */
-static void check_truncated(const u8 *data, unsigned int code, const struct insn *whole, enum decode_result r)
+static void check_truncated(
+	const u8 *data, unsigned int code, const struct insn *whole, enum decode_result r)
 {
 	struct insn i;
 
@@ -66,7 +75,7 @@ static void check_truncated(const u8 *data, unsigned int code, const struct insn
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
-	static const u8 codes[] = { 2, 4, 8 };
+	static const u8 codes[] = {2, 4, 8};
 	unsigned int code, avail;
 	enum decode_result r;
 	struct insn i;

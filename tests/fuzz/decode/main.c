@@ -1,4 +1,6 @@
-/* The fuzz target without libFuzzer: random inputs from a seed. fuzz-decode-plain [inputs [seed]] */
+/*
+ * The fuzz target without libFuzzer: random inputs from a seed. fuzz-decode-plain [inputs [seed]]
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +17,7 @@ static u64 next(u64 *state)
 
 int main(int argc, char **argv)
 {
-	static const u8 starts[] = { 0x0f, 0xc4, 0xc5, 0x66, 0xf2, 0xf3, 0x67, 0xf0, 0x48 };
+	static const u8 starts[] = {0x0f, 0xc4, 0xc5, 0x66, 0xf2, 0xf3, 0x67, 0xf0, 0x48};
 	u64 inputs = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000000;
 	u64 rng = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
 	u8 buf[64];

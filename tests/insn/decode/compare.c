@@ -4,20 +4,21 @@
 
 #include "tests/insn/decode/decode.h"
 
-#define DIFF(c, ...)	(snprintf((c)->diff, sizeof((c)->diff), __VA_ARGS__), false)
+#define DIFF(c, ...) (snprintf((c)->diff, sizeof((c)->diff), __VA_ARGS__), false)
 
 static const ZydisDecoder *decoder_for(unsigned int code)
 {
 	static _Thread_local ZydisDecoder dec[3];
 	static _Thread_local bool ready;
-	static const ZydisMachineMode mode[] = { ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_MACHINE_MODE_LEGACY_32,
-		ZYDIS_MACHINE_MODE_LONG_64 };
-	static const ZydisStackWidth width[] = { ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32,
-		ZYDIS_STACK_WIDTH_64 };
+	static const ZydisMachineMode mode[] = {ZYDIS_MACHINE_MODE_REAL_16,
+		ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
+	static const ZydisStackWidth width[] = {
+		ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32, ZYDIS_STACK_WIDTH_64};
 
 	for (unsigned int i = 0; !ready && i < 3; i++) {
 		/* In real mode there is no VEX; 16-bit protected mode has the same code size. */
-		ZydisDecoderInit(&dec[i], i == 0 ? ZYDIS_MACHINE_MODE_LEGACY_16 : mode[i], width[i]);
+		ZydisDecoderInit(
+			&dec[i], i == 0 ? ZYDIS_MACHINE_MODE_LEGACY_16 : mode[i], width[i]);
 		ZydisDecoderEnableMode(&dec[i], ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_TRUE);
 		ZydisDecoderEnableMode(&dec[i], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
 		ZydisDecoderEnableMode(&dec[i], ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
@@ -38,7 +39,7 @@ static const struct operand_info *info_at(const struct comparison *c, enum opera
 /* The operand whose ModRM.rm it is. */
 static const struct operand_info *info_rm(const struct comparison *c)
 {
-	static const u8 places[] = { PL_RM, PL_U, PL_M, PL_RMREG, PL_VSIB };
+	static const u8 places[] = {PL_RM, PL_U, PL_M, PL_RMREG, PL_VSIB};
 	const struct operand_info *o = NULL;
 
 	for (unsigned int i = 0; i < sizeof(places) && !o; i++)
@@ -49,9 +50,12 @@ static const struct operand_info *info_rm(const struct comparison *c)
 static unsigned int class_of(ZydisRegisterClass rc)
 {
 	switch (rc) {
-	case ZYDIS_REGCLASS_GPR8: case ZYDIS_REGCLASS_GPR16: case ZYDIS_REGCLASS_GPR32: case ZYDIS_REGCLASS_GPR64:
-		return CL_GPR;
-	case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM: return CL_VEC;
+	case ZYDIS_REGCLASS_GPR8:
+	case ZYDIS_REGCLASS_GPR16:
+	case ZYDIS_REGCLASS_GPR32:
+	case ZYDIS_REGCLASS_GPR64: return CL_GPR;
+	case ZYDIS_REGCLASS_XMM:
+	case ZYDIS_REGCLASS_YMM: return CL_VEC;
 	case ZYDIS_REGCLASS_MMX: return CL_MMX;
 	case ZYDIS_REGCLASS_X87: return CL_X87;
 	case ZYDIS_REGCLASS_SEGMENT: return CL_SREG;
@@ -93,16 +97,20 @@ static bool compare_register(struct comparison *c, const char *what, const struc
 	ZydisRegister reg, unsigned int ours)
 {
 	ZydisRegisterClass rc = ZydisRegisterGetClass(reg);
-	unsigned int theirs = class_of(rc) == CL_GPR ? gpr_of(reg) : (unsigned int)ZydisRegisterGetId(reg);
+	unsigned int theirs =
+		class_of(rc) == CL_GPR ? gpr_of(reg) : (unsigned int)ZydisRegisterGetId(reg);
 
 	if (!o)
 		return DIFF(c, "%s: the row has no such operand", what);
 	if (class_of(rc) != o->class)
-		return DIFF(c, "%s: class %u, Zydis has %s", what, o->class, ZydisRegisterGetString(reg));
+		return DIFF(c, "%s: class %u, Zydis has %s", what, o->class,
+			ZydisRegisterGetString(reg));
 	if (ours != theirs)
-		return DIFF(c, "%s: register %u, Zydis has %s", what, ours, ZydisRegisterGetString(reg));
+		return DIFF(c, "%s: register %u, Zydis has %s", what, ours,
+			ZydisRegisterGetString(reg));
 	if (o->class == CL_GPR && gpr_width(rc) != register_bytes(c, o))
-		return DIFF(c, "%s: width %u, Zydis has %s", what, register_bytes(c, o), ZydisRegisterGetString(reg));
+		return DIFF(c, "%s: width %u, Zydis has %s", what, register_bytes(c, o),
+			ZydisRegisterGetString(reg));
 	return true;
 }
 
@@ -157,7 +165,8 @@ static bool compare_memory(struct comparison *c, const ZydisDecodedOperand *z)
 	if (!o || !(c->insn.flags & I_MEM))
 		return DIFF(c, "Zydis has a memory operand");
 	if (z->mem.type != ZYDIS_MEMOP_TYPE_AGEN && c->insn.seg != segment_of(z->mem.segment))
-		return DIFF(c, "segment %u, Zydis has %s", c->insn.seg, ZydisRegisterGetString(z->mem.segment));
+		return DIFF(c, "segment %u, Zydis has %s", c->insn.seg,
+			ZydisRegisterGetString(z->mem.segment));
 	if (size && z->mem.type == ZYDIS_MEMOP_TYPE_MEM && size * 8 != z->size)
 		return DIFF(c, "memory size %u, Zydis has %u bits", size, z->size);
 	return compare_address(c, z);
@@ -170,20 +179,27 @@ static bool compare_moffs(struct comparison *c, const ZydisDecodedOperand *z)
 
 	if (!o)
 		return DIFF(c, "Zydis has a moffs");
-	if (c->insn.imm != ((u64)z->mem.disp.value & mask) || c->insn.seg != segment_of(z->mem.segment))
-		return DIFF(c, "moffs %llx segment %u, Zydis has %llx %s", (unsigned long long)c->insn.imm,
-			c->insn.seg, (unsigned long long)z->mem.disp.value, ZydisRegisterGetString(z->mem.segment));
+	if (c->insn.imm != ((u64)z->mem.disp.value & mask) ||
+		c->insn.seg != segment_of(z->mem.segment))
+		return DIFF(c, "moffs %llx segment %u, Zydis has %llx %s",
+			(unsigned long long)c->insn.imm, c->insn.seg,
+			(unsigned long long)z->mem.disp.value,
+			ZydisRegisterGetString(z->mem.segment));
 	if (operand_bytes(o->msize, &c->insn) * 8 != z->size)
 		return DIFF(c, "moffs width, Zydis has %u bits", z->size);
 	return true;
 }
 
-static bool compare_immediate(struct comparison *c, const ZydisDecodedOperand *z, unsigned int *nr_imm)
+static bool compare_immediate(
+	struct comparison *c, const ZydisDecodedOperand *z, unsigned int *nr_imm)
 {
 	u64 theirs = z->imm.value.u, ours = (*nr_imm)++ ? c->insn.imm2 : c->insn.imm;
 	const struct operand_info *o = info_at(c, PL_IMM);
 
-	/* Zydis extends by its own notion of sign; both sides are cut to the width of the operation. */
+	/*
+	 * Zydis extends by its own notion of sign; both sides are cut to the width of the
+	 * operation.
+	 */
 	if (o && o->size != SZ_B && c->insn.opsize < 8) {
 		u64 mask = BIT(c->insn.opsize * 8) - 1;
 
@@ -203,14 +219,16 @@ static bool compare_pointer(struct comparison *c, const ZydisDecodedOperand *z)
 	return true;
 }
 
-static bool compare_operand(struct comparison *c, const ZydisDecodedOperand *z, unsigned int *nr_imm)
+static bool compare_operand(
+	struct comparison *c, const ZydisDecodedOperand *z, unsigned int *nr_imm)
 {
 	const struct insn *i = &c->insn;
 
 	switch (z->type) {
 	case ZYDIS_OPERAND_TYPE_POINTER: return compare_pointer(c, z);
 	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
-		return z->encoding == ZYDIS_OPERAND_ENCODING_NONE || compare_immediate(c, z, nr_imm);
+		return z->encoding == ZYDIS_OPERAND_ENCODING_NONE ||
+		       compare_immediate(c, z, nr_imm);
 	case ZYDIS_OPERAND_TYPE_MEMORY:
 		if (z->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
 			return compare_memory(c, z);
@@ -239,10 +257,11 @@ static bool compare_string(struct comparison *c)
 	for (unsigned int k = 0; k < c->zi.operand_count; k++) {
 		const ZydisDecodedOperand *z = &c->zo[k];
 
-		if (z->type != ZYDIS_OPERAND_TYPE_MEMORY || z->encoding != ZYDIS_OPERAND_ENCODING_NONE)
+		if (z->type != ZYDIS_OPERAND_TYPE_MEMORY ||
+			z->encoding != ZYDIS_OPERAND_ENCODING_NONE)
 			continue;
-		if (z->mem.segment != ZYDIS_REGISTER_ES && c->insn.seg != segment_of(z->mem.segment) &&
-		    info_at(c, PL_SRC))
+		if (z->mem.segment != ZYDIS_REGISTER_ES &&
+			c->insn.seg != segment_of(z->mem.segment) && info_at(c, PL_SRC))
 			return DIFF(c, "string segment %u, Zydis has %s", c->insn.seg,
 				ZydisRegisterGetString(z->mem.segment));
 		if (z->size != opcode_mem_size(c->row, &c->insn) * 8)
@@ -254,7 +273,8 @@ static bool compare_string(struct comparison *c)
 static bool has_zydis_operand(const struct comparison *c, bool memory, ZydisOperandEncoding enc)
 {
 	for (unsigned int k = 0; k < c->zi.operand_count; k++)
-		if (c->zo[k].encoding == enc && (c->zo[k].type == ZYDIS_OPERAND_TYPE_MEMORY) == memory)
+		if (c->zo[k].encoding == enc &&
+			(c->zo[k].type == ZYDIS_OPERAND_TYPE_MEMORY) == memory)
 			return true;
 	return false;
 }
@@ -290,8 +310,8 @@ bool compare(struct comparison *c)
 	c->diff[0] = 0;
 	c->result = insn_decode(c->bytes, STRING_SIZE, c->code, &c->insn);
 	c->row = c->result == DECODE_OK ? opcode_row(c->insn.row) : NULL;
-	c->zydis_ok = ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder_for(c->code), c->bytes,
-		ZYDIS_MAX_INSTRUCTION_LENGTH, &c->zi, c->zo));
+	c->zydis_ok = ZYAN_SUCCESS(ZydisDecoderDecodeFull(
+		decoder_for(c->code), c->bytes, ZYDIS_MAX_INSTRUCTION_LENGTH, &c->zi, c->zo));
 	if (!c->zydis_ok)
 		return c->result != DECODE_OK || DIFF(c, "Zydis rejects %s", c->row->name);
 	if (c->result != DECODE_OK)

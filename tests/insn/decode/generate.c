@@ -1,4 +1,7 @@
-/* Byte strings to decode: wholly random, random behind a random opcode, and encodings of a random row. */
+/*
+ * Byte strings to decode: wholly random, random behind a random opcode, and encodings of a random
+ * row.
+ */
 #include <pthread.h>
 #include <string.h>
 
@@ -32,7 +35,8 @@ static void bytes_random(u64 *rng, u8 *p)
 
 static u8 *put_prefixes(u64 *rng, unsigned int code, u8 *p)
 {
-	static const u8 legacy[] = { 0x66, 0x66, 0x67, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0xf0 };
+	static const u8 legacy[] = {
+		0x66, 0x66, 0x67, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0xf0};
 	unsigned int n = pick(rng, 8);
 
 	for (n = n < 4 ? 0 : n < 6 ? 1 : n - 5; n; n--)
@@ -47,10 +51,19 @@ static void opcode_random(u64 *rng, unsigned int code, u8 *p)
 	p = put_prefixes(rng, code, p);
 	switch (pick(rng, 6)) {
 	case 0: *p++ = 0x0f; break;
-	case 1: *p++ = 0x0f; *p++ = 0x38; break;
-	case 2: *p++ = 0x0f; *p++ = 0x3a; break;
+	case 1:
+		*p++ = 0x0f;
+		*p++ = 0x38;
+		break;
+	case 2:
+		*p++ = 0x0f;
+		*p++ = 0x3a;
+		break;
 	case 3: *p++ = 0xc5; break;
-	case 4: *p++ = 0xc4; p[0] = (u8)((p[0] & 0xe0) | (1 + pick(rng, 3))); break;
+	case 4:
+		*p++ = 0xc4;
+		p[0] = (u8)((p[0] & 0xe0) | (1 + pick(rng, 3)));
+		break;
 	}
 }
 
@@ -62,7 +75,8 @@ static bool uses_vvvv(const struct opcode *row)
 	return false;
 }
 
-static u8 *put_vex(u64 *rng, unsigned int code, const struct opcode *row, const struct opcode_where *w, u8 *p)
+static u8 *put_vex(
+	u64 *rng, unsigned int code, const struct opcode *row, const struct opcode_where *w, u8 *p)
 {
 	unsigned int map = w->map - MAP_VEX1 + 1;
 	u8 vvvv = uses_vvvv(row) ? (u8)pick(rng, 16) : 15;
@@ -85,7 +99,7 @@ static u8 *put_vex(u64 *rng, unsigned int code, const struct opcode *row, const 
 
 static u8 *put_legacy(u64 *rng, unsigned int code, const struct opcode_where *w, u8 *p)
 {
-	static const u8 mandatory[] = { 0, 0x66, 0xf3, 0xf2 };
+	static const u8 mandatory[] = {0, 0x66, 0xf3, 0xf2};
 
 	if (w->pfx)
 		*p++ = mandatory[w->pfx];
@@ -101,7 +115,7 @@ static u8 *put_legacy(u64 *rng, unsigned int code, const struct opcode_where *w,
 /* The bytes behind stay random: ModRM with its extension bits, displacement, immediate. */
 static void row_random(u64 *rng, unsigned int code, u8 *p)
 {
-	static const u8 harmless[] = { 0x66, 0x67, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0xf0 };
+	static const u8 harmless[] = {0x66, 0x67, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0xf0};
 	unsigned int n = pick(rng, nr_rows);
 	const struct opcode_where *w = &where[n];
 	const struct opcode *row = opcode_row(rows[n]);

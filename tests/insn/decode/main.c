@@ -1,6 +1,7 @@
 /*
- * Decoder test: random byte strings, in each code size, decoded by ours and by Zydis; lengths and operands
- * must be equal but for the known disagreements, and the strings must reach the opcode table's rows.
+ * Decoder test: random byte strings, in each code size, decoded by ours and by Zydis; lengths and
+ * operands must be equal but for the known disagreements, and the strings must reach the opcode
+ * table's rows.
  *
  *	decode-zydis [strings per code size [seed]]
  */
@@ -12,20 +13,20 @@
 
 #include "tests/insn/decode/decode.h"
 
-#define JOB_STRINGS	250000ULL
-#define MAX_REPORTS	200
-#define THREADS		2
+#define JOB_STRINGS 250000ULL
+#define MAX_REPORTS 200
+#define THREADS	    2
 
 static struct {
 	pthread_mutex_t lock;
 	u64 strings, seed, next_job, jobs;
 	u64 failures, valid, explained[64];
-	char seen[MAX_REPORTS][200];	/* one report for each kind of failure */
+	char seen[MAX_REPORTS][200]; /* one report for each kind of failure */
 	unsigned int nr_seen;
 	u8 *covered;
-} test = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} test = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static const unsigned int code_sizes[] = { 2, 4, 8 };
+static const unsigned int code_sizes[] = {2, 4, 8};
 
 static void report_print(const struct comparison *c)
 {
@@ -83,7 +84,7 @@ static void job_run(u64 job, struct comparison *c, u64 *valid, u64 *explained)
 static void *worker(void *arg)
 {
 	struct comparison c;
-	u64 valid = 0, explained[64] = { 0 };
+	u64 valid = 0, explained[64] = {0};
 
 	for (;;) {
 		u64 job = __atomic_fetch_add(&test.next_job, 1, __ATOMIC_RELAXED);
@@ -113,8 +114,8 @@ static bool coverage_print(void)
 		rows++;
 		hit += test.covered[i];
 		if (!test.covered[i] && opcode_where(i, &w))
-			printf("row not reached: %s (map %u, opcode %02x, prefix %u, /%d)\n", opcode_row(i)->name,
-				w.map, w.opcode, w.pfx, w.ext);
+			printf("row not reached: %s (map %u, opcode %02x, prefix %u, /%d)\n",
+				opcode_row(i)->name, w.map, w.opcode, w.pfx, w.ext);
 		else if (!test.covered[i])
 			printf("row that no opcode leads to: %s (%#x)\n", opcode_row(i)->name, i);
 	}
@@ -133,7 +134,8 @@ int main(int argc, char **argv)
 	if (!test.covered)
 		return 1;
 	test.jobs = ARRAY_SIZE(code_sizes) * ((test.strings + JOB_STRINGS - 1) / JOB_STRINGS);
-	printf("seed %" PRIu64 ", %" PRIu64 " strings in each of 16, 32 and 64 bits\n", test.seed, test.strings);
+	printf("seed %" PRIu64 ", %" PRIu64 " strings in each of 16, 32 and 64 bits\n", test.seed,
+		test.strings);
 	for (unsigned int i = 0; i < THREADS; i++)
 		if (pthread_create(&threads[i], NULL, worker, NULL))
 			return 1;
