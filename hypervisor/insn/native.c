@@ -4,7 +4,7 @@
  */
 #include "hypervisor/insn/native.h"
 
-#include <errno.h>
+#include <linux/errno.h>
 
 #include "hypervisor/core/vm.h"
 #include "hypervisor/insn/exec.h"

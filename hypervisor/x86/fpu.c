@@ -4,7 +4,7 @@
  */
 #include "hypervisor/x86/fpu.h"
 
-#include <errno.h>
+#include <linux/errno.h>
 
 #include "hypervisor/x86/regs.h"
 
