@@ -13,7 +13,7 @@
 		FL(flags, 0, 0) },								\
 	[0x90 + (cc)][NP] = { "set" s0, OPS(Eb), SET(x_set_E[cc]), ATTR(USER),			\
 		FL(flags, 0, 0) },								\
-	[0x91 + (cc)][NP] = { "set" s1, OPS(Eb), SET(x_set_E[(cc) + 1]), ATTR(USER),
+	[0x91 + (cc)][NP] = { "set" s1, OPS(Eb), SET(x_set_E[(cc) + 1]), ATTR(USER),		\
 		FL(flags, 0, 0) }
 
 #define BT_FLAGS	FL(0, CF, OF | SF | AF | PF)

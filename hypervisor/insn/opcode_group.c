@@ -20,7 +20,7 @@
 		FL(0, OSZAPC, 0) },								\
 	GROUP(g, 6)[NP] = { "xor", OPS(e, i), SET(x_xor_EI), ATTR(LOCK | RW | USER | I_82(g)),	\
 		FL(0, OSZPC, AF) },								\
-	GROUP(g, 7)[NP] = { "cmp", OPS(e, i), SET(x_cmp_EI), ATTR(RO | USER | I_82(g)),
+	GROUP(g, 7)[NP] = { "cmp", OPS(e, i), SET(x_cmp_EI), ATTR(RO | USER | I_82(g)),		\
 		FL(0, OSZAPC, 0) }
 #define I_82(g)	((g) == G1_82 ? I64 : 0)
 
@@ -40,7 +40,7 @@
 		FL(0, OSZPC, AF) },								\
 	GROUP(g, 6)[NP] = { "sal", OPS(e, c), SET(x_shl_##s), ATTR(RW | COUNT | USER),		\
 		FL(0, OSZPC, AF) },								\
-	GROUP(g, 7)[NP] = { "sar", OPS(e, c), SET(x_sar_##s), ATTR(RW | COUNT | USER),
+	GROUP(g, 7)[NP] = { "sar", OPS(e, c), SET(x_sar_##s), ATTR(RW | COUNT | USER),		\
 		FL(0, OSZPC, AF) }
 
 #define UNARY(g, e, i)										\

@@ -19,7 +19,7 @@
 #define JCC(cc, name0, name1, flags)								\
 	[0x70 + (cc)][NP] = { name0, OPS(Jb), ATTR(D64 | BRANCH | ATTR_JCC | USER),		\
 		FL(flags, 0, 0) },								\
-	[0x71 + (cc)][NP] = { name1, OPS(Jb), ATTR(D64 | BRANCH | ATTR_JCC | USER),
+	[0x71 + (cc)][NP] = { name1, OPS(Jb), ATTR(D64 | BRANCH | ATTR_JCC | USER),		\
 		FL(flags, 0, 0) }
 
 const struct opcode opcodes_1[256][NR_OPC_PFX] = {
