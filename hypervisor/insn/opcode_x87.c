@@ -23,9 +23,9 @@
 	MEM(op, 7) = { "f" i "divr", OPS(ST0, m), X87(FPU, RW) }
 
 #define OP0(op, modrm, name)	REG(op, modrm) = { name, OPS(ST0), X87(FPU, RW) }
-#define FCMOV(op, modrm, name, f) REGS(op, modrm) = { name, OPS(ST0, STi), X87(CMOV, RW),
+#define FCMOV(op, modrm, name, f) REGS(op, modrm) = { name, OPS(ST0, STi), X87(CMOV, RW),	\
 		FL(f, 0, 0) }
-#define FCOMI(op, modrm, name)	REGS(op, modrm) = { name, OPS(ST0, STi), X87(CMOV, RO),
+#define FCOMI(op, modrm, name)	REGS(op, modrm) = { name, OPS(ST0, STi), X87(CMOV, RO),		\
 		FL(0, OSZAPC, 0) }
 
 const struct opcode opcodes_x87[8 * X87_ROWS] = {
