@@ -1,6 +1,6 @@
 /*
- * The VM's interrupt chips, shared by their files. All of it is under irqchip->lock but for the two words
- * that vCPU threads look at on their way: pic.output and ioapic.handled.
+ * The VM's interrupt chips, shared by their files. All of it is under irqchip->lock but for the two
+ * words that vCPU threads look at on their way: pic.output and ioapic.handled.
  */
 #ifndef QUMRA_HYPERVISOR_IRQCHIP_CHIPS_H
 #define QUMRA_HYPERVISOR_IRQCHIP_CHIPS_H
@@ -11,7 +11,7 @@
 #define PIC_PINS	16
 #define IOAPIC_PINS	KVM_IOAPIC_NUM_PINS
 
-/* ---- i8259.c --------------------------------------------------------------------------------------- */
+/* ---- i8259.c --------------------------------------------------------------------------------- */
 
 /* One 8259A. Bits are lines: bit 0 is IR0. */
 struct i8259 {
@@ -33,13 +33,13 @@ struct pic {
 };
 
 int pic_create(struct irqchip *ic);
-int pic_set_line(struct irqchip *ic, unsigned int pin, u32 source, int level);	/* as irqchip_line */
+int pic_set_line(struct irqchip *ic, unsigned int pin, u32 source, int level); /* as irqchip_line */
 bool pic_output(const struct irqchip *ic);	/* any thread */
 int pic_ack(struct irqchip *ic);		/* the INTA cycle: takes the lock. Vector or -1. */
 void pic_get(const struct irqchip *ic, unsigned int chip, struct kvm_pic_state *s);
 void pic_set(struct irqchip *ic, unsigned int chip, const struct kvm_pic_state *s);
 
-/* ---- ioapic.c -------------------------------------------------------------------------------------- */
+/* ---- ioapic.c -------------------------------------------------------------------------------- */
 
 #define IOAPIC_BASE	0xfec00000ULL
 
@@ -51,7 +51,7 @@ struct ioapic {
 	u32 delivered;		/* edges among irr that were */
 	u64 entry[IOAPIC_PINS];
 	u64 sources[IOAPIC_PINS];
-	u64 handled[4];		/* vectors whose EOI the chip wants to hear of; read without the lock */
+	u64 handled[4]; /* vectors whose EOI the chip wants to hear of; read without the lock */
 };
 
 int ioapic_create(struct irqchip *ic);
@@ -62,7 +62,7 @@ void ioapic_update_handled(struct irqchip *ic);
 void ioapic_get(const struct irqchip *ic, struct kvm_ioapic_state *s);
 void ioapic_set(struct irqchip *ic, const struct kvm_ioapic_state *s);
 
-/* ---- i8254.c --------------------------------------------------------------------------------------- */
+/* ---- i8254.c --------------------------------------------------------------------------------- */
 
 struct pit;
 void pit_destroy(struct irqchip *ic);
@@ -70,7 +70,7 @@ void pit_acked(struct irqchip *ic);		/* the guest acknowledged GSI 0 */
 void pit_unmasked(struct irqchip *ic);		/* GSI 0 was unmasked at a chip */
 bool pit_wants_ack(const struct irqchip *ic);
 
-/* ---- routing.c ------------------------------------------------------------------------------------- */
+/* ---- routing.c ------------------------------------------------------------------------------- */
 
 struct route {
 	u32 gsi;
@@ -91,7 +91,7 @@ struct routing *routing_default(void);
 int routing_set_line(struct irqchip *ic, u32 source, u32 gsi, int level);
 int msi_deliver(struct vm *vm, u32 addr_lo, u32 addr_hi, u32 data);
 
-/* ---- irqchip.c ------------------------------------------------------------------------------------- */
+/* ---- irqchip.c ------------------------------------------------------------------------------- */
 
 struct irqchip {
 	struct os_mutex lock;

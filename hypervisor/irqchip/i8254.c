@@ -1,10 +1,12 @@
 /*
- * The 8254 programmable interval timer and port 61h. Intel 82C54 data sheet (231244), 82371AB 4.2.6.
+ * The 8254 programmable interval timer and port 61h. Intel 82C54 data sheet (231244),
+ * 82371AB 4.2.6.
  *
- * A counter is not stepped: what it reads and drives is computed from the time since it was started.
- * Channel 0's rising output is IRQ 0, made by an alarm. When the guest is late, ticks are kept and
- * delivered one for each acknowledgement, as KVM does (KVM_REINJECT_CONTROL turns that off). A new count
- * starts at once, also in modes 2 and 3, where the chip would end its period first.
+ * A counter is not stepped: what it reads and drives is computed from the time since it was
+ * started. Channel 0's rising output is IRQ 0, made by an alarm. When the guest is late, ticks are
+ * kept and delivered one for each acknowledgement, as KVM does (KVM_REINJECT_CONTROL turns that
+ * off). A new count starts at once, also in modes 2 and 3, where the chip would end its period
+ * first.
  */
 #include "hypervisor/irqchip/chips.h"
 
@@ -59,7 +61,7 @@ struct pit {
 	u32 pending;		/* ticks not acknowledged */
 };
 
-/* ---- counting ------------------------------------------------------------------------------------- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 static u64 ns_to_ticks(u64 ns)
 {
@@ -171,7 +173,7 @@ static bool channel_out(const struct pit_channel *c)
 	}
 }
 
-/* ---- channel 0's interrupt -------------------------------------------------------------------------- */
+/* ---- channel 0's interrupt ------------------------------------------------------------------- */
 
 static bool pit_ticking(const struct pit *p)
 {
@@ -195,7 +197,8 @@ static void pit_arm(struct pit *p)
 	p->deadline = 0;
 	if (!pit_ticking(p) || (p->fired && !mode_periodic(c)))
 		return;
-	p->deadline = c->start + ticks_to_ns(pit_edge(c, p->fired + 1) - MIN(c->held, pit_edge(c, 1)));
+	p->deadline =
+		c->start + ticks_to_ns(pit_edge(c, p->fired + 1) - MIN(c->held, pit_edge(c, 1)));
 	os_timer_arm(&p->timer, p->deadline);
 }
 
@@ -276,7 +279,7 @@ bool pit_wants_ack(const struct irqchip *ic)
 	return ic->pit && ic->pit->reinject;
 }
 
-/* ---- programming ------------------------------------------------------------------------------------ */
+/* ---- programming ----------------------------------------------------------------------------- */
 
 static u32 count_from_register(const struct pit_channel *c, u16 val)
 {
@@ -317,7 +320,8 @@ static void pit_write_counter(struct pit *p, unsigned int n, u8 val)
 	case PIT_WORD:
 		c->write_low = val;
 		c->write_next = PIT_WORD_HIGH;
-		if (c->mode == 0) {	/* 82C54 "Mode 0": the first byte stops the counter, output low */
+		/* 82C54 "Mode 0": the first byte stops the counter, output low. */
+		if (c->mode == 0) {
 			channel_pause(c);
 			c->loaded = false;
 		}
@@ -341,7 +345,8 @@ static void channel_latch_status(struct pit_channel *c)
 {
 	if (c->status_latched)
 		return;
-	c->status = (u8)(channel_out(c) << 7 | !c->loaded << 6 | c->access << 4 | c->mode << 1 | c->bcd);
+	c->status = (u8)(channel_out(c) << 7 | !c->loaded << 6 | c->access << 4 | c->mode << 1 |
+			 c->bcd);
 	c->status_latched = true;
 }
 
@@ -450,7 +455,7 @@ static void channel_set_gate(struct pit_channel *c, bool gate)
 		channel_resume(c);
 }
 
-/* ---- ports ------------------------------------------------------------------------------------------ */
+/* ---- ports ----------------------------------------------------------------------------------- */
 
 static int pit_read(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, void *data)
 {
@@ -467,7 +472,8 @@ static int pit_read(struct vcpu *v, struct io_device *d, u64 addr, unsigned int 
 	return 0;
 }
 
-static int pit_write(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
+static int pit_write(
+	struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
 {
 	struct pit *p = container_of(d, struct pit, ports);
 	const u8 *in = data;
@@ -485,7 +491,7 @@ static int pit_write(struct vcpu *v, struct io_device *d, u64 addr, unsigned int
 	return 0;
 }
 
-/* 82371AB 4.2.6.1. Bit 4 toggles with each refresh: every 16 us here, about what software expects. */
+/* 82371AB 4.2.6.1. Bit 4 toggles with each refresh: 16 us, about what software expects. */
 static int speaker_read(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, void *data)
 {
 	struct pit *p = container_of(d, struct pit, speaker);
@@ -500,7 +506,8 @@ static int speaker_read(struct vcpu *v, struct io_device *d, u64 addr, unsigned 
 	return 0;
 }
 
-static int speaker_write(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
+static int speaker_write(
+	struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
 {
 	struct pit *p = container_of(d, struct pit, speaker);
 	u8 val;
@@ -516,7 +523,7 @@ static int speaker_write(struct vcpu *v, struct io_device *d, u64 addr, unsigned
 static const struct io_device_ops pit_ops = { .read = pit_read, .write = pit_write };
 static const struct io_device_ops speaker_ops = { .read = speaker_read, .write = speaker_write };
 
-/* ---- lifetime ---------------------------------------------------------------------------------------- */
+/* ---- lifetime -------------------------------------------------------------------------------- */
 
 static void pit_reset(struct pit *p)
 {
@@ -586,30 +593,45 @@ void pit_destroy(struct irqchip *ic)
 	os_free(p);
 }
 
-/* ---- saved state ------------------------------------------------------------------------------------- */
+/* ---- saved state ----------------------------------------------------------------------------- */
 
 _Static_assert(sizeof(struct kvm_pit_channel_state) == 24, "KVM's layout");
 
 static void channel_get(const struct pit_channel *c, struct kvm_pit_channel_state *s)
 {
-	*s = (struct kvm_pit_channel_state) {
-		.count = c->count, .latched_count = c->latched, .count_latched = c->latch,
-		.status_latched = c->status_latched, .status = c->status,
-		.read_state = c->read_next, .write_state = c->write_next, .write_latch = c->write_low,
-		.rw_mode = c->access, .mode = c->mode, .bcd = c->bcd, .gate = c->gate,
+	*s = (struct kvm_pit_channel_state){
+		.count = c->count,
+		.latched_count = c->latched,
+		.count_latched = c->latch,
+		.status_latched = c->status_latched,
+		.status = c->status,
+		.read_state = c->read_next,
+		.write_state = c->write_next,
+		.write_latch = c->write_low,
+		.rw_mode = c->access,
+		.mode = c->mode,
+		.bcd = c->bcd,
+		.gate = c->gate,
 		.count_load_time = (s64)c->start,
 	};
 }
 
-/* A saved counter starts anew from its count, as in KVM: load times mean nothing on another host. */
+/* A saved counter starts anew, as in KVM: load times mean nothing on another host. */
 static void channel_set(struct pit_channel *c, const struct kvm_pit_channel_state *s)
 {
-	*c = (struct pit_channel) {
+	*c = (struct pit_channel){
 		.count = s->count && s->count <= 0x10000 ? s->count : 0x10000,
-		.latched = s->latched_count, .latch = MIN(s->count_latched, PIT_WORD_HIGH),
-		.status_latched = s->status_latched, .status = s->status,
-		.read_next = s->read_state & 7, .write_next = s->write_state & 7, .write_low = s->write_latch,
-		.access = s->rw_mode & 3, .mode = MIN(s->mode, 5), .bcd = s->bcd, .gate = s->gate,
+		.latched = s->latched_count,
+		.latch = MIN(s->count_latched, PIT_WORD_HIGH),
+		.status_latched = s->status_latched,
+		.status = s->status,
+		.read_next = s->read_state & 7,
+		.write_next = s->write_state & 7,
+		.write_low = s->write_latch,
+		.access = s->rw_mode & 3,
+		.mode = MIN(s->mode, 5),
+		.bcd = s->bcd,
+		.gate = s->gate,
 		.loaded = true,
 	};
 	channel_resume(c);

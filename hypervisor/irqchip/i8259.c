@@ -1,9 +1,10 @@
 /*
- * The PC's two 8259A interrupt controllers and the edge/level registers of the PIIX. Intel 8259A data
- * sheet (231468), Intel 82371AB 4.2.5.
+ * The PC's two 8259A interrupt controllers and the edge/level registers of the PIIX. Intel 8259A
+ * data sheet (231468), Intel 82371AB 4.2.5.
  *
- * As in KVM, an edge stays latched in IRR when its line falls again, so devices may pulse a line. The
- * cascade does follow the slave's output: a request that is withdrawn there leaves no trace here.
+ * As in KVM, an edge stays latched in IRR when its line falls again, so devices may pulse a line.
+ * The cascade does follow the slave's output: a request that is withdrawn there leaves no trace
+ * here.
  */
 #include "hypervisor/irqchip/chips.h"
 
@@ -36,7 +37,7 @@ enum ocw2 {
 	OCW2_ROTATE_AUTO_ON, OCW2_ROTATE_EOI, OCW2_SET_PRIORITY, OCW2_ROTATE_EOI_SPECIFIC,
 };
 
-/* ---- priority ----------------------------------------------------------------------------------- */
+/* ---- priority -------------------------------------------------------------------------------- */
 
 /* Rank 0 (highest) to 7 of the first line in mask; 8: none. */
 static unsigned int rank_of(const struct i8259 *s, u8 mask)
@@ -58,7 +59,7 @@ static u8 blocking(const struct pic *p, const struct i8259 *s)
 
 	if (s->special_mask)
 		isr &= ~s->imr;
-	/* Special fully nested: more from the same slave may come in. 8259A "Special Fully Nest Mode" */
+	/* More from the same slave may come in. 8259A "Special Fully Nest Mode" */
 	if (s->fully_nested && s == &p->chip[0])
 		isr &= ~BIT(CASCADE_IR);
 	return isr;
@@ -93,7 +94,7 @@ bool pic_output(const struct irqchip *ic)
 	return READ_ONCE(ic->pic.output);
 }
 
-/* ---- lines -------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static int i8259_set_line(struct i8259 *s, unsigned int line, bool level)
 {
@@ -127,7 +128,7 @@ int pic_set_line(struct irqchip *ic, unsigned int pin, u32 source, int level)
 	return ret;
 }
 
-/* ---- acknowledge and end of interrupt -------------------------------------------------------------- */
+/* ---- acknowledge and end of interrupt -------------------------------------------------------- */
 
 static void i8259_clear_isr(struct irqchip *ic, struct i8259 *s, unsigned int line)
 {
@@ -160,7 +161,7 @@ static int i8259_take(struct irqchip *ic, struct i8259 *s)
 	return line;
 }
 
-/* INT stayed up only as long as a line asked, so a spurious vector comes from a slave's race alone. */
+/* INT is up only while a line asks, so there is no spurious vector; -1 when it has gone down. */
 static int pic_take(struct irqchip *ic)
 {
 	struct pic *p = &ic->pic;
@@ -206,7 +207,7 @@ static void i8259_eoi_specific(struct irqchip *ic, struct i8259 *s, unsigned int
 	i8259_clear_isr(ic, s, line);
 }
 
-/* ---- command words --------------------------------------------------------------------------------- */
+/* ---- command words --------------------------------------------------------------------------- */
 
 /* 8259A "Initialization Command Words" */
 static void i8259_icw1(struct irqchip *ic, struct i8259 *s, u8 val)
@@ -343,7 +344,7 @@ static u8 i8259_read(struct irqchip *ic, struct i8259 *s, bool a0)
 	return s->read_isr ? s->isr : s->irr;
 }
 
-/* ---- ports ----------------------------------------------------------------------------------------- */
+/* ---- ports ----------------------------------------------------------------------------------- */
 
 /* The chip behind a port, or NULL. */
 static struct i8259 *pic_chip(struct pic *p, u64 port)
@@ -374,7 +375,8 @@ static int pic_read(struct vcpu *v, struct io_device *d, u64 addr, unsigned int 
 	return 0;
 }
 
-static int pic_write(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
+static int pic_write(
+	struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
 {
 	struct irqchip *ic = container_of(d, struct irqchip, pic.ports);
 	const u8 *in = data;
@@ -405,7 +407,8 @@ static int elcr_read(struct vcpu *v, struct io_device *d, u64 addr, unsigned int
 	return 0;
 }
 
-static int elcr_write(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
+static int elcr_write(
+	struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
 {
 	struct irqchip *ic = container_of(d, struct irqchip, pic.elcr);
 	const u8 *in = data;
@@ -432,7 +435,7 @@ int pic_create(struct irqchip *ic)
 
 	p->ports.ops = &pic_ops;
 	p->elcr.ops = &elcr_ops;
-	p->chip[0].elcr_mask = 0xf8;	/* 82371AB 4.2.5.1: IRQ 0, 1, 2, 8 and 13 are always edges */
+	p->chip[0].elcr_mask = 0xf8; /* 82371AB 4.2.5.1: IRQ 0, 1, 2, 8 and 13 are always edges */
 	p->chip[1].elcr_mask = 0xde;
 	err = bus_register(vm, BUS_PIO, PIC_MASTER_PORT, 2, &p->ports);
 	if (!err)
@@ -442,7 +445,7 @@ int pic_create(struct irqchip *ic)
 	return err;
 }
 
-/* ---- saved state ------------------------------------------------------------------------------------ */
+/* ---- saved state ----------------------------------------------------------------------------- */
 
 _Static_assert(sizeof(struct kvm_pic_state) == 16, "KVM's layout");
 

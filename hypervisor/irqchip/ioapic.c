@@ -1,9 +1,10 @@
 /*
- * The I/O APIC: 24 pins, each with a redirection entry. Intel 82093AA data sheet (290566), version 11h:
- * no EOI register, so level-triggered entries are reopened by the local APICs' EOI messages.
+ * The I/O APIC: 24 pins, each with a redirection entry. Intel 82093AA data sheet (290566), version
+ * 11h: no EOI register, so level-triggered entries are reopened by the local APICs' EOI messages.
  *
- * As in KVM, the polarity bit is stored and ignored: a line is "asserted" or not. An edge on a masked
- * pin is lost unless the line is raised again after unmasking; a level is looked at when unmasked.
+ * As in KVM, the polarity bit is stored and ignored: a line is "asserted" or not. An edge on a
+ * masked pin is lost unless the line is raised again after unmasking; a level is looked at when
+ * unmasked.
  */
 #include "hypervisor/irqchip/chips.h"
 
@@ -29,7 +30,7 @@
 #define RTE_DEST_SHIFT	56
 #define RTE_WRITABLE	(MASK(63, 56) | MASK(16, 15) | BIT(13) | MASK(11, 0))
 
-/* ---- delivery ----------------------------------------------------------------------------------- */
+/* ---- delivery -------------------------------------------------------------------------------- */
 
 static int ioapic_send(struct irqchip *ic, u64 entry)
 {
@@ -88,7 +89,7 @@ int ioapic_set_line(struct irqchip *ic, unsigned int pin, u32 source, int level)
 	return 1;
 }
 
-/* ---- end of interrupt ----------------------------------------------------------------------------- */
+/* ---- end of interrupt ------------------------------------------------------------------------ */
 
 bool ioapic_handles(const struct irqchip *ic, u8 vector)
 {
@@ -133,7 +134,7 @@ void ioapic_eoi(struct irqchip *ic, u8 vector, bool level)
 	os_mutex_unlock(&ic->lock);
 }
 
-/* ---- registers ------------------------------------------------------------------------------------ */
+/* ---- registers ------------------------------------------------------------------------------- */
 
 static u32 ioapic_read_reg(const struct ioapic *io)
 {
@@ -201,7 +202,8 @@ static int ioapic_read(struct vcpu *v, struct io_device *d, u64 addr, unsigned i
 	return 0;
 }
 
-static int ioapic_write(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
+static int ioapic_write(
+	struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data)
 {
 	struct irqchip *ic = container_of(d, struct irqchip, ioapic.dev);
 	u32 val = 0;
@@ -233,7 +235,7 @@ int ioapic_create(struct irqchip *ic)
 	return bus_register(ic->vm, BUS_MMIO, IOAPIC_BASE, IOAPIC_LEN, &io->dev);
 }
 
-/* ---- saved state ----------------------------------------------------------------------------------- */
+/* ---- saved state ----------------------------------------------------------------------------- */
 
 _Static_assert(sizeof(struct kvm_ioapic_state) == 24 + 8 * IOAPIC_PINS, "KVM's layout");
 

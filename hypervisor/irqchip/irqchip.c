@@ -1,4 +1,4 @@
-/* The interrupt chips as one: creation, the guest's acknowledgements, saved state, messages from user space. */
+/* The interrupt chips as one: creation, acknowledgements, saved state, messages of user space. */
 #include "hypervisor/irqchip/irqchip.h"
 
 #include <linux/errno.h>
@@ -56,7 +56,7 @@ void irqchip_destroy(struct vm *vm)
 	os_free(ic);
 }
 
-/* ---- acknowledgements -------------------------------------------------------------------------------- */
+/* ---- acknowledgements ------------------------------------------------------------------------ */
 
 void irqchip_add_ack(struct vm *vm, struct irq_ack *a)
 {
@@ -119,7 +119,7 @@ void irqchip_unmasked(struct irqchip *ic, unsigned int chip, unsigned int pin)
 		pit_unmasked(ic);
 }
 
-/* ---- user space -------------------------------------------------------------------------------------- */
+/* ---- user space ------------------------------------------------------------------------------ */
 
 int irqchip_signal_msi(struct vm *vm, const struct kvm_msi *msi)
 {

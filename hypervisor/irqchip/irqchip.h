@@ -1,10 +1,10 @@
 /*
- * The PC's interrupt chips as KVM has them in the kernel: two i8259, IOAPIC, i8254, a local APIC per vCPU,
- * and the GSI routing between them.
+ * The PC's interrupt chips as KVM has them in the kernel: two i8259, IOAPIC, i8254, a local APIC
+ * per vCPU, and the GSI routing between them.
  *
  * Locking: irqchip->lock covers PIC, IOAPIC, PIT and routing; each local APIC's request bits are
- * atomic, the rest of it belongs to its vCPU's thread (or to whoever stopped it). The only effect on another
- * vCPU is vcpu_request(REQ_EVENT) or a kick.
+ * atomic, the rest of it belongs to its vCPU's thread (or to whoever stopped it). The only effect
+ * on another vCPU is vcpu_request(REQ_EVENT) or a kick.
  */
 #ifndef QUMRA_HYPERVISOR_IRQCHIP_IRQCHIP_H
 #define QUMRA_HYPERVISOR_IRQCHIP_IRQCHIP_H
@@ -13,12 +13,13 @@
 
 struct irqchip;
 
-/* Who drives a line; a line is high while any of them drives it high. Others take numbers of their own. */
+/* Who drives a line: it is high while any of them drives it high. Others take their own numbers. */
 enum irq_source { IRQ_SOURCE_USER, IRQ_SOURCE_RESAMPLE, IRQ_SOURCE_PIT, NR_IRQ_SOURCES = 64 };
 
 /*
- * Told when the guest acknowledges a GSI (EOI at the PIC or IOAPIC): KVM_IRQFD_FLAG_RESAMPLE. First the line
- * that `source` drives is lowered, then fn runs, with irqchip->lock held: it may signal, not call back.
+ * Told when the guest acknowledges a GSI (EOI at the PIC or IOAPIC): KVM_IRQFD_FLAG_RESAMPLE. First
+ * the line that `source` drives is lowered, then fn runs, with irqchip->lock held: it may signal,
+ * not call back.
  */
 struct irq_ack {
 	u32 gsi, source;
@@ -26,29 +27,29 @@ struct irq_ack {
 	struct irq_ack *next;	/* ours */
 };
 
-/* ---- VM side. 0 or -errno. -------------------------------------------------------------------- */
-int irqchip_create(struct vm *vm);		/* KVM_CREATE_IRQCHIP: registers PIC, ELCR, IOAPIC on the buses */
+/* ---- VM side. 0 or -errno. ------------------------------------------------------------------- */
+int irqchip_create(struct vm *vm);	/* KVM_CREATE_IRQCHIP: registers PIC, ELCR, IOAPIC */
 void irqchip_destroy(struct vm *vm);
 int irqchip_create_pit(struct vm *vm, const struct kvm_pit_config *cfg);
-/* KVM_IRQ_LINE, KVM_IRQ_LINE_STATUS: level 0 or 1; *delivered: 1 delivered, 0 coalesced, -1 masked; may be
- * NULL. source: who drives the line (levels of several are ORed); 0 is user space. */
+/* KVM_IRQ_LINE, KVM_IRQ_LINE_STATUS: level 0 or 1; *delivered: 1 delivered, 0 coalesced, -1 masked;
+ * may be NULL. source: who drives the line (levels of several are ORed); 0 is user space. */
 int irqchip_line(struct vm *vm, u32 source, u32 gsi, int level, int *delivered);
 int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *e, u32 n);
 void irqchip_add_ack(struct vm *vm, struct irq_ack *a);
 void irqchip_remove_ack(struct vm *vm, struct irq_ack *a);
-int irqchip_signal_msi(struct vm *vm, const struct kvm_msi *msi);	/* >0 delivered, 0 blocked, <0 */
+int irqchip_signal_msi(struct vm *vm, const struct kvm_msi *msi); /* >0 delivered, 0 blocked, <0 */
 int irqchip_get(struct vm *vm, struct kvm_irqchip *chip);	/* KVM_GET_IRQCHIP */
 int irqchip_set(struct vm *vm, const struct kvm_irqchip *chip);
 int pit_get(struct vm *vm, struct kvm_pit_state2 *ps);
 int pit_set(struct vm *vm, const struct kvm_pit_state2 *ps);
 int pit_reinject(struct vm *vm, bool reinject);
 
-/* ---- vCPU side, on its own thread ---------------------------------------------------------------- */
+/* ---- vCPU side, on its own thread ------------------------------------------------------------ */
 int lapic_create(struct vcpu *v);		/* v->lapic; 0 or -ENOMEM */
 void lapic_destroy(struct vcpu *v);
 void lapic_reset(struct vcpu *v, bool init);
-/* The vector to inject now, taken (IRR to ISR, or the PIC's INTA cycle done), or -1. Called only when the
- * guest can take it. */
+/* The vector to inject now, taken (IRR to ISR, or the PIC's INTA cycle done), or -1. Called only
+ * when the guest can take it. */
 int irqchip_ack_interrupt(struct vcpu *v);
 /* Is there one, whatever IF and shadows say? */
 bool irqchip_has_interrupt(struct vcpu *v);

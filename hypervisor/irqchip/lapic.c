@@ -1,6 +1,7 @@
 /*
- * The local APIC's registers, seen through the xAPIC page or the x2APIC MSRs, and its priority logic.
- * SDM 3A chapter 11; where processors differ, we are KVM's APIC: version 14h, six LVT entries.
+ * The local APIC's registers, seen through the xAPIC page or the x2APIC MSRs, and its priority
+ * logic. SDM 3A chapter 11; where processors differ, we are KVM's APIC: version 14h, six LVT
+ * entries.
  */
 #include "hypervisor/irqchip/lapic.h"
 
@@ -11,7 +12,7 @@
 #include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/system.h"
 
-/* ---- the register table ------------------------------------------------------------------------ */
+/* ---- the register table ---------------------------------------------------------------------- */
 
 /* Access by the xAPIC page (R, W) and by MSR (R2, W2). SDM 3A tables 11-1 and 11-6 */
 enum { R = 1, W = 2, R2 = 4, W2 = 8, RO = R | R2, RW = R | W | R2 | W2 };
@@ -24,6 +25,7 @@ struct lapic_row {
 
 #define LVT_STATUS	BIT(12)			/* delivery status */
 #define LINT_STATUS	(LVT_STATUS | BIT(14))	/* and remote IRR */
+#define LINT_BITS	(LVT_VECTOR | LVT_MODE | BIT(13) | BIT(15) | LVT_MASKED)
 
 static const struct lapic_row lapic_rows[NR_LAPIC_REGS] = {
 	[LR_ID]		= { R | W | R2, 0xff000000, 0 },
@@ -45,8 +47,8 @@ static const struct lapic_row lapic_rows[NR_LAPIC_REGS] = {
 	[LR_LVT_TIMER]	= { RW, LVT_VECTOR | LVT_MASKED | LVT_TIMER_MODE, LVT_STATUS },
 	[LR_LVT_THERMAL] = { RW, LVT_VECTOR | LVT_MODE | LVT_MASKED, LVT_STATUS },
 	[LR_LVT_PERF]	= { RW, LVT_VECTOR | LVT_MODE | LVT_MASKED, LVT_STATUS },
-	[LR_LVT_LINT0]	= { RW, LVT_VECTOR | LVT_MODE | LVT_MASKED | BIT(13) | BIT(15), LINT_STATUS },
-	[LR_LVT_LINT1]	= { RW, LVT_VECTOR | LVT_MODE | LVT_MASKED | BIT(13) | BIT(15), LINT_STATUS },
+	[LR_LVT_LINT0]	= { RW, LINT_BITS, LINT_STATUS },
+	[LR_LVT_LINT1]	= { RW, LINT_BITS, LINT_STATUS },
 	[LR_LVT_ERROR]	= { RW, LVT_VECTOR | LVT_MASKED, LVT_STATUS },
 	[LR_TMICT]	= { RW, 0xffffffff, 0 },
 	[LR_TMCCT]	= { RO, 0, 0 },
@@ -54,7 +56,7 @@ static const struct lapic_row lapic_rows[NR_LAPIC_REGS] = {
 	[LR_SELF_IPI]	= { W2, 0xff, 0 },
 };
 
-/* ---- priorities -------------------------------------------------------------------------------- */
+/* ---- priorities ------------------------------------------------------------------------------ */
 
 int lapic_highest(const struct lapic *l, unsigned int first)
 {
@@ -96,7 +98,7 @@ void lapic_check_pending(struct lapic *l)
 		vcpu_request(l->vcpu, REQ_EVENT);
 }
 
-/* ---- interrupts for the run loop ------------------------------------------------------------------ */
+/* ---- interrupts for the run loop ------------------------------------------------------------- */
 
 /* An ExtINT waits: from our PIC, or, with a PIC in user space, from KVM_INTERRUPT. */
 static bool lapic_has_extint(const struct vcpu *v)
@@ -158,7 +160,7 @@ static void lapic_eoi(struct lapic *l)
 	lapic_check_pending(l);
 }
 
-/* ---- reads --------------------------------------------------------------------------------------- */
+/* ---- reads ----------------------------------------------------------------------------------- */
 
 static u32 lapic_read(struct lapic *l, unsigned int nr)
 {
@@ -173,7 +175,7 @@ static u32 lapic_read(struct lapic *l, unsigned int nr)
 	}
 }
 
-/* ---- writes -------------------------------------------------------------------------------------- */
+/* ---- writes ---------------------------------------------------------------------------------- */
 
 static void lapic_write_svr(struct lapic *l, u32 val)
 {
@@ -256,7 +258,7 @@ static void lapic_write(struct lapic *l, unsigned int nr, u32 val)
 	}
 }
 
-/* ---- the xAPIC page ------------------------------------------------------------------------------ */
+/* ---- the xAPIC page -------------------------------------------------------------------------- */
 
 bool lapic_owns(const struct vcpu *v, u64 gpa)
 {
@@ -276,8 +278,8 @@ static bool lapic_page_mapped(const struct lapic *l)
 }
 
 /*
- * SDM 3A 11.4.1: registers are read and written as aligned 32-bit words. As KVM, narrower reads within a
- * register work, other accesses do nothing.
+ * SDM 3A 11.4.1: registers are read and written as aligned 32-bit words. As KVM, narrower reads
+ * within a register work, other accesses do nothing.
  */
 void lapic_mmio_read(struct vcpu *v, u32 off, unsigned int len, void *data)
 {
@@ -318,7 +320,7 @@ void lapic_mmio_write(struct vcpu *v, u32 off, unsigned int len, const void *dat
 	lapic_write(l, nr, val & lapic_rows[nr].mask);
 }
 
-/* ---- x2APIC MSRs --------------------------------------------------------------------------------- */
+/* ---- x2APIC MSRs ----------------------------------------------------------------------------- */
 
 #define X2APIC_ICR_RESERVED	(MASK(31, 20) | MASK(17, 16) | BIT(13))
 
@@ -362,7 +364,7 @@ int lapic_msr_write(struct vcpu *v, u32 index, u64 val)
 	return 0;
 }
 
-/* ---- IA32_APIC_BASE, CR8 -------------------------------------------------------------------------- */
+/* ---- IA32_APIC_BASE, CR8 --------------------------------------------------------------------- */
 
 u64 lapic_get_base(const struct vcpu *v)
 {
@@ -376,12 +378,13 @@ static enum lapic_state lapic_state_of(u64 base)
 	return base >> 10 & 3;
 }
 
-/* SDM 3A 11.12.5: a guest leaves x2APIC mode for "disabled" only, and enters it from xAPIC mode only. */
+/* SDM 3A 11.12.5: a guest enters x2APIC mode from xAPIC mode, and leaves it for "disabled". */
 static bool lapic_transition_valid(enum lapic_state from, enum lapic_state to)
 {
 	if (to == LAPIC_BAD)
 		return false;
-	return !(from == LAPIC_X2APIC && to == LAPIC_XAPIC) && !(from == LAPIC_OFF && to == LAPIC_X2APIC);
+	return !(from == LAPIC_X2APIC && to == LAPIC_XAPIC) &&
+	       !(from == LAPIC_OFF && to == LAPIC_X2APIC);
 }
 
 static void lapic_defaults(struct lapic *l);
@@ -433,7 +436,7 @@ void lapic_set_cr8(struct vcpu *v, u64 cr8)
 	lapic_check_pending(v->lapic);
 }
 
-/* ---- lifetime ------------------------------------------------------------------------------------- */
+/* ---- lifetime -------------------------------------------------------------------------------- */
 
 /* SDM 3A 11.12.10.1: the logical ID is derived. */
 void lapic_init_x2apic_id(struct lapic *l)

@@ -3,8 +3,8 @@
  * (lapic_msg.c), timer (lapic_timer.c), saved state (lapic_state.c). SDM 3A chapter 11 ("APIC").
  *
  * Who touches what: IRR, TMR, the latent error bits and `events` are set by any thread, atomically.
- * Identity registers (ID, LDR, DFR, SVR, LVT) are written by the owning vCPU's thread only and read by
- * any. All the rest belongs to the owner.
+ * Identity registers (ID, LDR, DFR, SVR, LVT) are written by the owning vCPU's thread only and read
+ * by any. All the rest belongs to the owner.
  */
 #ifndef QUMRA_HYPERVISOR_IRQCHIP_LAPIC_H
 #define QUMRA_HYPERVISOR_IRQCHIP_LAPIC_H
@@ -23,7 +23,7 @@ enum lapic_reg_nr {
 	NR_LAPIC_REGS,
 };
 
-#define LAPIC_VERSION		0x50014u	/* integrated, entries 0 to 5, no EOI-broadcast suppression */
+#define LAPIC_VERSION		0x50014u /* entries 0 to 5, no EOI-broadcast suppression */
 #define LAPIC_DEFAULT_BASE	0xfee00000ULL
 #define APICBASE_BSP		BIT(8)
 #define APICBASE_EXTD		BIT(10)
@@ -45,7 +45,8 @@ enum lapic_reg_nr {
 
 /* Delivery modes of ICR, LVT, MSI and redirection entries. SDM 3A 11.6.1 */
 enum apic_mode {
-	APIC_FIXED, APIC_LOWEST, APIC_SMI, APIC_RESERVED, APIC_NMI, APIC_INIT, APIC_SIPI, APIC_EXTINT,
+	APIC_FIXED, APIC_LOWEST, APIC_SMI, APIC_RESERVED,
+	APIC_NMI, APIC_INIT, APIC_SIPI, APIC_EXTINT,
 };
 
 enum apic_shorthand { APIC_TO_DEST, APIC_TO_SELF, APIC_TO_ALL, APIC_TO_OTHERS };
@@ -140,7 +141,7 @@ void lapic_watchdog_nmi(struct vm *vm);		/* a PIT tick for LINT0 lines in NMI mo
 /* lapic_timer.c. The owner's thread. */
 void lapic_timer_init(struct lapic *l);
 void lapic_timer_stop(struct lapic *l);
-void lapic_timer_start(struct lapic *l, u32 count);	/* from TMICT and TDCR, counting from count */
+void lapic_timer_start(struct lapic *l, u32 count); /* from TMICT and TDCR, counting from count */
 u32 lapic_timer_count(const struct lapic *l);
 void lapic_timer_write_lvt(struct lapic *l, u32 val);
 void lapic_timer_write_divide(struct lapic *l, u32 val);

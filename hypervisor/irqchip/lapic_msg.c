@@ -1,14 +1,14 @@
 /*
- * Messages between APICs: who is meant, and what acceptance does. SDM 3A 11.6 (ICR, destinations), 11.5
- * (local sources), 11.8 (acceptance). Runs on any thread: of the receiver only atomic words are
- * changed, then it is told by a request.
+ * Messages between APICs: who is meant, and what acceptance does. SDM 3A 11.6 (ICR,
+ * destinations), 11.5 (local sources), 11.8 (acceptance). Runs on any thread: of the receiver only
+ * atomic words are changed, then it is told by a request.
  */
 #include "hypervisor/irqchip/lapic.h"
 
 #include "hypervisor/irqchip/chips.h"
 #include "hypervisor/x86/system.h"
 
-/* ---- destinations -------------------------------------------------------------------------------- */
+/* ---- destinations ---------------------------------------------------------------------------- */
 
 #define XAPIC_BROADCAST		0xffu
 #define X2APIC_BROADCAST	0xffffffffu
@@ -62,7 +62,7 @@ static bool match(const struct lapic *l, const struct lapic *source, const struc
 	}
 }
 
-/* ---- acceptance ---------------------------------------------------------------------------------- */
+/* ---- acceptance ------------------------------------------------------------------------------ */
 
 static void post_event(struct lapic *l, u32 event)
 {
@@ -119,12 +119,12 @@ static bool accept_message(struct lapic *l, const struct apic_msg *m)
 		WRITE_ONCE(l->sipi_vector, m->vector);
 		post_event(l, LAPIC_EV_SIPI);
 		return true;
-	default:	/* SMI: no system management mode. ExtINT: by wire only, lapic_takes_extint(). */
+	default: /* SMI: no system management mode. ExtINT: by wire only, lapic_takes_extint(). */
 		return false;
 	}
 }
 
-/* ---- delivery ------------------------------------------------------------------------------------ */
+/* ---- delivery -------------------------------------------------------------------------------- */
 
 static struct lapic *lapic_of(const struct vm *vm, u32 i)
 {
@@ -134,7 +134,8 @@ static struct lapic *lapic_of(const struct vm *vm, u32 i)
 }
 
 /* Who has taken least so far: round robin, which SDM 3A 11.6.2.4 leaves to us. */
-static struct lapic *lowest_of(const struct vm *vm, const struct lapic *source, const struct apic_msg *m)
+static struct lapic *lowest_of(
+	const struct vm *vm, const struct lapic *source, const struct apic_msg *m)
 {
 	struct lapic *best = NULL;
 	u32 n = load_acquire(&vm->nr_vcpus);
@@ -177,7 +178,7 @@ int lapic_deliver(struct vm *vm, struct lapic *source, const struct apic_msg *m)
 	return taken;
 }
 
-/* Combinations that SDM 3A table 11-3 calls invalid are dropped; NMI to oneself works on real parts. */
+/* What SDM 3A table 11-3 calls invalid is dropped; but NMI to oneself works on real parts. */
 static bool ipi_valid(const struct apic_msg *m)
 {
 	switch (m->mode) {
@@ -216,15 +217,16 @@ void lapic_send_ipi(struct lapic *l, u32 icr, u32 dest)
 		lapic_deliver(l->vcpu->vm, l, &m);
 }
 
-/* ---- local sources ------------------------------------------------------------------------------- */
+/* ---- local sources --------------------------------------------------------------------------- */
 
 void lapic_local(struct lapic *l, unsigned int lvt)
 {
 	u32 entry = READ_ONCE(l->reg[lvt]);
+	bool fixed = lvt == LR_LVT_TIMER || lvt == LR_LVT_ERROR;	/* no mode field */
 
 	if (!lapic_hw_enabled(l) || entry & LVT_MASKED)
 		return;
-	switch (lvt == LR_LVT_TIMER || lvt == LR_LVT_ERROR ? APIC_FIXED : entry >> LVT_MODE_SHIFT & 7) {
+	switch (fixed ? APIC_FIXED : entry >> LVT_MODE_SHIFT & 7) {
 	case APIC_FIXED:
 		lapic_accept_vector(l, entry & LVT_VECTOR, false);
 		break;
@@ -275,7 +277,7 @@ void lapic_watchdog_nmi(struct vm *vm)
 	}
 }
 
-/* ---- NMI, INIT and SIPI for the run loop ------------------------------------------------------------ */
+/* ---- NMI, INIT and SIPI for the run loop ----------------------------------------------------- */
 
 static void accept_init(struct vcpu *v)
 {

@@ -1,7 +1,8 @@
 /*
- * The local APIC in KVM's form: a kilobyte of the register page. Linux Documentation/virt/kvm/api.rst
- * 4.57, 4.58. In x2APIC mode the ID register holds the ID in bits 31:24, or all of it with
- * KVM_X2APIC_API_USE_32BIT_IDS; ICR's upper half is at ICR2 in either mode.
+ * The local APIC in KVM's form: a kilobyte of the register page. Linux
+ * Documentation/virt/kvm/api.rst 4.57, 4.58. In x2APIC mode the ID register holds the ID in bits
+ * 31:24, or all of it with KVM_X2APIC_API_USE_32BIT_IDS; ICR's upper half is at ICR2 in either
+ * mode.
  */
 #include "hypervisor/irqchip/lapic.h"
 

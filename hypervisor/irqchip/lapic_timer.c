@@ -1,10 +1,10 @@
 /*
  * The local APIC's timer: one-shot, periodic and TSC-deadline. SDM 3A 11.5.4
  *
- * The bus clock is 1 GHz, as KVM's: a count of 1 at divisor 1 is a nanosecond. An expiry comes as a request
- * to the vCPU, which compares its own deadline with the clock; so an alarm that was set for an earlier
- * programming is harmless, and nothing here needs a lock. An access to the timer's registers does the
- * same first: what expired before it must not be lost by it.
+ * The bus clock is 1 GHz, as KVM's: a count of 1 at divisor 1 is a nanosecond. An expiry comes as a
+ * request to the vCPU, which compares its own deadline with the clock; so an alarm that was set for
+ * an earlier programming is harmless, and nothing here needs a lock. An access to the timer's
+ * registers does the same first: what expired before it must not be lost by it.
  */
 #include "hypervisor/irqchip/lapic.h"
 
@@ -122,7 +122,7 @@ void lapic_timer_write_lvt(struct lapic *l, u32 val)
 	l->timer.period = 0;
 }
 
-/* ---- TSC deadline ---------------------------------------------------------------------------------- */
+/* ---- TSC deadline ---------------------------------------------------------------------------- */
 
 u64 lapic_get_tsc_deadline(const struct vcpu *v)
 {
@@ -152,13 +152,13 @@ void lapic_set_tsc_deadline(struct vcpu *v, u64 val)
 	timer_arm(l, MAX(tsc_deadline_ns(v, val), 1));
 }
 
-/* ---- expiry ---------------------------------------------------------------------------------------- */
+/* ---- expiry ---------------------------------------------------------------------------------- */
 
 /* The next tick keeps the phase, however late this one is served. */
 static void timer_reload(struct lapic *l)
 {
 	struct lapic_timer *t = &l->timer;
-	u64 period = MAX(t->period, MIN_PERIOD_NS);	/* LVT may have been one-shot when it was set */
+	u64 period = MAX(t->period, MIN_PERIOD_NS); /* LVT may have been one-shot when it was set */
 	u64 now = os_clock_ns(), next = t->deadline + period;
 
 	if (now > next + MAX_BACKLOG_NS)
@@ -170,7 +170,8 @@ static void deadline_expired(struct vcpu *v, struct lapic *l)
 {
 	struct lapic_timer *t = &l->timer;
 
-	if (tsc_read(v) < t->tsc) {	/* the two clocks differ by a rounding, or the TSC was set back */
+	/* The two clocks differ by a rounding, or the TSC was set back. */
+	if (tsc_read(v) < t->tsc) {
 		timer_arm(l, MAX(tsc_deadline_ns(v, t->tsc), 1));
 		return;
 	}

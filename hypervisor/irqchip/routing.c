@@ -1,7 +1,7 @@
 /*
  * Where a global system interrupt goes: pins of the chips, or a message. Linux
- * Documentation/virt/kvm/api.rst 4.52 (KVM_SET_GSI_ROUTING). The default is KVM's: GSI n is pin n of the
- * IOAPIC and, below 16, of the PICs.
+ * Documentation/virt/kvm/api.rst 4.52 (KVM_SET_GSI_ROUTING). The default is KVM's: GSI n is pin n
+ * of the IOAPIC and, below 16, of the PICs.
  */
 #include "hypervisor/irqchip/chips.h"
 
@@ -9,7 +9,7 @@
 
 #include "hypervisor/irqchip/lapic.h"
 
-/* ---- messages. SDM 3A 11.11 ------------------------------------------------------------------------ */
+/* ---- messages. SDM 3A 11.11 ------------------------------------------------------------------ */
 
 #define MSI_DEST_SHIFT		12
 #define MSI_REDIRECT_HINT	BIT(3)
@@ -35,7 +35,7 @@ int msi_deliver(struct vm *vm, u32 addr_lo, u32 addr_hi, u32 data)
 	return lapic_deliver(vm, NULL, &m);
 }
 
-/* ---- building a table ------------------------------------------------------------------------------ */
+/* ---- building a table ------------------------------------------------------------------------ */
 
 static const struct { u8 pins, first; } chip_pins[] = {
 	[KVM_IRQCHIP_PIC_MASTER]	= { 8, 0 },
@@ -52,7 +52,8 @@ static int route_from_pin(struct route *r, u32 chip, u32 pin)
 	return 0;
 }
 
-static int route_from_msi(const struct vm *vm, struct route *r, const struct kvm_irq_routing_msi *msi)
+static int route_from_msi(
+	const struct vm *vm, struct route *r, const struct kvm_irq_routing_msi *msi)
 {
 	if (vm->x2apic_32bit_ids && msi->address_hi & 0xff)
 		return -EINVAL;
@@ -62,14 +63,16 @@ static int route_from_msi(const struct vm *vm, struct route *r, const struct kvm
 	return 0;
 }
 
-static int route_from_entry(const struct vm *vm, struct route *r, const struct kvm_irq_routing_entry *e)
+static int route_from_entry(
+	const struct vm *vm, struct route *r, const struct kvm_irq_routing_entry *e)
 {
 	if (e->gsi >= NR_GSI)
 		return -EINVAL;
 	*r = (struct route){ .gsi = e->gsi, .type = (u8)e->type };
 	switch (e->type) {
 	case KVM_IRQ_ROUTING_IRQCHIP:
-		return e->flags ? -EINVAL : route_from_pin(r, e->u.irqchip.irqchip, e->u.irqchip.pin);
+		return e->flags ? -EINVAL
+				: route_from_pin(r, e->u.irqchip.irqchip, e->u.irqchip.pin);
 	case KVM_IRQ_ROUTING_MSI:
 		return e->flags & ~KVM_MSI_VALID_DEVID ? -EINVAL : route_from_msi(vm, r, &e->u.msi);
 	default:
@@ -102,7 +105,8 @@ static void routing_sum(struct routing *rt)
 /* A GSI has one route to each chip, or a single message. */
 static bool routes_conflict(const struct route *a, const struct route *b)
 {
-	return a->type != KVM_IRQ_ROUTING_IRQCHIP || b->type != KVM_IRQ_ROUTING_IRQCHIP || a->chip == b->chip;
+	return a->type != KVM_IRQ_ROUTING_IRQCHIP || b->type != KVM_IRQ_ROUTING_IRQCHIP ||
+	       a->chip == b->chip;
 }
 
 static int routing_check(const struct routing *rt)
@@ -120,8 +124,8 @@ static int routing_check(const struct routing *rt)
 	return 0;
 }
 
-static int routing_fill(const struct vm *vm, struct routing *rt, const struct kvm_irq_routing_entry *e,
-	u32 n)
+static int routing_fill(
+	const struct vm *vm, struct routing *rt, const struct kvm_irq_routing_entry *e, u32 n)
 {
 	struct route r;
 	int err;
@@ -145,6 +149,13 @@ static int routing_fill(const struct vm *vm, struct routing *rt, const struct kv
 	return routing_check(rt);
 }
 
+static struct route default_route(u32 gsi, u8 chip)
+{
+	return (struct route){
+		.gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .chip = chip, .pin = (u8)gsi,
+	};
+}
+
 struct routing *routing_default(void)
 {
 	struct routing *rt = routing_alloc(IOAPIC_PINS + PIC_PINS);
@@ -155,11 +166,9 @@ struct routing *routing_default(void)
 	for (u32 gsi = 0; gsi < NR_GSI; gsi++) {
 		rt->first[gsi] = n;
 		if (gsi < PIC_PINS)
-			rt->route[n++] = (struct route){ .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP,
-				.chip = (u8)(gsi >> 3), .pin = (u8)gsi };
+			rt->route[n++] = default_route(gsi, (u8)(gsi >> 3));
 		if (gsi < IOAPIC_PINS)
-			rt->route[n++] = (struct route){ .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP,
-				.chip = KVM_IRQCHIP_IOAPIC, .pin = (u8)gsi };
+			rt->route[n++] = default_route(gsi, KVM_IRQCHIP_IOAPIC);
 	}
 	rt->first[NR_GSI] = n;
 	for (u32 i = 0; i < n; i++)
@@ -192,7 +201,7 @@ int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *e, u3
 	return 0;
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------ */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static int route_set(struct irqchip *ic, const struct route *r, u32 source, int level)
 {

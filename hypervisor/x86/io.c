@@ -1,10 +1,10 @@
 /*
- * Accesses to ports and to physical addresses without memory. In-kernel devices answer at once; all else
- * goes to user space: the instruction unwinds, and runs again from its start when KVM_RUN is called
- * with the answer (struct io_log in x86/vcpu.h).
+ * Accesses to ports and to physical addresses without memory. In-kernel devices answer at once; all
+ * else goes to user space: the instruction unwinds, and runs again from its start when KVM_RUN is
+ * called with the answer (struct io_log in x86/vcpu.h).
  *
- * Accesses to in-kernel devices are recorded as well, so that an instruction which makes several does
- * none of them twice. Linux Documentation/virt/kvm/api.rst 5 (KVM_EXIT_IO, KVM_EXIT_MMIO).
+ * Accesses to in-kernel devices are recorded as well, so that an instruction which makes several
+ * does none of them twice. Linux Documentation/virt/kvm/api.rst 5 (KVM_EXIT_IO, KVM_EXIT_MMIO).
  */
 #include <linux/errno.h>
 
@@ -16,9 +16,9 @@
 
 #define RUN_PIO_OFFSET	4096	/* of the data page in the vCPU's mapping */
 
-_Static_assert(sizeof(struct kvm_run) <= RUN_PIO_OFFSET, "the data page comes after struct kvm_run");
+_Static_assert(sizeof(struct kvm_run) <= RUN_PIO_OFFSET, "the data page comes after it");
 
-/* ---- the log -------------------------------------------------------------------------------------- */
+/* ---- the log --------------------------------------------------------------------------------- */
 
 /* The answer of an access that this instruction made before, or NULL. */
 static const struct io_fragment *log_replay(struct vcpu *v, const struct io_fragment *want)
@@ -28,7 +28,8 @@ static const struct io_fragment *log_replay(struct vcpu *v, const struct io_frag
 
 	if (log->next >= log->done)
 		return NULL;
-	if (f->addr != want->addr || f->len != want->len || f->write != want->write || f->pio != want->pio) {
+	if (f->addr != want->addr || f->len != want->len || f->write != want->write ||
+		f->pio != want->pio) {
 		/* Another vCPU changed what the instruction reads: from here on it is a new one. */
 		log->done = log->next;
 		return NULL;
@@ -94,7 +95,7 @@ void io_complete(struct vcpu *v)
 	v->io.next = 0;
 }
 
-/* ---- exits ---------------------------------------------------------------------------------------- */
+/* ---- exits ----------------------------------------------------------------------------------- */
 
 static __noreturn_ void exit_pio(struct vcpu *v, const struct io_fragment *f)
 {
@@ -122,7 +123,7 @@ static __noreturn_ void exit_mmio(struct vcpu *v, const struct io_fragment *f)
 	log_wait(v, f);
 }
 
-/* ---- ports ---------------------------------------------------------------------------------------- */
+/* ---- ports ----------------------------------------------------------------------------------- */
 
 /* f->data: in for writes, out for reads. */
 static void pio_access(struct vcpu *v, struct io_fragment *f)
@@ -162,13 +163,14 @@ void pio_write(struct vcpu *v, u16 port, unsigned int size, u32 val)
 	pio_access(v, &f);
 }
 
-#define TSS_IOMAP_FIELD	102	/* SDM 3A figure 8-2: the I/O map base address, also in the 64-bit TSS */
+#define TSS_IOMAP_FIELD	102	/* I/O map base address, 64-bit TSS too. SDM 3A figure 8-2 */
 
 static bool tss_has_iomap(const struct segment *tr)
 {
 	unsigned int type = tr->attr & SEG_TYPE;
 
-	return !(tr->attr & SEG_UNUSABLE) && (type == 9 || type == 11) && tr->limit >= TSS_IOMAP_FIELD + 1;
+	return !(tr->attr & SEG_UNUSABLE) && (type == 9 || type == 11) &&
+	       tr->limit >= TSS_IOMAP_FIELD + 1;
 }
 
 /* SDM 1 19.5.2: two bytes are read, whatever the access; past the limit counts as set. */
@@ -196,7 +198,7 @@ void io_check(struct vcpu *v, u16 port, unsigned int size)
 		raise_gp(v, 0);
 }
 
-/* ---- physical addresses ---------------------------------------------------------------------------- */
+/* ---- physical addresses ---------------------------------------------------------------------- */
 
 static int mmio_in_kernel(struct vcpu *v, struct io_fragment *f)
 {
@@ -241,7 +243,8 @@ void mmio_read(struct vcpu *v, u64 gpa, void *buf, unsigned int size)
 void mmio_write(struct vcpu *v, u64 gpa, const void *buf, unsigned int size)
 {
 	for (unsigned int at = 0; at < size; at += 8) {
-		struct io_fragment f = { .addr = gpa + at, .len = (u8)MIN(size - at, 8), .write = true };
+		struct io_fragment f = {
+			.addr = gpa + at, .len = (u8)MIN(size - at, 8), .write = true};
 
 		memcpy(f.data, (const char *)buf + at, f.len);
 		mmio_access(v, &f);

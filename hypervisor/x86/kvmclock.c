@@ -1,10 +1,11 @@
 /*
  * KVM's paravirtual clock: a page from which the guest turns its TSC into time. Linux
- * Documentation/virt/kvm/x86/msr.rst (MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_WALL_CLOCK_NEW) and pvclock's ABI.
+ * Documentation/virt/kvm/x86/msr.rst (MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_WALL_CLOCK_NEW) and
+ * pvclock's ABI.
  *
- * All pages of a VM are derived from one pair (host TSC, host time) that is taken once. So vCPUs agree to
- * the tick, and the guest may use the page of any of them: PVCLOCK_TSC_STABLE. The clock then runs
- * at the TSC's rate and is not slewed with the host's.
+ * All pages of a VM are derived from one pair (host TSC, host time) that is taken once. So vCPUs
+ * agree to the tick, and the guest may use the page of any of them: PVCLOCK_TSC_STABLE. The clock
+ * then runs at the TSC's rate and is not slewed with the host's.
  */
 #include "hypervisor/core/vm.h"
 #include "hypervisor/x86/muldiv.h"
@@ -33,7 +34,7 @@ struct pvclock_wall {
 };
 _Static_assert(sizeof(struct pvclock_wall) == 12, "pvclock ABI");
 
-/* ---- the VM's reference --------------------------------------------------------------------------- */
+/* ---- the VM's reference ---------------------------------------------------------------------- */
 
 enum { REF_NONE, REF_BUSY, REF_READY };
 
@@ -56,7 +57,7 @@ static const struct clock_ref *clock_ref(struct vm *vm)
 	return ref;
 }
 
-/* ---- scaling -------------------------------------------------------------------------------------- */
+/* ---- scaling --------------------------------------------------------------------------------- */
 
 struct clock_scale {
 	u32 mul;
@@ -91,10 +92,11 @@ u64 kvmclock_now(struct vm *vm)
 {
 	const struct clock_ref *ref = clock_ref(vm);
 
-	return ref->ns + (u64)READ_ONCE(vm->clock_offset) + scale_ticks(host_scale(), tsc_host() - ref->tsc);
+	return ref->ns + (u64)READ_ONCE(vm->clock_offset) +
+	       scale_ticks(host_scale(), tsc_host() - ref->tsc);
 }
 
-/* ---- pages ---------------------------------------------------------------------------------------- */
+/* ---- pages ----------------------------------------------------------------------------------- */
 
 /* With one offset for all, any page is good for any vCPU. */
 static bool offsets_agree(const struct vcpu *v)
@@ -123,7 +125,7 @@ static void version_barrier(void)
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
-/* Odd version, content, even version: a reader on another vCPU sees one or the other, or tries again. */
+/* Odd version, content, even version: a reader on another vCPU sees old or new, or tries again. */
 static void page_write(struct vm *vm, u64 gpa, void *page, size_t size)
 {
 	u32 version = next_version(vm, gpa);
@@ -131,7 +133,8 @@ static void page_write(struct vm *vm, u64 gpa, void *page, size_t size)
 	if (vm_write_guest(vm, gpa, &version, sizeof(version)))
 		return;
 	version_barrier();
-	vm_write_guest(vm, gpa + sizeof(version), (char *)page + sizeof(version), size - sizeof(version));
+	vm_write_guest(
+		vm, gpa + sizeof(version), (char *)page + sizeof(version), size - sizeof(version));
 	version_barrier();
 	version++;
 	vm_write_guest(vm, gpa, &version, sizeof(version));

@@ -1,11 +1,11 @@
 /*
- * A hostile guest and a careless user space at the interrupt chips: random accesses to every port, page and
- * MSR of theirs, random states, lines, messages and routes, while time passes.
+ * A hostile guest and a careless user space at the interrupt chips: random accesses to every port,
+ * page and MSR of theirs, random states, lines, messages and routes, while time passes.
  *
  *   irqchip_fuzz [seed [operations]]
  *
- * What must hold: no access outside an array (run it under ASan), no lock left or taken twice (the fake
- * asserts), and work in proportion to time (a guest cannot make timers fire without end).
+ * What must hold: no access outside an array (run it under ASan), no lock left or taken twice (the
+ * fake asserts), and work in proportion to time (a guest cannot make timers fire without end).
  */
 #include <stdio.h>
 #include <string.h>
@@ -56,11 +56,12 @@ static struct vcpu *cpu(struct machine *m)
 	return m->cpu[below(CPUS)];
 }
 
-/* ---- operations ------------------------------------------------------------------------------------ */
+/* ---- operations ------------------------------------------------------------------------------ */
 
 static void op_port(struct machine *m)
 {
-	static const u16 ports[] = { 0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x40, 0x41, 0x42, 0x43, 0x61 };
+	static const u16 ports[] = {
+		0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x40, 0x41, 0x42, 0x43, 0x61};
 	u16 port = ports[below(ARRAY_SIZE(ports))];
 	u64 data = value();
 	unsigned int len = length();
@@ -121,7 +122,8 @@ static void op_msr(struct machine *m)
 
 static void op_line(struct machine *m)
 {
-	struct kvm_msi msi = { .address_lo = 0xfee00000 | (u32)(value() & 0xfffff), .data = (u32)value() };
+	struct kvm_msi msi = {
+		.address_lo = 0xfee00000 | (u32)(value() & 0xfffff), .data = (u32)value()};
 
 	if (below(4))
 		irqchip_line(&m->vm, below(70), below(30), below(2), NULL);
@@ -214,11 +216,11 @@ static void op_reset(struct machine *m)
 }
 
 static void (*const ops[])(struct machine *m) = {
-	op_port, op_port, op_port, op_ioapic, op_ioapic, op_lapic, op_lapic, op_lapic, op_msr, op_line,
-	op_line, op_take, op_take, op_time, op_state, op_routing, op_reset,
+	op_port, op_port, op_port, op_ioapic, op_ioapic, op_lapic, op_lapic, op_lapic, op_msr,
+	op_line, op_line, op_take, op_take, op_time, op_state, op_routing, op_reset,
 };
 
-/* ---- driver ----------------------------------------------------------------------------------------- */
+/* ---- driver ---------------------------------------------------------------------------------- */
 
 static u64 seed = 1, operations = 300000;
 
@@ -230,7 +232,8 @@ static void fuzz(void **state)
 	for (u64 i = 0; i < operations; i++) {
 		u32 n = below(ARRAY_SIZE(ops));
 
-		if (n >= 14 && below(16))	/* states, routes and resets are rare, so that things build up */
+		/* States, routes and resets are rare, so that things build up. */
+		if (n >= 14 && below(16))
 			n = below(14);
 		ops[n](m);
 	}
@@ -245,6 +248,7 @@ int main(int argc, char **argv)
 		seed = strtoull(argv[1], NULL, 0);
 	if (argc > 2)
 		operations = strtoull(argv[2], NULL, 0);
-	printf("seed %llu, %llu operations\n", (unsigned long long)seed, (unsigned long long)operations);
+	printf("seed %llu, %llu operations\n", (unsigned long long)seed,
+		(unsigned long long)operations);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 u64 fake_now;
 unsigned int fake_arms;
 
-/* ---- the seam ------------------------------------------------------------------------------------ */
+/* ---- the seam -------------------------------------------------------------------------------- */
 
 void *os_alloc(size_t size)
 {
@@ -47,7 +47,7 @@ u64 os_clock_ns(void)
 	return fake_now;
 }
 
-/* ---- timers -------------------------------------------------------------------------------------- */
+/* ---- timers ---------------------------------------------------------------------------------- */
 
 struct fake_timer {
 	void (*fn)(void *arg);
@@ -100,7 +100,8 @@ static struct fake_timer *timer_next(u64 until)
 	for (unsigned int i = 0; i < ARRAY_SIZE(timers); i++) {
 		struct fake_timer *t = timers[i] ? fake_timer(timers[i]) : NULL;
 
-		if (t && t->armed && t->deadline <= until && (!best || t->deadline < best->deadline))
+		if (t && t->armed && t->deadline <= until &&
+			(!best || t->deadline < best->deadline))
 			best = t;
 	}
 	return best;
@@ -109,7 +110,8 @@ static struct fake_timer *timer_next(u64 until)
 bool fake_armed(u64 deadline)
 {
 	for (unsigned int i = 0; i < ARRAY_SIZE(timers); i++)
-		if (timers[i] && fake_timer(timers[i])->armed && fake_timer(timers[i])->deadline == deadline)
+		if (timers[i] && fake_timer(timers[i])->armed &&
+			fake_timer(timers[i])->deadline == deadline)
 			return true;
 	return false;
 }
@@ -128,7 +130,7 @@ void fake_advance(struct machine *m, u64 ns)
 	fake_now = until;
 }
 
-/* ---- vCPUs --------------------------------------------------------------------------------------- */
+/* ---- vCPUs ----------------------------------------------------------------------------------- */
 
 void vcpu_request(struct vcpu *v, int req)
 {
@@ -187,7 +189,7 @@ void fpu_save(struct vcpu *v)
 	v->fpu_live = false;
 }
 
-/* ---- the machine ---------------------------------------------------------------------------------- */
+/* ---- the machine ----------------------------------------------------------------------------- */
 
 struct machine *machine_new(unsigned int n)
 {

@@ -1,6 +1,6 @@
 /*
- * A machine without CPUs for the interrupt chips: time that stands still until it is told to go on, timers
- * that fire when it passes them, and vCPUs that only collect their requests.
+ * A machine without CPUs for the interrupt chips: time that stands still until it is told to go on,
+ * timers that fire when it passes them, and vCPUs that only collect their requests.
  */
 #ifndef QUMRA_TESTS_UNIT_IRQCHIP_FAKE_H
 #define QUMRA_TESTS_UNIT_IRQCHIP_FAKE_H

@@ -64,7 +64,7 @@ static u64 guest_time(struct vcpu *v, const struct page *p)
 
 static void test_time(void **state)
 {
-	static const u32 khz[] = { 1000, 33333, 999999, 1000000, 1000001, 2400000, 2500000, 5000000 };
+	static const u32 khz[] = {1000, 33333, 999999, 1000000, 1000001, 2400000, 2500000, 5000000};
 	struct page p;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(khz); i++) {
@@ -83,8 +83,9 @@ static void test_time(void **state)
 		assert_int_equal(p.version & 1, 0);
 		assert_int_equal(p.flags, 1);
 		assert_true(p.mul >= 1u << 31);
-		fake_now += 3600 * 1000000000ULL;	/* an hour: good to a microsecond and a tick */
-		assert_in_range(guest_time(v, &p), 3599999998000ULL - 2000000 / khz[i], 3600000001000ULL);
+		fake_now += 3600 * 1000000000ULL; /* an hour: good to a microsecond and a tick */
+		assert_in_range(
+			guest_time(v, &p), 3599999998000ULL - 2000000 / khz[i], 3600000001000ULL);
 		assert_in_range(kvmclock_now(&m->vm), guest_time(v, &p) - 1, guest_time(v, &p) + 1);
 		machine_free(m);
 	}
@@ -102,7 +103,9 @@ static void test_version_moves_on(void **state)
 	kvmclock_update(v);
 	memcpy(&b, memory + 0x100, sizeof(b));
 	assert_int_not_equal(a.version, b.version);
-	assert_memory_equal(&a.tsc, &b.tsc, sizeof(a) - 8);	/* the same line, however often it is asked for */
+	/* The same line, however often it is asked for. */
+	assert_memory_equal(
+		&a.tsc, &b.tsc, sizeof(a) - 8);
 	memory[0x100]++;					/* left odd by somebody */
 	kvmclock_update(v);
 	assert_int_equal(memory[0x100] & 1, 0);
@@ -138,7 +141,9 @@ static void test_vcpus_agree(void **state)
 	assert_int_equal(p[1].flags, 1);
 	m->cpu[1]->tsc_offset = 5000;
 	kvmclock_update(m->cpu[0]);
-	assert_int_equal(memory[0x100 + 29], 0);	/* TSCs differ: a page is good for its own vCPU only */
+	/* TSCs differ: a page is good for its own vCPU only. */
+	assert_int_equal(
+		memory[0x100 + 29], 0);
 }
 
 static void test_wall(void **state)

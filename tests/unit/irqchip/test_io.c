@@ -28,7 +28,7 @@ u64 sys_read(struct vcpu *v, u64 la, unsigned int size)
 	return tss[la - 0x1000] | tss[la - 0x1000 + 1] << 8;
 }
 
-/* ---- an instruction: runs until it needs user space ------------------------------------------------ */
+/* ---- an instruction: runs until it needs user space ------------------------------------------ */
 
 typedef void insn_body(struct vcpu *v);
 
@@ -205,7 +205,7 @@ static void test_changed_under_us(void **state)
 	assert_int_equal((u32)mmio_got[0], 0x44444444);
 }
 
-/* ---- permission ------------------------------------------------------------------------------------ */
+/* ---- permission ------------------------------------------------------------------------------ */
 
 static u16 check_port;
 static unsigned int check_size;

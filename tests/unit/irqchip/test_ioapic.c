@@ -22,7 +22,8 @@ static void test_registers(void **state)
 	for (unsigned int pin = 0; pin < 24; pin++) {
 		assert_int_equal(io_read(m, 0x10 + 2 * pin), 0x10000);
 		io_entry(m, pin, 0xabcdef12fffff0ffULL);
-		assert_int_equal(io_read(m, 0x10 + 2 * pin), 0x1a0ff);	/* status and remote IRR are not writable */
+		/* Status and remote IRR are not writable. */
+		assert_int_equal(io_read(m, 0x10 + 2 * pin), 0x1a0ff);
 		assert_int_equal(io_read(m, 0x11 + 2 * pin), 0xab000000);
 	}
 	/* Registers that are not there, and offsets that are none. */
@@ -311,7 +312,8 @@ static void test_msi(void **state)
 static void test_save_and_load(void **state)
 {
 	struct machine *m = *state, *n = machine_new(1);
-	struct kvm_irqchip chip = { .chip_id = KVM_IRQCHIP_IOAPIC }, again = { .chip_id = KVM_IRQCHIP_IOAPIC };
+	struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_IOAPIC},
+			   again = {.chip_id = KVM_IRQCHIP_IOAPIC};
 
 	io_entry(m, 20, LEVEL | 0x55);
 	io_entry(m, 21, 0x56);
@@ -325,7 +327,9 @@ static void test_save_and_load(void **state)
 	assert_int_equal(irqchip_get(&n->vm, &again), 0);
 	assert_memory_equal(&chip, &again, sizeof(chip));
 	assert_int_equal(take(n->cpu[0]), -1);
-	lapic_accept_vector(n->cpu[0]->lapic, 0x55, true);	/* as its saved local APIC would hold it */
+	/* As its saved local APIC would hold it. */
+	lapic_accept_vector(
+		n->cpu[0]->lapic, 0x55, true);
 	assert_int_equal(take(n->cpu[0]), 0x55);
 	eoi(n->cpu[0]);
 	assert_int_equal(take(n->cpu[0]), 0x55);
@@ -338,10 +342,20 @@ static void test_save_and_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_registers), T(test_edge), T(test_edge_while_masked_is_lost), T(test_level_and_remote_irr),
-		T(test_level_unmask_delivers), T(test_edge_clears_remote_irr), T(test_shared_line),
-		T(test_resample), T4(test_destinations), T4(test_lowest_priority_takes_turns),
-		T(test_default_routing), T4(test_routing_replaced), T(test_routing_checked), T4(test_msi),
+		T(test_registers),
+		T(test_edge),
+		T(test_edge_while_masked_is_lost),
+		T(test_level_and_remote_irr),
+		T(test_level_unmask_delivers),
+		T(test_edge_clears_remote_irr),
+		T(test_shared_line),
+		T(test_resample),
+		T4(test_destinations),
+		T4(test_lowest_priority_takes_turns),
+		T(test_default_routing),
+		T4(test_routing_replaced),
+		T(test_routing_checked),
+		T4(test_msi),
 		T(test_save_and_load),
 	};
 

@@ -41,7 +41,8 @@ static void test_reset_values(void **state)
 
 	lapic_reset(v, false);
 	assert_int_equal(lapic_get_base(v), LAPIC_DEFAULT_BASE | APICBASE_EN);
-	assert_int_equal(lapic_get_base(m->cpu[0]), LAPIC_DEFAULT_BASE | APICBASE_EN | APICBASE_BSP);
+	assert_int_equal(
+		lapic_get_base(m->cpu[0]), LAPIC_DEFAULT_BASE | APICBASE_EN | APICBASE_BSP);
 	assert_int_equal(apic_read(v, LR_ID), 0x01000000);
 	assert_int_equal(apic_read(v, LR_VERSION), 0x50014);
 	assert_int_equal(apic_read(v, LR_DFR), 0xffffffff);
@@ -49,7 +50,9 @@ static void test_reset_values(void **state)
 	assert_int_equal(apic_read(v, LR_LVT_LINT0), 0x10000);
 	assert_int_equal(apic_read(v, LR_LVT_TIMER), 0x10000);
 	lapic_reset(m->cpu[0], false);
-	assert_int_equal(apic_read(m->cpu[0], LR_LVT_LINT0), 0x700);	/* the firmware's virtual wire */
+	/* The firmware's virtual wire. */
+	assert_int_equal(
+		apic_read(m->cpu[0], LR_LVT_LINT0), 0x700);
 	m->vm.disabled_quirks = KVM_X86_QUIRK_LINT0_REENABLED;
 	lapic_reset(m->cpu[0], false);
 	assert_int_equal(apic_read(m->cpu[0], LR_LVT_LINT0), 0x10000);
@@ -269,7 +272,8 @@ static void test_start_up(void **state)
 	ipi(m->cpu[0], 1, APIC_SIPI << 8 | 0x55);	/* the second one is ignored */
 	fake_serve(m);
 	assert_int_equal(v->seg[SEG_CS].sel, 0x9900);
-	/* The bootstrap processor does not wait after INIT; INIT and SIPI at once work in that order. */
+	/* The bootstrap processor does not wait after INIT; INIT and SIPI at once work in that
+	 * order. */
 	ipi(v, 0, APIC_INIT << 8 | ASSERT);
 	ipi(m->cpu[0], 2, APIC_INIT << 8 | ASSERT);
 	ipi(m->cpu[0], 2, APIC_SIPI << 8 | 0x10);
@@ -293,7 +297,8 @@ static void test_nmi(void **state)
 static void test_base_transitions(void **state)
 {
 	struct vcpu *v = ((struct machine *)*state)->cpu[0];
-	u64 off = LAPIC_DEFAULT_BASE | APICBASE_BSP, on = off | APICBASE_EN, x2 = on | APICBASE_EXTD;
+	u64 off = LAPIC_DEFAULT_BASE | APICBASE_BSP, on = off | APICBASE_EN,
+	    x2 = on | APICBASE_EXTD;
 
 	assert_int_equal(lapic_set_base(v, off | APICBASE_EXTD, false), -EINVAL);
 	assert_int_equal(lapic_set_base(v, on | BIT(9), false), -EINVAL);
@@ -413,7 +418,8 @@ static void test_state_round_trip(void **state)
 	assert_int_equal(apic_read(w, LR_TPR), 0x20);
 	assert_int_equal(lapic_get_cr8(w), 2);
 	lapic_get_state(w, &again);
-	assert_memory_equal(s.regs + LR_LDR * 16, again.regs + LR_LDR * 16, (LR_TMCCT - LR_LDR) * 16);
+	assert_memory_equal(
+		s.regs + LR_LDR * 16, again.regs + LR_LDR * 16, (LR_TMCCT - LR_LDR) * 16);
 	assert_int_equal(take(w), -1);
 	apic_write(w, LR_EOI, 0);
 	assert_int_equal(take(w), 0x61);
@@ -443,11 +449,24 @@ static void test_state_x2apic_ids(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_reset_values), T(test_init_keeps_the_id), T(test_priorities),
-		T(test_eoi_asks_for_the_next), T(test_cr8), T(test_software_disable), T(test_access_sizes),
-		T(test_error_status), T(test_ipi_destinations), T(test_logical_cluster), T(test_invalid_ipis),
-		T(test_start_up), T(test_nmi), T(test_base_transitions), T(test_page_moves_and_vanishes),
-		T(test_x2apic_registers), T(test_x2apic_messages), T(test_state_round_trip),
+		T(test_reset_values),
+		T(test_init_keeps_the_id),
+		T(test_priorities),
+		T(test_eoi_asks_for_the_next),
+		T(test_cr8),
+		T(test_software_disable),
+		T(test_access_sizes),
+		T(test_error_status),
+		T(test_ipi_destinations),
+		T(test_logical_cluster),
+		T(test_invalid_ipis),
+		T(test_start_up),
+		T(test_nmi),
+		T(test_base_transitions),
+		T(test_page_moves_and_vanishes),
+		T(test_x2apic_registers),
+		T(test_x2apic_messages),
+		T(test_state_round_trip),
 		T(test_state_x2apic_ids),
 	};
 

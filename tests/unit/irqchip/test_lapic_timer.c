@@ -40,17 +40,18 @@ static void test_one_shot(void **state)
 
 static void test_divisors(void **state)
 {
-	static const struct { u8 tdcr, by; } codes[] = {
-		{ 0x0, 2 }, { 0x1, 4 }, { 0x2, 8 }, { 0x3, 16 }, { 0x8, 32 }, { 0x9, 64 }, { 0xa, 128 }, { 0xb, 1 },
+	static const u8 codes[][2] = {	/* TDCR, divisor */
+		{ 0x0, 2 }, { 0x1, 4 }, { 0x2, 8 }, { 0x3, 16 },
+		{ 0x8, 32 }, { 0x9, 64 }, { 0xa, 128 }, { 0xb, 1 },
 	};
 	struct machine *m = *state;
 	struct vcpu *v = m->cpu[0];
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(codes); i++) {
-		apic_write(v, LR_TDCR, codes[i].tdcr);
+		apic_write(v, LR_TDCR, codes[i][0]);
 		apic_write(v, LR_TMICT, 0xffffffff);
 		fake_advance(m, 128000);
-		assert_int_equal(apic_read(v, LR_TMCCT), 0xffffffff - 128000 / codes[i].by);
+		assert_int_equal(apic_read(v, LR_TMCCT), 0xffffffff - 128000 / codes[i][1]);
 	}
 }
 
@@ -95,7 +96,8 @@ static void test_periodic(void **state)
 	assert_int_equal(drain(v), 1);		/* masked, it ran on */
 }
 
-/* The alarm comes late: the phase stays, what was missed is made up, but not a whole pause of the VM. */
+/* The alarm comes late: the phase stays, what was missed is made up, but not a whole pause of the
+ * VM. */
 static void test_periodic_late(void **state)
 {
 	struct machine *m = *state;
@@ -283,10 +285,17 @@ static void test_state_keeps_the_count(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_one_shot), T(test_divisors), T(test_divisor_change_keeps_the_count), T(test_periodic),
-		T(test_periodic_late), T(test_periodic_minimum), T(test_tsc_deadline),
-		T(test_mode_change_disarms), T(test_tsc_set_back),
-		T(test_expired_before_reprogramming), T(test_reset_stops),
+		T(test_one_shot),
+		T(test_divisors),
+		T(test_divisor_change_keeps_the_count),
+		T(test_periodic),
+		T(test_periodic_late),
+		T(test_periodic_minimum),
+		T(test_tsc_deadline),
+		T(test_mode_change_disarms),
+		T(test_tsc_set_back),
+		T(test_expired_before_reprogramming),
+		T(test_reset_stops),
 		T(test_state_keeps_the_count),
 	};
 

@@ -95,7 +95,7 @@ static void test_level_stays(void **state)
 	out8(m, MASTER, EOI);
 	assert_int_equal(take(m->cpu[0]), -1);
 	line(m, 5, 1);
-	line(m, 5, 0);				/* withdrawn before the acknowledge: nothing, and nothing spurious */
+	line(m, 5, 0); /* withdrawn before the acknowledge: nothing, and nothing spurious */
 	assert_int_equal(take(m->cpu[0]), -1);
 }
 
@@ -183,7 +183,7 @@ static void test_rotation(void **state)
 	pulse(m, 0);
 	pulse(m, 7);
 	assert_int_equal(take(m->cpu[0]), 0x37);
-	out8(m, MASTER, 0xe0 | 7);	/* specific EOI of 7, with rotation: the normal order again */
+	out8(m, MASTER, 0xe0 | 7); /* specific EOI of 7, with rotation: the normal order again */
 	pulse(m, 7);
 	assert_int_equal(take(m->cpu[0]), 0x30);
 }
@@ -275,7 +275,9 @@ static void test_wide_access(void **state)
 	struct machine *m = *state;
 	u16 val = 0x30 << 8 | 0x11;
 
-	assert_int_equal(bus_write(m->cpu[0], BUS_PIO, MASTER, 2, &val), 0);	/* ICW1 and ICW2 at once */
+	/* ICW1 and ICW2 at once. */
+	assert_int_equal(
+		bus_write(m->cpu[0], BUS_PIO, MASTER, 2, &val), 0);
 	out8(m, MASTER + 1, 0x04);
 	out8(m, MASTER + 1, 0x01);
 	apic_write(m->cpu[0], LR_LVT_LINT0, APIC_EXTINT << LVT_MODE_SHIFT);
@@ -353,10 +355,22 @@ static void test_save_and_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_fixed_priority), T(test_edge_needs_a_rise), T(test_level_stays), T(test_cascade),
-		T(test_special_fully_nested), T(test_slave_request_withdrawn), T(test_mask), T(test_rotation),
-		T(test_auto_eoi), T(test_special_mask), T(test_poll), T(test_spurious_slave),
-		T(test_icw1_forgets), T(test_wide_access), T(test_extint_wire), T(test_lint0_fixed_and_nmi),
+		T(test_fixed_priority),
+		T(test_edge_needs_a_rise),
+		T(test_level_stays),
+		T(test_cascade),
+		T(test_special_fully_nested),
+		T(test_slave_request_withdrawn),
+		T(test_mask),
+		T(test_rotation),
+		T(test_auto_eoi),
+		T(test_special_mask),
+		T(test_poll),
+		T(test_spurious_slave),
+		T(test_icw1_forgets),
+		T(test_wide_access),
+		T(test_extint_wire),
+		T(test_lint0_fixed_and_nmi),
 		T(test_save_and_load),
 	};
 

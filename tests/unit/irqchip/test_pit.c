@@ -65,7 +65,8 @@ static unsigned int drain(struct machine *m)
 	return n;
 }
 
-/* Linux pit_hpet_ptimer_calibrate_cpu(), pit_calibrate_tsc(): channel 2, mode 0, output in port 61h. */
+/* Linux pit_hpet_ptimer_calibrate_cpu(), pit_calibrate_tsc(): channel 2, mode 0, output in port
+ * 61h. */
 static void test_calibration(void **state)
 {
 	struct machine *m = *state;
@@ -149,7 +150,7 @@ static void test_mode_0(void **state)
 	assert_true(out2(m));
 	until(m, start, 601);
 	assert_int_equal(latch(m, 2), 0xffff);	/* counts on */
-	out8(m, 0x42, 0x10);			/* the first byte of a new count: output low, counting stops */
+	out8(m, 0x42, 0x10); /* the first byte of a new count: output low, counting stops */
 	assert_false(out2(m));
 }
 
@@ -210,7 +211,7 @@ static void test_mode_3(void **state)
 		assert_int_equal(out2(m), n % 10 < 5);
 		assert_int_equal(latch(m, 2), 10 - 2 * (n % 5));
 	}
-	program(m, 2, 7, 7);			/* modes 6 and 7 are 2 and 3; odd: high for one clock longer */
+	program(m, 2, 7, 7); /* modes 6 and 7 are 2 and 3; odd: high for one clock longer */
 	assert_int_equal(status(m, 2) & 0x3f, 0x36);
 	start = fake_now;
 	for (unsigned int n = 0; n < 70; n++) {
@@ -507,11 +508,27 @@ static void test_hpet_legacy(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_calibration), T(test_quick_calibration), T(test_port_61), T(test_mode_0), T(test_mode_1),
-		T(test_mode_2), T(test_mode_3), T(test_modes_4_and_5), T(test_latch_and_read_back), T(test_bcd),
-		T(test_irq0_periodic), T(test_irq0_one_shot), T(test_lost_ticks_come_back), T(test_late_alarm),
-		T(test_backlog_ends_with_unmask), T(test_reinjection_by_ioapic), T(test_refused_tick), T(test_minimum_period),
-		T(test_watchdog), T(test_save_and_load), T(test_hpet_legacy),
+		T(test_calibration),
+		T(test_quick_calibration),
+		T(test_port_61),
+		T(test_mode_0),
+		T(test_mode_1),
+		T(test_mode_2),
+		T(test_mode_3),
+		T(test_modes_4_and_5),
+		T(test_latch_and_read_back),
+		T(test_bcd),
+		T(test_irq0_periodic),
+		T(test_irq0_one_shot),
+		T(test_lost_ticks_come_back),
+		T(test_late_alarm),
+		T(test_backlog_ends_with_unmask),
+		T(test_reinjection_by_ioapic),
+		T(test_refused_tick),
+		T(test_minimum_period),
+		T(test_watchdog),
+		T(test_save_and_load),
+		T(test_hpet_legacy),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
