@@ -104,8 +104,7 @@ static void test_version_moves_on(void **state)
 	memcpy(&b, memory + 0x100, sizeof(b));
 	assert_int_not_equal(a.version, b.version);
 	/* The same line, however often it is asked for. */
-	assert_memory_equal(
-		&a.tsc, &b.tsc, sizeof(a) - 8);
+	assert_memory_equal(&a.tsc, &b.tsc, sizeof(a) - 8);
 	memory[0x100]++;					/* left odd by somebody */
 	kvmclock_update(v);
 	assert_int_equal(memory[0x100] & 1, 0);
@@ -142,8 +141,7 @@ static void test_vcpus_agree(void **state)
 	m->cpu[1]->tsc_offset = 5000;
 	kvmclock_update(m->cpu[0]);
 	/* TSCs differ: a page is good for its own vCPU only. */
-	assert_int_equal(
-		memory[0x100 + 29], 0);
+	assert_int_equal(memory[0x100 + 29], 0);
 }
 
 static void test_wall(void **state)

@@ -328,8 +328,7 @@ static void test_save_and_load(void **state)
 	assert_memory_equal(&chip, &again, sizeof(chip));
 	assert_int_equal(take(n->cpu[0]), -1);
 	/* As its saved local APIC would hold it. */
-	lapic_accept_vector(
-		n->cpu[0]->lapic, 0x55, true);
+	lapic_accept_vector(n->cpu[0]->lapic, 0x55, true);
 	assert_int_equal(take(n->cpu[0]), 0x55);
 	eoi(n->cpu[0]);
 	assert_int_equal(take(n->cpu[0]), 0x55);

@@ -51,8 +51,7 @@ static void test_reset_values(void **state)
 	assert_int_equal(apic_read(v, LR_LVT_TIMER), 0x10000);
 	lapic_reset(m->cpu[0], false);
 	/* The firmware's virtual wire. */
-	assert_int_equal(
-		apic_read(m->cpu[0], LR_LVT_LINT0), 0x700);
+	assert_int_equal(apic_read(m->cpu[0], LR_LVT_LINT0), 0x700);
 	m->vm.disabled_quirks = KVM_X86_QUIRK_LINT0_REENABLED;
 	lapic_reset(m->cpu[0], false);
 	assert_int_equal(apic_read(m->cpu[0], LR_LVT_LINT0), 0x10000);

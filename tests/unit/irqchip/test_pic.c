@@ -276,8 +276,7 @@ static void test_wide_access(void **state)
 	u16 val = 0x30 << 8 | 0x11;
 
 	/* ICW1 and ICW2 at once. */
-	assert_int_equal(
-		bus_write(m->cpu[0], BUS_PIO, MASTER, 2, &val), 0);
+	assert_int_equal(bus_write(m->cpu[0], BUS_PIO, MASTER, 2, &val), 0);
 	out8(m, MASTER + 1, 0x04);
 	out8(m, MASTER + 1, 0x01);
 	apic_write(m->cpu[0], LR_LVT_LINT0, APIC_EXTINT << LVT_MODE_SHIFT);
