@@ -1,6 +1,7 @@
 /*
- * Stubs for instructions that run on the host's vector and x87 units (native.h): their encoding, the area they
- * live in, and the faults that come out of them. SDM 2A chapter 2 (encoding), 3A 2.5 and 13.1.
+ * Stubs for instructions that run on the host's vector and x87 units (native.h): their encoding,
+ * the area they live in, and the faults that come out of them. SDM 2A chapter 2 (encoding), 3A 2.5
+ * and 13.1.
  */
 #include "hypervisor/insn/native.h"
 
@@ -70,10 +71,13 @@ const struct native_stub *native_stub(const struct vcpu *v, const struct insn *i
 	return &v->native->stub[i->aux];
 }
 
-/* ---- encoding --------------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------------ */
 
 /* Host registers that stand in for the guest's general-purpose operands. */
-enum { HOST_RAX = 0, HOST_RCX = 1, HOST_RDX = 2, HOST_RDI = 7, HOST_RM = 8, HOST_REG = 9, HOST_VVVV = 10 };
+enum {
+	HOST_RAX = 0, HOST_RCX = 1, HOST_RDX = 2, HOST_RDI = 7,
+	HOST_RM = 8, HOST_REG = 9, HOST_VVVV = 10,
+};
 
 struct encoder {
 	u8 code[MAX_CODE];
@@ -162,7 +166,8 @@ static bool is_vex(const struct encoder *e)
 
 static bool is_x87(const struct encoder *e)
 {
-	return e->row->feature == F_FPU || (e->at.map == MAP_1 && e->at.opcode >= 0xd8 && e->at.opcode <= 0xdf);
+	return e->row->feature == F_FPU ||
+	       (e->at.map == MAP_1 && e->at.opcode >= 0xd8 && e->at.opcode <= 0xdf);
 }
 
 /* Where each operand goes, and which state the instruction needs. */
@@ -282,7 +287,7 @@ static void put_stub(struct encoder *e)
 	PUT(e, 0x31, 0xc0, 0xc3);			/* xor eax, eax; ret */
 }
 
-/* ---- the area ---------------------------------------------------------------------------------- */
+/* ---- the area ------------------------------------------------------------------------------------ */
 
 /* FNV-1a */
 static u32 code_hash(const u8 *p, unsigned int n)
@@ -294,8 +299,8 @@ static u32 code_hash(const u8 *p, unsigned int n)
 	return h ^ h >> 15;
 }
 
-static bool stub_equal(const struct native *n, const struct native_stub *a, const struct native_stub *b,
-	const u8 *code)
+static bool stub_equal(const struct native *n, const struct native_stub *a,
+	const struct native_stub *b, const u8 *code)
 {
 	return a->code_len == b->code_len && a->size == b->size && a->access == b->access &&
 		a->trap == b->trap && !memcmp(n->rw + a->off, code, a->code_len);
@@ -330,7 +335,8 @@ static int stub_intern(struct native *n, const struct native_stub *want, const u
 
 int native_prepare(struct vcpu *v, struct insn *i)
 {
-	struct encoder e = { .i = i, .row = opcode_row(i->row), .imm_mask = 0xff, .code_bytes = v->code_bytes };
+	struct encoder e = {
+		.i = i, .row = opcode_row(i->row), .imm_mask = 0xff, .code_bytes = v->code_bytes};
 	struct native_stub want = { 0 };
 	int ret;
 
@@ -351,14 +357,15 @@ int native_prepare(struct vcpu *v, struct insn *i)
 	return 0;
 }
 
-/* ---- faults ------------------------------------------------------------------------------------- */
+/* ---- faults -------------------------------------------------------------------------------------- */
 
 void fp_gate_slow(struct vcpu *v, u32 families)
 {
 	u64 avx = XCR0_SSE | XCR0_AVX;
 
 	if (families & FP_AVX) {
-		if (!vcpu_protected(v) || vcpu_v86(v) || !(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & avx) != avx)
+		if (!vcpu_protected(v) || vcpu_v86(v) || !(v->cr4 & CR4_OSXSAVE) ||
+			(v->xcr0 & avx) != avx)
 			raise_ud(v);
 	}
 	if ((families & (FP_SSE | FP_MMX)) && (v->cr0 & CR0_EM))

@@ -2,12 +2,12 @@
  * Instructions that run on the host's own vector and x87 units.
  *
  * native_prepare() encodes the instruction again with its memory operand at [rdi] and its
- * general-purpose registers in r8 to r10 (loaded from and stored to v->r, whose address is in rsi), followed
- * by "xor eax, eax; ret". Such a stub is a function of the C calling convention; a host fault in
- * it makes it return 1 + vector (os_code_alloc in os/os.h). Equal stubs are shared.
+ * general-purpose registers in r8 to r10 (loaded from and stored to v->r, whose address is in rsi),
+ * followed by "xor eax, eax; ret". Such a stub is a function of the C calling convention; a host
+ * fault in it makes it return 1 + vector (os_code_alloc in os/os.h). Equal stubs are shared.
  *
  *	addps xmm3, [rbx + 8]	->	addps xmm3, [rdi]; xor eax, eax; ret
- *	cvtsi2sd xmm1, rcx	->	mov r8, [rsi + 8]; cvtsi2sd xmm1, r8; mov [rsi + 8], r8; xor eax, eax; ret
+ *	cvtsi2sd xmm1, rcx	->	mov r8, [rsi + 8]; cvtsi2sd xmm1, r8; mov [rsi + 8], r8; ...
  */
 #ifndef QUMRA_HYPERVISOR_INSN_NATIVE_H
 #define QUMRA_HYPERVISOR_INSN_NATIVE_H
@@ -28,8 +28,9 @@ int native_create(struct vcpu *v);	/* v->native; 0 or -errno */
 void native_destroy(struct vcpu *v);
 
 /*
- * For an instruction with I_NATIVE, before it is first executed: sets insn->aux. -ENOSPC when the area is
- * full: forget all prepared instructions (they refer to stubs), call native_reset, and prepare again.
+ * For an instruction with I_NATIVE, before it is first executed: sets insn->aux. -ENOSPC when the
+ * area is full: forget all prepared instructions (they refer to stubs), call native_reset, and
+ * prepare again.
  */
 int native_prepare(struct vcpu *v, struct insn *i);
 void native_reset(struct vcpu *v);
@@ -38,7 +39,7 @@ const struct native_stub *native_stub(const struct vcpu *v, const struct insn *i
 
 /* The rest is for simd.c, x87.c and xsave.c. */
 
-/* #UD or #NM by CR0, CR4 and XCR0 when one of the families (FP_*) may not run. SDM 3A 2.5, 2A 2.4 */
+/* #UD or #NM by CR0, CR4 and XCR0 when one of the families (FP_*) may not run. SDM 3A 2.5 */
 void fp_gate_slow(struct vcpu *v, u32 families);
 static __always_inline_ void fp_gate(struct vcpu *v, u32 families)
 {
@@ -48,7 +49,7 @@ static __always_inline_ void fp_gate(struct vcpu *v, u32 families)
 
 /* A stub ended with this vector: raises what the guest sees. */
 __noreturn_ void native_fault(struct vcpu *v, u64 vector);
-/* An unmasked x87 exception is pending and a waiting instruction met it: #MF, or IRQ 13. SDM 1 8.7 */
+/* A waiting instruction met a pending unmasked x87 exception: #MF, or IRQ 13. SDM 1 8.7 */
 __noreturn_ void x87_error(struct vcpu *v);
 /* FSW.TOP := top; the image is in stack order, so its registers are renumbered. */
 void x87_set_top(struct fxsave_image *fx, unsigned int top);

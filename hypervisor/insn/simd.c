@@ -1,6 +1,6 @@
 /*
- * MMX, SSE, AVX, AES, SHA ... : all that a stub (native.h) does, and the few instructions that touch
- * memory element by element under a mask. SDM 2, APM 4.
+ * MMX, SSE, AVX, AES, SHA ... : all that a stub (native.h) does, and the few instructions that
+ * touch memory element by element under a mask. SDM 2, APM 4.
  */
 #include "hypervisor/insn/native.h"
 
@@ -8,8 +8,8 @@
 #include "hypervisor/insn/opcode.h"
 
 /*
- * Misalignment comes before page faults, where it is a fault at all: AMD takes any address for SHA, Intel does
- * not. So the host is asked with a copy of the state.
+ * Misalignment comes before page faults, where it is a fault at all: AMD takes any address for SHA,
+ * Intel does not. So the host is asked with a copy of the state.
  */
 static __cold_ void check_alignment(struct vcpu *v, const struct native_stub *s, u64 la)
 {
@@ -31,10 +31,11 @@ static __cold_ void check_alignment(struct vcpu *v, const struct native_stub *s,
 }
 
 /*
- * The memory operand is not plain memory in one page: the stub works on a copy, at the same offset from a
- * cache line, so that the host finds the same misalignment.
+ * The memory operand is not plain memory in one page: the stub works on a copy, at the same offset
+ * from a cache line, so that the host finds the same misalignment.
  */
-static __cold_ void native_bounced(struct vcpu *v, const struct insn *i, const struct native_stub *s)
+static __cold_ void native_bounced(
+	struct vcpu *v, const struct insn *i, const struct native_stub *s)
 {
 	u8 buf[128] __attribute__((aligned(64)));
 	enum mem_access acc = s->access & OPC_MEM_WRITE ? MEM_WRITE : MEM_READ;
@@ -89,7 +90,7 @@ void exec_native_flags(struct vcpu *v, const struct insn *i)
 	exec_native(v, i);
 }
 
-/* ---- vector registers in memory: v->fpu, not live ------------------------------------------------- */
+/* ---- vector registers in memory: v->fpu, not live ------------------------------------------------ */
 
 static void vector_get(const struct fpu *f, unsigned int n, u8 out[32])
 {
@@ -130,8 +131,8 @@ static bool align_checked(const struct vcpu *v)
 }
 
 /*
- * Accesses under a mask are never checked for alignment (#AC): in two parts of sizes that mem_*() does not
- * check either.
+ * Accesses under a mask are never checked for alignment (#AC): in two parts of sizes that mem_*()
+ * does not check either.
  */
 static u64 element_read(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
 {
@@ -164,8 +165,8 @@ static void element_write(struct vcpu *v, const struct insn *i, u64 ea, unsigned
 }
 
 /* Stores the selected elements: all are checked before the first is written. */
-static void store_selected(struct vcpu *v, const struct insn *i, u64 ea, const u8 *mask, const u8 *data,
-	unsigned int size, unsigned int n)
+static void store_selected(struct vcpu *v, const struct insn *i, u64 ea, const u8 *mask,
+	const u8 *data, unsigned int size, unsigned int n)
 {
 	for (unsigned int k = 0; k < n; k++)
 		if (element_selected(mask, k, size))
@@ -175,7 +176,7 @@ static void store_selected(struct vcpu *v, const struct insn *i, u64 ea, const u
 			element_write(v, i, ea + k * size, size, element(data, k, size));
 }
 
-/* ---- MASKMOVQ, MASKMOVDQU: bytes to seg:[rDI] ------------------------------------------------------ */
+/* ---- MASKMOVQ, MASKMOVDQU: bytes to seg:[rDI] ---------------------------------------------------- */
 
 /* MMX registers are the x87's low 64 bits; using them is an MMX instruction. SDM 1 9.5.1, 9.6.2 */
 static void mmx_begin(struct vcpu *v)
@@ -194,7 +195,8 @@ static void probe_all(struct vcpu *v, const struct insn *i, u64 ea, unsigned int
 {
 	if (align_checked(v) && (ea & 7))
 		vcpu_raise(v, VEC_AC, 0);
-	mem_probe(v, i->seg, ea, n - 1, MEM_WRITE);	/* a size that mem_probe does not check for alignment */
+	/* In sizes that mem_probe does not check for alignment. */
+	mem_probe(v, i->seg, ea, n - 1, MEM_WRITE);
 	mem_probe(v, i->seg, ea + n - 1, 1, MEM_WRITE);
 }
 
@@ -219,7 +221,7 @@ void exec_maskmov(struct vcpu *v, const struct insn *i)
 	store_selected(v, i, ea, mask, data, 1, mmx ? 8 : 16);
 }
 
-/* ---- VMASKMOVPS/PD, VPMASKMOVD/Q ------------------------------------------------------------------- */
+/* ---- VMASKMOVPS/PD, VPMASKMOVD/Q ----------------------------------------------------------------- */
 
 /* Opcodes of MAP_VEX2. */
 enum {
@@ -263,12 +265,12 @@ void exec_vmaskmov(struct vcpu *v, const struct insn *i)
 	vector_put(f, i->reg, data);
 }
 
-/* ---- VGATHER*, VPGATHER* ---------------------------------------------------------------------------- */
+/* ---- VGATHER*, VPGATHER* ------------------------------------------------------------------------- */
 
 /*
- * Element after element; each one done is final (its mask element is clear), so that a fault or an exit
- * at the next resumes there. Mask elements not done yet keep their value, as on AMD (SDM 2C VGATHERDPS has
- * their sign bit spread first).
+ * Element after element; each one done is final (its mask element is clear), so that a fault or an
+ * exit at the next resumes there. Mask elements not done yet keep their value, as on AMD (SDM 2C
+ * VGATHERDPS has their sign bit spread first).
  */
 void exec_gather(struct vcpu *v, const struct insn *i)
 {

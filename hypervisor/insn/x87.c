@@ -10,7 +10,8 @@
 
 /*
  * Control instructions leave FOP, FIP and FDP alone: FLDCW, FNSTCW, FNSTSW, FNCLEX, FNINIT and the
- * two that are no-ops since the 387. (FNOP, FINCSTP, FDECSTP and FFREE do set them.) SDM 1 8.1.8, and measured.
+ * two that are no-ops since the 387. (FNOP, FINCSTP, FDECSTP and FFREE do set them.) SDM 1 8.1.8,
+ * and measured.
  */
 static bool x87_is_control(u8 modrm, u8 escape)
 {
@@ -53,11 +54,11 @@ static void x87_track(struct vcpu *v, const struct insn *i, u8 escape, u8 modrm)
 }
 
 /*
- * A store that is not to plain memory may exit to user space and come back to run again, so the unit's state
- * must change only after the last byte is out.
+ * A store that is not to plain memory may exit to user space and come back to run again, so the
+ * unit's state must change only after the last byte is out.
  */
-static __cold_ void x87_store_bounced(struct vcpu *v, const struct insn *i, const struct native_stub *s,
-	u64 ea)
+static __cold_ void x87_store_bounced(
+	struct vcpu *v, const struct insn *i, const struct native_stub *s, u64 ea)
 {
 	u8 buf[16];
 	struct xsave_image before, after;
@@ -138,7 +139,7 @@ void exec_fwait(struct vcpu *v, const struct insn *i)
 		x87_error(v);
 }
 
-/* ---- tags, and the error summary ------------------------------------------------------------------ */
+/* ---- tags, and the error summary ----------------------------------------------------------------- */
 
 enum { TAG_VALID, TAG_ZERO, TAG_SPECIAL, TAG_EMPTY };
 
@@ -202,7 +203,7 @@ static void x87_summarize(struct fxsave_image *fx)
 		fx->fsw |= 0x8080;
 }
 
-/* ---- the environment in memory --------------------------------------------------------------------- */
+/* ---- the environment in memory ------------------------------------------------------------------- */
 
 #define ENV_WORDS	7
 
@@ -305,9 +306,10 @@ static void env_unpack(struct vcpu *v, const struct insn *i, const u8 *in, const
 /* mem_* copies are at most 64 bytes. */
 #define COPY_MAX 64u
 
-/* The first word (which must be aligned, where that is checked) and the last byte fault first, as on AMD; the
- * manuals leave the order open. */
-static void probe_ends(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, enum mem_access acc)
+/* The first word (which must be aligned, where that is checked) and the last byte fault first, as
+ * on AMD; the manuals leave the order open. */
+static void probe_ends(
+	struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, enum mem_access acc)
 {
 	mem_probe(v, i->seg, ea, i->opsize == 2 ? 2 : 4, acc);
 	mem_probe(v, i->seg, ea + size - 1, 1, acc);

@@ -1,6 +1,7 @@
 /*
- * FXSAVE, FXRSTOR, the XSAVE family, LDMXCSR and STMXCSR. The images are built from and checked into v->fpu in
- * plain C, so nothing is changed before every fault has been taken. SDM 1 10.5 and 13.5 to 13.12, APM 2 11.4.4.
+ * FXSAVE, FXRSTOR, the XSAVE family, LDMXCSR and STMXCSR. The images are built from and checked
+ * into v->fpu in plain C, so nothing is changed before every fault has been taken. SDM 1 10.5
+ * and 13.5 to 13.12, APM 2 11.4.4.
  */
 #include "hypervisor/insn/native.h"
 
@@ -59,7 +60,8 @@ static void part_probe(struct vcpu *v, const struct insn *i, u64 ea, struct part
 		mem_probe(v, i->seg, ea + p.off + at, MIN(COPY_MAX, p.len - at), MEM_WRITE);
 }
 
-static void parts_store(struct vcpu *v, const struct insn *i, u64 ea, const void *image, const struct parts *p)
+static void parts_store(
+	struct vcpu *v, const struct insn *i, u64 ea, const void *image, const struct parts *p)
 {
 	const u8 *from = image;
 
@@ -83,7 +85,8 @@ static void part_load(struct vcpu *v, const struct insn *i, u64 ea, void *image,
 }
 
 /* The end of the area faults first, as on AMD; the manuals leave the order open. */
-static void probe_end(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, enum mem_access acc)
+static void probe_end(
+	struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, enum mem_access acc)
 {
 	mem_probe(v, i->seg, ea + size - 1, 1, acc);
 }
@@ -94,7 +97,7 @@ static void check_alignment(struct vcpu *v, const struct insn *i, u64 ea, unsign
 		raise_gp(v, 0);
 }
 
-/* ---- the x87 part ---------------------------------------------------------------------------------- */
+/* ---- the x87 part -------------------------------------------------------------------------------- */
 
 /*
  * The pointers: 64 bits wide with REX.W, else 32 with a selector each. AMD saves them only while an
@@ -140,7 +143,7 @@ static void x87_unpack(struct vcpu *v, const struct insn *i, const struct fxsave
 	f->image.xstate_bv |= XCR0_X87;
 }
 
-/* ---- FXSAVE, FXRSTOR ------------------------------------------------------------------------------- */
+/* ---- FXSAVE, FXRSTOR ----------------------------------------------------------------------------- */
 
 static u64 fx_begin(struct vcpu *v, const struct insn *i)
 {
@@ -195,7 +198,7 @@ void exec_fxrstor(struct vcpu *v, const struct insn *i)
 	image->xstate_bv |= XCR0_SSE;
 }
 
-/* ---- XSAVE and its kind ----------------------------------------------------------------------------- */
+/* ---- XSAVE and its kind -------------------------------------------------------------------------- */
 
 static u64 x_begin(struct vcpu *v, const struct insn *i)
 {
@@ -252,7 +255,8 @@ static void xsave_standard(struct vcpu *v, const struct insn *i, bool optimize)
 	parts_store(v, i, ea, &x, &p);
 }
 
-/* SDM 1 13.10, 13.11. AVX is the only component past the legacy area, so it stays at its standard offset. */
+/* SDM 1 13.10, 13.11. AVX is the only component past the legacy area, so it stays at its standard
+ * offset. */
 static void xsave_compact(struct vcpu *v, const struct insn *i, u64 supervisor)
 {
 	u64 ea = x_begin(v, i), rfbm = (v->xcr0 | supervisor) & x_mask(v);
@@ -309,7 +313,7 @@ void exec_xsaves(struct vcpu *v, const struct insn *i)
 	xsave_compact(v, i, v->xss & XSS_NONE);
 }
 
-/* ---- XRSTOR ------------------------------------------------------------------------------------------ */
+/* ---- XRSTOR -------------------------------------------------------------------------------------- */
 
 static bool header_tail_clear(const struct xsave_image *x, unsigned int from)
 {
@@ -320,7 +324,8 @@ static bool header_tail_clear(const struct xsave_image *x, unsigned int from)
 }
 
 /* SDM 1 13.8.1: bytes 23:8 of the header must be 0. 13.8.2: all but XSTATE_BV and XCOMP_BV must. */
-static bool header_valid(const struct vcpu *v, const struct xsave_image *x, u64 allowed, bool need_compact)
+static bool header_valid(
+	const struct vcpu *v, const struct xsave_image *x, u64 allowed, bool need_compact)
 {
 	if (!(x->xcomp_bv & XCOMP_COMPACT))
 		return !need_compact && !x->xcomp_bv && !x->header[0] && !(x->xstate_bv & ~allowed);
@@ -397,7 +402,7 @@ void exec_xrstors(struct vcpu *v, const struct insn *i)
 	xrstor(v, i, v->xss & XSS_NONE, true);
 }
 
-/* ---- MXCSR --------------------------------------------------------------------------------------------- */
+/* ---- MXCSR --------------------------------------------------------------------------------------- */
 
 static void mxcsr_gate(struct vcpu *v, const struct insn *i)
 {

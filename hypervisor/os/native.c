@@ -1,11 +1,11 @@
 /*
- * Host faults in machine code made at run time (os_code_alloc). Guest vector and x87 instructions run there
- * unchanged, so #GP for misalignment, #MF and #XM come from the real CPU, as signals. The
+ * Host faults in machine code made at run time (os_code_alloc). Guest vector and x87 instructions
+ * run there unchanged, so #GP for misalignment, #MF and #XM come from the real CPU, as signals. The
  * handler makes the call return: RIP := [RSP], RSP += 8, RAX := 1 + vector. All other faults
  * go to whatever handler was there before.
  *
- * The handlers run with the guest's vector state saved in the signal frame, which the kernel restores on
- * return: exception flags in MXCSR and the x87 status word survive.
+ * The handlers run with the guest's vector state saved in the signal frame, which the kernel
+ * restores on return: exception flags in MXCSR and the x87 status word survive.
  */
 #include "hypervisor/os/native.h"
 
@@ -41,7 +41,8 @@ INTEGER_ONLY static bool in_area(u64 rip)
 	return false;
 }
 
-/* As if we had not been there. A default action is taken by returning to the instruction without us. */
+/* As if we had not been there. A default action is taken by returning to the instruction without
+ * us. */
 static void pass_on(int sig, siginfo_t *info, void *ctx)
 {
 	const struct sigaction *old = NULL;

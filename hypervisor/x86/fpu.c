@@ -1,6 +1,6 @@
 /*
- * Moving the guest's x87, SSE and AVX state between the host's registers and memory, its reset values, and
- * its form in the KVM API. SDM 1 chapters 8, 10 and 13.
+ * Moving the guest's x87, SSE and AVX state between the host's registers and memory, its reset
+ * values, and its form in the KVM API. SDM 1 chapters 8, 10 and 13.
  */
 #include "hypervisor/x86/fpu.h"
 
@@ -12,7 +12,9 @@
 
 static void host_cpuid(u32 leaf, u32 sub, u32 r[4])
 {
-	__asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(sub));
+	__asm__ volatile("cpuid"
+			 : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+			 : "0"(leaf), "2"(sub));
 }
 
 static u64 host_xcr0(void)

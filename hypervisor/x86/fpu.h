@@ -1,10 +1,10 @@
 /*
- * x87, MMX, SSE and AVX state. Engine code is compiled without vector registers, so while a vCPU runs,
- * its vector state can stay in the host's registers from one guest instruction to the next.
+ * x87, MMX, SSE and AVX state. Engine code is compiled without vector registers, so while a vCPU
+ * runs, its vector state can stay in the host's registers from one guest instruction to the next.
  *
- * fpu_get(v) puts it there (no-op when it is), fpu_put(v) saves it to v->fpu and gives the host clean
- * control words. Whoever is about to call an os_* function from guest context calls fpu_put first; the
- * run loop does so on every way out of the engine.
+ * fpu_get(v) puts it there (no-op when it is), fpu_put(v) saves it to v->fpu and gives the host
+ * clean control words. Whoever is about to call an os_* function from guest context calls fpu_put
+ * first; the run loop does so on every way out of the engine.
  */
 #ifndef QUMRA_HYPERVISOR_X86_FPU_H
 #define QUMRA_HYPERVISOR_X86_FPU_H
@@ -14,7 +14,7 @@
 /* The FXSAVE64 image. SDM 1 table 10-2, 2A FXSAVE table 3-47 */
 struct fxsave_image {
 	u16 fcw, fsw;
-	u8 ftw, reserved;	/* abridged tags: bit i is set when physical register i is not empty */
+	u8 ftw, reserved; /* abridged tags: bit i is set when physical register i is not empty */
 	u16 fop;
 	u64 fip, fdp;
 	u32 mxcsr, mxcsr_mask;
@@ -38,14 +38,14 @@ _Static_assert(offsetof(struct xsave_image, ymmh) == XSAVE_AVX_OFFSET, "SDM 1 13
 struct fpu {
 	union {
 		u8 xsave[XSAVE_SIZE] __attribute__((aligned(64)));
-		struct xsave_image image;	/* complete: every component holds its value, whatever
-						 * XSTATE_BV says; that is the guest's XINUSE */
+		struct xsave_image image; /* complete: every component holds its value, whatever
+					   * XSTATE_BV says; that is the guest's XINUSE */
 	};
 	/* Kept by us: the host's own pointers would be those of our code. SDM 1 8.1.8 */
 	u64 fip, fdp;
 	u16 fcs, fds, fop;
 	bool host_xsave, host_avx;	/* what the host's system has turned on */
-	bool pointers_on_error_only;	/* AMD: FXSAVE and XSAVE write zeros for FOP, FIP, FDP but with FSW.ES */
+	bool pointers_on_error_only; /* AMD: FXSAVE, XSAVE save zeros for FOP, FIP, FDP without ES */
 	u32 mxcsr_mask;			/* bits that LDMXCSR may set */
 };
 

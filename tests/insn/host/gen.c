@@ -1,7 +1,7 @@
 /*
  * Random sequences of valid user-mode instructions, made from the opcode table's rows. Whatever an
- * instruction needs so that it does something (addresses in the scratch area, a divisor, a sane control
- * word) is prepared by instructions before it; so no register has a fixed role.
+ * instruction needs so that it does something (addresses in the scratch area, a divisor, a sane
+ * control word) is prepared by instructions before it; so no register has a fixed role.
  */
 #include <string.h>
 
@@ -17,7 +17,7 @@ u64 rnd(struct random *r)
 	return z ^ z >> 31;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------ */
+/* ---- rows ---------------------------------------------------------------------------------------- */
 
 static u32 rows[4096];
 static unsigned int n_rows;
@@ -53,7 +53,7 @@ void gen_drop_row(u32 row)
 			rows[k--] = rows[--n_rows];
 }
 
-/* ---- one instruction in the making -------------------------------------------------------------------- */
+/* ---- one instruction in the making --------------------------------------------------------------- */
 
 #define NO_REG		0xff
 #define MAX_PREP	16
@@ -124,7 +124,7 @@ static void prep_reg(struct gen *g, unsigned int reg, u32 val)
 	g->busy |= 1 << reg;
 }
 
-/* An instruction with its memory operand at an absolute address. op: opcode bytes, first one lowest. */
+/* An instruction with its operand at an absolute address. op: opcode bytes, first one lowest. */
 static struct prep *prep_abs(struct gen *g, u32 op, unsigned int n, unsigned int ext, u64 addr)
 {
 	struct prep *p = prep_new(g);
@@ -190,7 +190,7 @@ static bool is_run(const struct gen *g, insn_fn *f)
 	return g->row->run == f;
 }
 
-/* ---- addresses ------------------------------------------------------------------------------------------ */
+/* ---- addresses ----------------------------------------------------------------------------------- */
 
 /* Room for what an instruction may touch around its address: bit strings, gathers, XSAVE areas. */
 #define MARGIN 1024
@@ -213,9 +213,9 @@ static bool wants_alignment(const struct gen *g)
 {
 	insn_fn *f = g->row->run;
 
-	return (g->row->attr & ATTR_NATIVE) || f == exec_fxsave || f == exec_fxrstor || f == exec_xsave ||
-		f == exec_xsavec || f == exec_xsaveopt || f == exec_xrstor || f == exec_cmpxchg16b ||
-		f == exec_maskmov;
+	return (g->row->attr & ATTR_NATIVE) || f == exec_fxsave || f == exec_fxrstor ||
+	       f == exec_xsave || f == exec_xsavec || f == exec_xsaveopt || f == exec_xrstor ||
+	       f == exec_cmpxchg16b || f == exec_maskmov;
 }
 
 static bool wants_64_alignment(const struct gen *g)
@@ -226,8 +226,8 @@ static bool wants_64_alignment(const struct gen *g)
 }
 
 /*
- * XSAVEOPT and XSAVEC do not write what is in its initial state, which the processor may notice or not (SDM 1
- * 13.6). On cleared memory that makes no difference for the vector registers.
+ * XSAVEOPT and XSAVEC do not write what is in its initial state, which the processor may notice or
+ * not (SDM 1 13.6). On cleared memory that makes no difference for the vector registers.
  */
 static bool leaves_gaps(const struct gen *g)
 {
@@ -236,7 +236,8 @@ static bool leaves_gaps(const struct gen *g)
 
 static void choose_ea(struct gen *g)
 {
-	g->ea = data_address(g, wants_alignment(g) && rnd_chance(g->r, g->at.map >= MAP_VEX1 ? 30 : 100));
+	g->ea = data_address(
+		g, wants_alignment(g) && rnd_chance(g->r, g->at.map >= MAP_VEX1 ? 30 : 100));
 	if ((g->row->attr & ATTR_NATIVE) && !rnd_chance(g->r, 50))
 		g->ea &= ~15ULL;
 	if (wants_64_alignment(g) && rnd_chance(g->r, 98))
@@ -381,7 +382,7 @@ static void choose_address(struct gen *g, struct address *a)
 	}
 }
 
-/* ---- preparation by instruction ----------------------------------------------------------------------- */
+/* ---- preparation by instruction ------------------------------------------------------------------ */
 
 static u32 stack_address(struct gen *g)
 {
@@ -392,13 +393,14 @@ static u32 stack_address(struct gen *g)
 
 static bool uses_stack(const struct gen *g)
 {
-	static insn_fn *const runs[] = { exec_pusha, exec_popa, exec_pushf, exec_popf, exec_enter, exec_leave,
-		exec_call_rel, exec_ret, exec_push_sreg, exec_pop_sreg };
+	static insn_fn *const runs[] = {exec_pusha, exec_popa, exec_pushf, exec_popf, exec_enter,
+		exec_leave, exec_call_rel, exec_ret, exec_push_sreg, exec_pop_sreg};
 
 	for (size_t k = 0; k < ARRAY_SIZE(runs); k++)
 		if (is_run(g, runs[k]))
 			return true;
-	return is_set(g, &x_push_E) || is_set(g, &x_pop_E) || is_set(g, &x_push_I) || is_set(g, &x_call_E);
+	return is_set(g, &x_push_E) || is_set(g, &x_pop_E) || is_set(g, &x_push_I) ||
+	       is_set(g, &x_call_E);
 }
 
 static bool is_string(const struct gen *g)
@@ -408,7 +410,8 @@ static bool is_string(const struct gen *g)
 
 static bool is_bit_string(const struct gen *g)
 {
-	return is_set(g, &x_bt_EG) || is_set(g, &x_bts_EG) || is_set(g, &x_btr_EG) || is_set(g, &x_btc_EG);
+	return is_set(g, &x_bt_EG) || is_set(g, &x_bts_EG) || is_set(g, &x_btr_EG) ||
+	       is_set(g, &x_btc_EG);
 }
 
 /* Before addresses are chosen: registers that must hold something certain. */
@@ -429,8 +432,9 @@ static void prepare_registers(struct gen *g)
 		prep_reg(g, R_RDI, (u32)data_address(g, rnd_chance(g->r, 50)));
 	if (is_run(g, exec_xlat))
 		prep_reg(g, R_RBX, (u32)data_address(g, false));
-	if ((is_run(g, exec_jcxz) || is_run(g, exec_loop) || is_run(g, exec_loope) || is_run(g, exec_loopne)) &&
-	    rnd_chance(g->r, 50))
+	if ((is_run(g, exec_jcxz) || is_run(g, exec_loop) || is_run(g, exec_loope) ||
+		    is_run(g, exec_loopne)) &&
+		rnd_chance(g->r, 50))
 		prep_reg(g, R_RCX, rnd_below(g->r, 3));
 	if ((is_set(g, &x_div_E) || is_set(g, &x_idiv_E)) && rnd_chance(g->r, 97)) {
 		prep_reg(g, R_RDX, 0);
@@ -532,7 +536,7 @@ static void prepare_target(struct gen *g)
 	p->target = (s8)(p->len - 4);
 }
 
-/* ---- encoding -------------------------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------------ */
 
 static bool is_vex(const struct gen *g)
 {
@@ -570,7 +574,8 @@ static void put_prefixes(struct gen *g, bool mem)
 /* VPEXTRD, VPINSRD with W outside 64-bit mode: SDM 2B, "V/I". */
 static bool w_forbidden(const struct gen *g)
 {
-	return g->bits == 32 && g->at.map == MAP_VEX3 && (g->at.opcode == 0x16 || g->at.opcode == 0x22);
+	return g->bits == 32 && g->at.map == MAP_VEX3 &&
+	       (g->at.opcode == 0x16 || g->at.opcode == 0x22);
 }
 
 static void put_vex(struct gen *g, u8 rxb)
@@ -639,7 +644,8 @@ static void put_immediate(struct gen *g, const struct operand_info *o)
 	switch (o->place) {
 	case PL_IMM: case PL_IMMU:
 		n = o->size == SZ_B ? 1 : o->size == SZ_W ? 2 : immediate_size(g, o->size);
-		put(g, is_run(g, exec_enter) || is_run(g, exec_ret) ? enter_bytes(g) : rnd(g->r), n);
+		put(g, is_run(g, exec_enter) || is_run(g, exec_ret) ? enter_bytes(g) : rnd(g->r),
+			n);
 		break;
 	case PL_IMM2: case PL_IS4:
 		put8(g, is_run(g, exec_enter) ? (u8)rnd_below(g->r, 4) : (u8)rnd(g->r));
@@ -654,7 +660,7 @@ static void put_immediate(struct gen *g, const struct operand_info *o)
 	}
 }
 
-/* Register forms of 0F 0D are undefined on AMD, no operation on Intel. APM 3 PREFETCH, SDM 2 table A-3 */
+/* Register forms of 0F 0D: undefined on AMD, no operation on Intel. APM 3 PREFETCH, SDM 2 A-3 */
 static bool memory_only(const struct gen *g)
 {
 	return g->at.map == MAP_0F && g->at.opcode == 0x0d;
@@ -677,7 +683,8 @@ static bool encode_once(struct gen *g)
 	g->has_ea = false;
 	g->filler = g->row->attr & ATTR_BRANCH ? 5 * rnd_below(g->r, 3) : 0;
 	prepare_registers(g);
-	if (modrm && !row_has(g, PL_RM) && !row_has(g, PL_M) && !row_has(g, PL_VSIB) && g->at.mod != 0)
+	if (modrm && !row_has(g, PL_RM) && !row_has(g, PL_M) && !row_has(g, PL_VSIB) &&
+		g->at.mod != 0)
 		mem = false;
 	if (mem) {
 		if (is_bit_string(g))
@@ -720,7 +727,7 @@ static bool encode(struct gen *g, u32 row)
 	return false;
 }
 
-/* ---- sequences --------------------------------------------------------------------------------------------- */
+/* ---- sequences ----------------------------------------------------------------------------------- */
 
 static void emit(struct gen *g, const void *bytes, unsigned int n, u32 row)
 {
@@ -740,8 +747,8 @@ static unsigned int prep_total(const struct gen *g)
 }
 
 /*
- * After an instruction that leaves flags undefined: stores the defined ones, where they are compared, and then
- * gives all of them a value.
+ * After an instruction that leaves flags undefined: stores the defined ones, where they are
+ * compared, and then gives all of them a value:
  *	mov esp, address; pushf; and dword [rsp], defined; cmp al, 0
  */
 static void settle_flags(struct gen *g)
@@ -792,7 +799,8 @@ static void emit_insn(struct gen *g)
 		emit(g, b, 5, ROW_SKIPPED);
 	}
 	settle_flags(g);
-	/* XSTATE_BV in memory shows what the host knows to be in its initial state, which it may forget. */
+	/* XSTATE_BV in memory shows what the host knows to be in its initial state, which it may
+	 * forget. */
 	if (is_run(g, exec_xsave) || is_run(g, exec_xsavec) || is_run(g, exec_xsaveopt)) {
 		g->n_prep = 0;
 		prep_store(g, g->ea + 512, 0);
@@ -831,7 +839,7 @@ void gen_sequence(struct sequence *q, struct random *r, unsigned int bits, unsig
 	*g.p = 0xcc;
 }
 
-/* ---- states -------------------------------------------------------------------------------------------------- */
+/* ---- states -------------------------------------------------------------------------------------- */
 
 static u64 random_value(struct random *r)
 {
@@ -850,9 +858,10 @@ static u64 random_value(struct random *r)
 /* Doubles and floats of every kind, as bit patterns. */
 static u64 random_float_bits(struct random *r)
 {
-	static const u64 special[] = { 0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000,
+	static const u64 special[] = {0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000,
 		0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000001, 0x7ff0000000000001, 1,
-		0x000fffffffffffff, 0x3f8000003f800000, 0x7f8000007fc00001, 0xff8000007f800001, 0x0000000100800000 };
+		0x000fffffffffffff, 0x3f8000003f800000, 0x7f8000007fc00001, 0xff8000007f800001,
+		0x0000000100800000};
 	u64 v = rnd(r);
 
 	switch (rnd_below(r, 6)) {
@@ -897,7 +906,9 @@ void gen_state(struct state *s, struct random *r, const struct sequence *q)
 
 	memset(s, 0, sizeof(*s));
 	for (int k = 0; k < 16; k++)
-		s->r[k] = q->bits == 32 && k >= 8 ? 0 : random_value(r) & (q->bits == 32 ? 0xffffffff : ~0ULL);
+		s->r[k] = q->bits == 32 && k >= 8
+				  ? 0
+				  : random_value(r) & (q->bits == 32 ? 0xffffffff : ~0ULL);
 	s->rip = q->start;
 	s->cs = q->bits == 32 ? SEL_CODE32 : SEL_CODE64;
 	s->rflags = 2 | (rnd(r) & (RFLAGS_ARITH | (rnd_chance(r, 20) ? RFLAGS_DF : 0)));

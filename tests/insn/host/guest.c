@@ -1,7 +1,7 @@
 /*
- * The vCPU side. The guest has nothing but tables: every exception enters a stub at CPL 0 that does an
- * OUT, which comes back to us. We take the state from the registers and from the frame on the guest's stack, put a
- * new one there, and let the stub's IRET start it.
+ * The vCPU side. The guest has nothing but tables: every exception enters a stub at CPL 0 that does
+ * an OUT, which comes back to us. We take the state from the registers and from the frame on the
+ * guest's stack, put a new one there, and let the stub's IRET start it.
  */
 #include <linux/kvm.h>
 #include <stdlib.h>
@@ -77,7 +77,8 @@ static void make_gate(unsigned int n, u64 target)
 {
 	u64 type = 0x8e | (n == VEC_BP || n == VEC_OF ? 0x60 : 0);
 
-	put64(IDT + n * 16, (target & 0xffff) | (u64)SEL_KCODE << 16 | type << 40 | (target >> 16 & 0xffff) << 48);
+	put64(IDT + n * 16, (target & 0xffff) | (u64)SEL_KCODE << 16 | type << 40 |
+				    (target >> 16 & 0xffff) << 48);
 	put64(IDT + n * 16 + 8, target >> 32);
 }
 
@@ -91,14 +92,22 @@ static void make_stub(unsigned int n)
 	}
 	*p++ = 0x6a;				/* push n */
 	*p++ = n;
-	memcpy(p, (u8[]){ 0xe6, 0x80, 0x48, 0x83, 0xc4, 0x10, 0x48, 0xcf }, 8); /* out 80, al; add rsp, 16; iretq */
+	/* out 80, al; add rsp, 16; iretq */
+	memcpy(p, (u8[]){ 0xe6, 0x80, 0x48, 0x83, 0xc4, 0x10, 0x48, 0xcf }, 8);
 	make_gate(n, STUBS + n * STUB_SIZE);
 }
 
 static struct kvm_segment flat(u16 sel, u8 type, u8 dpl, bool l)
 {
-	return (struct kvm_segment){ .selector = sel, .limit = 0xffffffff, .type = type, .present = 1,
-		.dpl = dpl, .s = 1, .l = l, .db = !l, .g = 1 };
+	return (struct kvm_segment){.selector = sel,
+		.limit = 0xffffffff,
+		.type = type,
+		.present = 1,
+		.dpl = dpl,
+		.s = 1,
+		.l = l,
+		.db = !l,
+		.g = 1};
 }
 
 static int set_sregs(void)
@@ -111,7 +120,8 @@ static int set_sregs(void)
 	s.cs = flat(SEL_KCODE, 11, 0, true);
 	s.ss = (struct kvm_segment){ .unusable = 1, .dpl = 0 };
 	s.ds = s.es = s.fs = s.gs = s.ldt = (struct kvm_segment){ .unusable = 1 };
-	s.tr = (struct kvm_segment){ .base = TSS, .limit = 0x67, .selector = SEL_TSS, .type = 11, .present = 1 };
+	s.tr = (struct kvm_segment){
+		.base = TSS, .limit = 0x67, .selector = SEL_TSS, .type = 11, .present = 1};
 	s.gdt.base = GDT;
 	s.gdt.limit = 0x4f;
 	s.idt.base = IDT;
@@ -150,8 +160,8 @@ static int run_to_stub(void)
 	long ret = qkvm_ioctl(vcpu_fd, KVM_RUN, 0);
 
 	if (ret || run->exit_reason != KVM_EXIT_IO) {
-		fprintf(stderr, "guest: KVM_RUN gave %ld, exit %u suberror %u\n", ret, run->exit_reason,
-			run->internal.suberror);
+		fprintf(stderr, "guest: KVM_RUN gave %ld, exit %u suberror %u\n", ret,
+			run->exit_reason, run->internal.suberror);
 		return -1;
 	}
 	return 0;
@@ -212,8 +222,8 @@ static struct frame *guest_frame(const struct kvm_regs *r)
 }
 
 /*
- * The host wrote the code area. Decoded code is checked against memory whenever a page is looked up anew, as
- * after a change of the system registers.
+ * The host wrote the code area. Decoded code is checked against memory whenever a page is looked up
+ * anew, as after a change of the system registers.
  */
 static int refresh_code(void)
 {

@@ -1,9 +1,10 @@
 /*
- * The host comparison: random user-mode instruction sequences run on the host CPU and in a vCPU of ours, at the
- * same linear addresses, from the same state; every register, flag and byte of memory must then agree.
+ * The host comparison: random user-mode instruction sequences run on the host CPU and in a vCPU of
+ * ours, at the same linear addresses, from the same state; every register, flag and byte of memory
+ * must then agree.
  *
- * Layout of the test's low memory (linear = guest physical), reachable by 32-bit code too. The guest's system
- * tables lie in it but no sequence has their addresses.
+ * Layout of the test's low memory (linear = guest physical), reachable by 32-bit code too. The
+ * guest's system tables lie in it but no sequence has their addresses.
  */
 #ifndef QUMRA_TESTS_INSN_HOST_H
 #define QUMRA_TESTS_INSN_HOST_H
@@ -38,17 +39,16 @@ struct state {
 /* Flags that a sequence changes. (Not ID: it would stay set in the test's own process.) */
 #define FLAGS_COMPARED	(RFLAGS_ARITH | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC)
 
-/* ---- native.c: the host side ------------------------------------------------------------------------ */
+/* ---- native.c: the host side --------------------------------------------------------------------- */
 int native_setup(void);
 /* Runs from *s (CS tells 32 or 64 bits) until a fault or INT3; *s is then the state. */
 void native_go(struct state *s);
 
-/* ---- guest.c: the vCPU ------------------------------------------------------------------------------- */
+/* ---- guest.c: the vCPU --------------------------------------------------------------------------- */
 int guest_setup(void);
 int guest_go(struct state *s);
 
-
-/* ---- gen.c: sequences ----------------------------------------------------------------------------------- */
+/* ---- gen.c: sequences ---------------------------------------------------------------------------- */
 #define SEQ_MAX		400
 struct sequence {
 	u64 start;		/* address */
@@ -61,7 +61,7 @@ struct sequence {
 	u64 end;		/* of the INT3 */
 };
 #define ROW_PREP	(~0u)	/* preparation of the next instruction, or its aftermath */
-#define ROW_SKIPPED	(~1u)	/* a branch may lead past it, or it removes what is undefined: no cut before it */
+#define ROW_SKIPPED	(~1u)	/* as well, but a sequence cannot be cut short before it */
 
 struct random {
 	u64 s;
@@ -81,8 +81,10 @@ void gen_setup(void);
 unsigned int gen_rows(void);
 u32 gen_row_at(unsigned int k);
 void gen_drop_row(u32 row);	/* this CPU does not have it */
-/* Writes a sequence of about n instructions into the code area. only: a row to use, or ROW_PREP for all. */
-void gen_sequence(struct sequence *q, struct random *r, unsigned int bits, unsigned int n, u32 only);
+/* Writes a sequence of about n instructions into the code area. only: a row to use, or ROW_PREP for
+ * all. */
+void gen_sequence(
+	struct sequence *q, struct random *r, unsigned int bits, unsigned int n, u32 only);
 void gen_state(struct state *s, struct random *r, const struct sequence *q);
 void gen_memory(struct random *r);
 

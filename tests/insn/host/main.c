@@ -3,9 +3,10 @@
  *
  *	host-compare [--seed N] [--insns N] [--row NAME] [--one N]
  *
- * --one repeats the sequence of the number that a failure printed. A failure prints that number, the first
- * instruction after which the two sides differ, and what differs. Flags that the manuals leave undefined are
- * those of the table's rows (f_undef); other freedoms of the manuals are named where gen.c avoids them.
+ * --one repeats the sequence of the number that a failure printed. A failure prints that number,
+ * the first instruction after which the two sides differ, and what differs. Flags that the manuals
+ * leave undefined are those of the table's rows (f_undef); other freedoms of the manuals are named
+ * where gen.c avoids them.
  */
 #include <getopt.h>
 #include <stdlib.h>
@@ -32,7 +33,7 @@ static u8 covered[65536];
 static u64 n_insns, n_sequences, n_faults[32], n_flaky;
 static const char *only_row;
 
-/* ---- one comparison -------------------------------------------------------------------------------- */
+/* ---- one comparison ------------------------------------------------------------------------------ */
 
 static int run_both(void)
 {
@@ -63,13 +64,15 @@ static bool states_equal(void)
 	for (unsigned int k = 0; k < 16; k++)
 		if ((compared_gprs() >> k & 1) && (h->r[k] ^ g->r[k]) & mask)
 			return false;
-	return h->rip == g->rip && !((h->rflags ^ g->rflags) & compared_flags()) && h->vector == g->vector &&
-		(h->vector == VEC_MF || h->vector == VEC_XM || h->error == g->error) &&
-		(h->vector != VEC_PF || h->cr2 == g->cr2) &&
-		h->x.fx.fcw == g->x.fx.fcw && h->x.fx.fsw == g->x.fx.fsw && h->x.fx.ftw == g->x.fx.ftw &&
-		h->x.fx.mxcsr == g->x.fx.mxcsr && !memcmp(h->x.fx.st, g->x.fx.st, sizeof(h->x.fx.st)) &&
-		!memcmp(h->x.fx.xmm, g->x.fx.xmm, t.q.bits == 32 ? 128 : 256) &&
-		!memcmp(h->x.ymmh, g->x.ymmh, t.q.bits == 32 ? 128 : 256);
+	return h->rip == g->rip && !((h->rflags ^ g->rflags) & compared_flags()) &&
+	       h->vector == g->vector &&
+	       (h->vector == VEC_MF || h->vector == VEC_XM || h->error == g->error) &&
+	       (h->vector != VEC_PF || h->cr2 == g->cr2) && h->x.fx.fcw == g->x.fx.fcw &&
+	       h->x.fx.fsw == g->x.fx.fsw && h->x.fx.ftw == g->x.fx.ftw &&
+	       h->x.fx.mxcsr == g->x.fx.mxcsr &&
+	       !memcmp(h->x.fx.st, g->x.fx.st, sizeof(h->x.fx.st)) &&
+	       !memcmp(h->x.fx.xmm, g->x.fx.xmm, t.q.bits == 32 ? 128 : 256) &&
+	       !memcmp(h->x.ymmh, g->x.ymmh, t.q.bits == 32 ? 128 : 256);
 }
 
 static bool memory_equal(void)
@@ -82,7 +85,7 @@ static bool equal(void)
 	return states_equal() && memory_equal();
 }
 
-/* ---- reporting ------------------------------------------------------------------------------------------ */
+/* ---- reporting ----------------------------------------------------------------------------------- */
 
 static void hex(const char *name, unsigned int k, const u8 *a, const u8 *b, unsigned int n)
 {
@@ -100,7 +103,8 @@ static void hex(const char *name, unsigned int k, const u8 *a, const u8 *b, unsi
 static void show_word(const char *name, u64 h, u64 g, u64 mask)
 {
 	if ((h ^ g) & mask)
-		printf("  %-7s host %016llx guest %016llx\n", name, (unsigned long long)h, (unsigned long long)g);
+		printf("  %-7s host %016llx guest %016llx\n", name, (unsigned long long)h,
+			(unsigned long long)g);
 }
 
 static void show_difference(void)
@@ -110,7 +114,8 @@ static void show_difference(void)
 
 	for (unsigned int k = 0; k < 16; k++)
 		if (compared_gprs() >> k & 1)
-			show_word(reg_name[k], h->r[k], g->r[k], t.q.bits == 32 ? 0xffffffff : ~0ULL);
+			show_word(
+				reg_name[k], h->r[k], g->r[k], t.q.bits == 32 ? 0xffffffff : ~0ULL);
 	show_word("rip", h->rip, g->rip, ~0ULL);
 	show_word("rflags", h->rflags, g->rflags, compared_flags());
 	show_word("vector", h->vector, g->vector, ~0ULL);
@@ -128,8 +133,8 @@ static void show_difference(void)
 	}
 	for (unsigned int k = 0; k < DATA_SIZE; k++)
 		if (t.host_memory[k] != gm[k])
-			printf("  [%lx] host %02x guest %02x (was %02x)\n", AREA_DATA + k, t.host_memory[k], gm[k],
-				t.memory[k]);
+			printf("  [%lx] host %02x guest %02x (was %02x)\n", AREA_DATA + k,
+				t.host_memory[k], gm[k], t.memory[k]);
 }
 
 static void show_insn(unsigned int k)
@@ -139,49 +144,55 @@ static void show_insn(unsigned int k)
 	printf("  %lx: ", (unsigned long)at);
 	for (; at < end; at++)
 		printf("%02x ", *(u8 *)at);
-	printf(" %s\n", t.q.insn[k].row >= ROW_SKIPPED ? "(preparation)" : opcode_row(t.q.insn[k].row)->name);
+	printf(" %s\n", t.q.insn[k].row >= ROW_SKIPPED ? "(preparation)"
+						       : opcode_row(t.q.insn[k].row)->name);
 }
 
-/* Finds the first instruction after which the sides differ: ends the sequence early, earlier, ... */
+/* Both sides on the first k instructions. */
+static bool cut_equal(unsigned int k)
+{
+	u8 *p = (u8 *)(k < t.q.n ? t.q.insn[k].addr : t.q.end), old = *p;
+	bool same;
+
+	*p = 0xcc;
+	same = run_both() == 0 && equal();
+	*p = old;
+	return same;
+}
+
+static void show_before(unsigned int k)
+{
+	cut_equal(k);
+	printf("  before:");
+	for (unsigned int j = 0; j < 16; j++)
+		printf("%s%s %llx", j % 4 ? " " : "\n    ", reg_name[j],
+			(unsigned long long)t.host.r[j]);
+	printf("\n    rflags %llx mxcsr %x fcw %x fsw %x ftw %x\n",
+		(unsigned long long)t.host.rflags, t.host.x.fx.mxcsr, t.host.x.fx.fcw,
+		t.host.x.fx.fsw, t.host.x.fx.ftw);
+}
+
+/* Finds the first instruction after which the sides differ. */
 static void reduce(void)
 {
 	for (unsigned int k = 1; k <= t.q.n; k++) {
-		u8 *p = (u8 *)(k < t.q.n ? t.q.insn[k].addr : t.q.end), old = *p;
-		bool same;
-
 		if (k < t.q.n && t.q.insn[k].row == ROW_SKIPPED)
 			continue;
-		*p = 0xcc;
-		same = run_both() == 0 && equal();
-		if (!same) {
-			printf("%u-bit; differs after:\n", t.q.bits);
-			for (unsigned int j = k > 4 ? k - 4 : 0; j < k; j++)
-				show_insn(j);
-			show_difference();
-			printf("  before: rflags %llx", (unsigned long long)t.start.rflags);
-			*p = old;
-			if (k > 1) {
-				p = (u8 *)t.q.insn[k - 1].addr;
-				old = *p;
-				*p = 0xcc;
-				run_both();
-			}
-			for (unsigned int j = 0; j < 16; j++)
-				printf("%s%s %llx", j % 4 ? " " : "\n    ", reg_name[j],
-					(unsigned long long)t.host.r[j]);
-			printf("\n    rflags %llx mxcsr %x fcw %x fsw %x ftw %x\n", (unsigned long long)t.host.rflags,
-				t.host.x.fx.mxcsr, t.host.x.fx.fcw, t.host.x.fx.fsw, t.host.x.fx.ftw);
-			*p = old;
-			return;
-		}
-		*p = old;
+		if (cut_equal(k))
+			continue;
+		printf("%u-bit; differs after:\n", t.q.bits);
+		for (unsigned int j = k > 4 ? k - 4 : 0; j < k; j++)
+			show_insn(j);
+		show_difference();
+		show_before(k - 1);
+		return;
 	}
 	printf("differs only as a whole\n");
 	run_both();
 	show_difference();
 }
 
-/* ---- the run ---------------------------------------------------------------------------------------------- */
+/* ---- the run ------------------------------------------------------------------------------------- */
 
 static void count(void)
 {
@@ -196,8 +207,8 @@ static void count(void)
 }
 
 /*
- * bits 0: chosen at random. A difference must come again: the host's FIP and FDP do not survive a switch to another process while no
- * x87 error is pending (AMD), and then FNSTENV shows it.
+ * bits 0: chosen at random. A difference must come again: the host's FIP and FDP do not survive a
+ * switch to another process while no x87 error is pending (AMD), and then FNSTENV shows it.
  */
 static bool compare(u64 seed, unsigned int bits, unsigned int n, u32 only)
 {
@@ -230,7 +241,8 @@ static bool name_matches(const char *name)
 	return !only_row || !strcmp(only_row, name);
 }
 
-/* Each row alone, a few times; the CPU's own #UD tells which rows it lacks. Returns how many rows differ. */
+/* Each row alone, a few times; the CPU's own #UD tells which rows it lacks. Returns how many rows
+ * differ. */
 static unsigned int run_rows(u64 seed)
 {
 	unsigned int bad = 0, n = gen_rows();
@@ -277,8 +289,8 @@ static bool report(void)
 			printf("not covered: %x %s\n", row, opcode_row(row)->name);
 	}
 	printf("%llu instructions, %llu sequences, %u of %u rows (%.2f %%), %llu reruns\n",
-		(unsigned long long)n_insns, (unsigned long long)n_sequences, have, all, 100.0 * have / all,
-		(unsigned long long)n_flaky);
+		(unsigned long long)n_insns, (unsigned long long)n_sequences, have, all,
+		100.0 * have / all, (unsigned long long)n_flaky);
 	printf("ends:");
 	for (unsigned int k = 0; k < 32; k++)
 		if (n_faults[k])

@@ -1,7 +1,7 @@
 /*
- * The host side: a signal handler is entered, puts the wanted state into its frame and returns into the
- * sequence; the fault that ends it is caught by another one, which takes the state out of its frame and
- * puts the first frame back. So no register needs care.
+ * The host side: a signal handler is entered, puts the wanted state into its frame and returns into
+ * the sequence; the fault that ends it is caught by another one, which takes the state out of its
+ * frame and puts the first frame back. So no register needs care.
  */
 #include <errno.h>
 #include <signal.h>
@@ -27,7 +27,7 @@ static const int greg_of[16] = {
 	REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
 };
 
-/* Software bytes of the FXSAVE area in a signal frame: struct _fpx_sw_bytes of <asm/sigcontext.h>. */
+/* Software's bytes in a signal frame's FXSAVE area: _fpx_sw_bytes of <asm/sigcontext.h>. */
 struct sw_bytes {
 	u32 magic1, extended_size;
 	u64 xfeatures;
@@ -92,7 +92,10 @@ static void on_end(int sig, siginfo_t *info, void *ctx)
 	void *fpregs;
 
 	/* The sequence may have set AC, and the kernel leaves it to handlers. */
-	__asm__ volatile("pushfq; andl %0, (%%rsp); popfq" : : "i"(~(int)RFLAGS_AC) : "memory", "cc");
+	__asm__ volatile("pushfq; andl %0, (%%rsp); popfq"
+			 :
+			 : "i"(~(int)RFLAGS_AC)
+			 : "memory", "cc");
 	fpregs = uc->uc_mcontext.fpregs;
 
 	(void)info;
