@@ -1,10 +1,11 @@
 /*
- * CPUID leaves: what KVM_GET_SUPPORTED_CPUID answers, the guest's own table, and the bits of it that follow
- * the guest's state. Feature bits come from cpuid_table.c; the rest (signatures, sizes, caches,
- * names) from the host, or from here. SDM 2A CPUID; APM 3 appendix E.
+ * CPUID leaves: what KVM_GET_SUPPORTED_CPUID answers, the guest's own table, and the bits of it
+ * that follow the guest's state. Feature bits come from cpuid_table.c; the rest (signatures, sizes,
+ * caches, names) from the host, or from here. SDM 2A CPUID; APM 3 appendix E.
  *
- * Topology (leaf 1 EBX and HTT, 4, 0xB, 0x80000008 ECX, 0x8000001D, 0x8000001E) describes one CPU with one
- * thread: as with KVM, user space writes the machine's true shape and each vCPU's APIC id there.
+ * Topology (leaf 1 EBX and HTT, 4, 0xB, 0x80000008 ECX, 0x8000001D, 0x8000001E) describes one CPU
+ * with one thread: as with KVM, user space writes the machine's true shape and each vCPU's APIC id
+ * there.
  */
 #include "hypervisor/x86/cpuid_table.h"
 #include "hypervisor/x86/system.h"
@@ -24,7 +25,7 @@
 #define LEAF1_OSXSAVE		BIT(27)
 #define LEAF1_CLFLUSH_64	(8u << 8)	/* EBX: CLFLUSH line in 8-byte units */
 #define LEAF1_ONE_CPU		(1u << 16)
-#define LEAF4_SHARING		MASK(31, 14)	/* EAX: threads that share the cache, cores in the package */
+#define LEAF4_SHARING		MASK(31, 14)	/* EAX: threads sharing it, cores */
 #define LEAF1D_SHARING		MASK(25, 14)
 
 #define XSAVE_LEGACY		576u	/* x87, SSE and the header. SDM 1 13.4.1 */
@@ -55,8 +56,8 @@ static void host_cpuid(u32 leaf, u32 sub, u32 r[4])
 }
 
 /*
- * The host's feature registers. Read once per request, since under a hypervisor each CPUID is an exit
- * (5 us measured).
+ * The host's feature registers. Read once per request, since under a hypervisor each CPUID is an
+ * exit (5 us measured).
  */
 struct host {
 	bool amd;
@@ -288,7 +289,8 @@ static struct kvm_cpuid_entry2 *entry_find(struct vcpu *v, u32 leaf, u32 sub)
 	struct kvm_cpuid_entry2 *e;
 
 	for (e = v->cpuid; e < v->cpuid + v->cpuid_n; e++)
-		if (e->function == leaf && (!(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) || e->index == sub))
+		if (e->function == leaf &&
+			(!(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) || e->index == sub))
 			return e;
 	return NULL;
 }
@@ -311,10 +313,14 @@ static bool bit_possible(const struct host *h, const struct cpuid_bit *b)
 	return b->policy != CPUID_PASS || h->reg[b->reg] & bit_mask(b);
 }
 
-/* Until user space gives a table, the guest runs on what the host can: as on a KVM without KVM_SET_CPUID2. */
+/*
+ * Until user space gives a table, the guest runs on what the host can: as on a KVM without
+ * KVM_SET_CPUID2.
+ */
 static bool bit_given(struct vcpu *v, const struct cpuid_bit *b)
 {
-	const struct kvm_cpuid_entry2 *e = entry_find(v, cpuid_places[b->reg].leaf, cpuid_places[b->reg].sub);
+	const struct kvm_cpuid_entry2 *e = entry_find(v, cpuid_places[b->reg].leaf,
+		cpuid_places[b->reg].sub);
 
 	return !v->cpuid_n || (e && entry_output(e, cpuid_places[b->reg].out) & bit_mask(b));
 }
@@ -412,7 +418,7 @@ void cpuid_read(struct vcpu *v, u32 leaf, u32 sub, u32 out[4])
 		out[EDX] = e->edx;
 		return;
 	}
-	/* Levels past the last one still give the subleaf and the APIC id. SDM 2A CPUID, leaf 0BH */
+	/* Levels past the last one still give the subleaf and the APIC id. SDM 2A CPUID */
 	if (leaf == 0xb || leaf == 0x1f) {
 		first = entry_find(v, leaf, 1);
 		if (first) {

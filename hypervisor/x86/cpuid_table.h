@@ -10,7 +10,8 @@ enum cpuid_output { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
 
 /* Registers whose bits are features. */
 enum cpuid_reg {
-	C_1_ECX, C_1_EDX, C_6_EAX, C_7_EBX, C_7_ECX, C_7_EDX, C_71_EAX, C_71_EBX, C_71_ECX, C_71_EDX, C_D1_EAX,
+	C_1_ECX, C_1_EDX, C_6_EAX, C_7_EBX, C_7_ECX, C_7_EDX,
+	C_71_EAX, C_71_EBX, C_71_ECX, C_71_EDX, C_D1_EAX,
 	C_KVM_EAX, C_E1_ECX, C_E1_EDX, C_E7_EDX, C_E8_EBX, C_E21_EAX, C_E21_ECX,
 	NR_CPUID_REGS,
 };

@@ -1,4 +1,4 @@
-/* Machine check registers: banks that never report anything unless user space injects it. SDM 3B 15.3 */
+/* Machine check registers: banks that report what user space injects, if anything. SDM 3B 15.3 */
 #include "hypervisor/x86/msr_row.h"
 
 #include <linux/errno.h>

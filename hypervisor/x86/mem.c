@@ -1,13 +1,14 @@
 /*
- * Guest memory accesses that the TLB's fast compare did not serve: segment limits and types, canonical
- * addresses, alignment checks, page crossings, devices, pages with decoded code, watched pages.
- * SDM 3A 4.6, 5.3, 5.4, 6.15 (#SS, #GP, #AC).
+ * Guest memory accesses that the TLB's fast compare did not serve: segment limits and types,
+ * canonical addresses, alignment checks, page crossings, devices, pages with decoded code, watched
+ * pages. SDM 3A 4.6, 5.3, 5.4, 6.15 (#SS, #GP, #AC).
  *
- * An access that touches two pages finds both before it has any effect, so a fault on the second leaves
- * the first untouched.
+ * An access that touches two pages finds both before it has any effect, so a fault on the second
+ * leaves the first untouched.
  *
- * Alignment checks (#AC) cover operands of 2, 4, 6, 8, 10, 16 and 32 bytes with the alignments of SDM 3A
- * table 6-7; vectors are checked for 16 (as AMD does) where their instruction has no rule of its own.
+ * Alignment checks (#AC) cover operands of 2, 4, 6, 8, 10, 16 and 32 bytes with the alignments of
+ * SDM 3A table 6-7; vectors are checked for 16 (as AMD does) where their instruction has no rule of
+ * its own.
  */
 #include "hypervisor/core/vm.h"
 #include "hypervisor/insn/code.h"
@@ -83,15 +84,18 @@ u64 mem_linear(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enu
 
 static void align_check(struct vcpu *v, u64 la, unsigned int size)
 {
-	static const u8 align[] = { [2] = 2, [4] = 4, [6] = 4, [8] = 8, [10] = 8, [16] = 16, [32] = 16 };
+	static const u8 align[] = { [2] = 2, [4] = 4, [6] = 4, [8] = 8, [10] = 8, [16] = 16,
+		[32] = 16 };
 
-	if (vcpu_align_checked(v) && size < ARRAY_SIZE(align) && align[size] && la & (align[size] - 1u))
+	if (vcpu_align_checked(v) && size < ARRAY_SIZE(align) && align[size] &&
+		la & (align[size] - 1u))
 		vcpu_raise(v, VEC_AC, 0);
 }
 
 /* ---- places ---- */
 
-static void place_find(struct vcpu *v, const struct access *a, u64 la, enum mem_access acc, struct place *p)
+static void place_find(struct vcpu *v, const struct access *a, u64 la, enum mem_access acc,
+	struct place *p)
 {
 	u64 want = (la & PAGE_MASK) | tlb_ctx_of(v->tlb_ctx, a->idx);
 	struct tlb_entry *e = tlb_entry(v, la);
@@ -152,7 +156,8 @@ static bool place_decoded(const struct code_page *c, u64 gpa, unsigned int n)
 	return READ_ONCE(c->mask) & MASK(last, first);
 }
 
-static bool place_is_code(struct vcpu *v, const struct place *p, unsigned int n, const struct memslot **slot)
+static bool place_is_code(struct vcpu *v, const struct place *p, unsigned int n,
+	const struct memslot **slot)
 {
 	*slot = NULL;
 	if (!(p->flags & TLB_CODE))
@@ -162,8 +167,8 @@ static bool place_is_code(struct vcpu *v, const struct place *p, unsigned int n,
 }
 
 /*
- * No decoded code is left on the page: writes may be fast again. A CPU that decodes some just now sets
- * the mask first and then requests a flush, which this CPU serves after this instruction.
+ * No decoded code is left on the page: writes may be fast again. A CPU that decodes some just now
+ * sets the mask first and then requests a flush, which this CPU serves after this instruction.
  */
 static void place_release(struct vcpu *v, const struct place *p, const struct memslot *slot)
 {
@@ -225,7 +230,8 @@ static unsigned int span_find(struct vcpu *v, const struct access *a, u64 la, un
 	return n;
 }
 
-static void linear_copy_in(struct vcpu *v, const struct access *a, u64 la, void *buf, unsigned int size)
+static void linear_copy_in(struct vcpu *v, const struct access *a, u64 la, void *buf,
+	unsigned int size)
 {
 	struct place p[2];
 	unsigned int n = span_find(v, a, la, size, MEM_READ, p);
@@ -285,7 +291,8 @@ static struct access access_data(const struct vcpu *v)
 }
 
 /* Page faults come before #AC. SDM 3A table 6-2 */
-static void align_probe(struct vcpu *v, const struct access *a, u64 la, unsigned int size, enum mem_access acc)
+static void align_probe(struct vcpu *v, const struct access *a, u64 la, unsigned int size,
+	enum mem_access acc)
 {
 	struct place p[2];
 
@@ -313,7 +320,8 @@ void mem_slow_write(struct vcpu *v, unsigned int seg, u64 off, unsigned int size
 	linear_write(v, &a, la, size, val);
 }
 
-void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc)
+void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
+	enum mem_access acc)
 {
 	u64 la = mem_linear(v, seg, off, size, acc);
 	struct access a = access_data(v);

@@ -2,12 +2,12 @@
  * Guest memory as an instruction sees it: segment, linear address, TLB, host memory.
  *
  * The inline functions are the hit path; all else (miss, page crossing, MMIO, code pages, limits,
- * watchpoints, non-canonical addresses) goes to mem_slow_*(), which may unwind with a fault or an exit
- * and then never returns. A handler makes every access before it changes architectural state.
+ * watchpoints, non-canonical addresses) goes to mem_slow_*(), which may unwind with a fault or an
+ * exit and then never returns. A handler makes every access before it changes architectural state.
  *
- * Two kinds: seg accesses (an instruction's operand: mem_*) take a segment and an offset and use the
- * current privilege; sys accesses (descriptor tables, TSS, IDT: sys_*) take a linear address and are
- * supervisor accesses whatever the CPL. SDM 3A 4.6.1 ("implicit supervisor-mode accesses")
+ * Two kinds: seg accesses (an instruction's operand: mem_*) take a segment and an offset and use
+ * the current privilege; sys accesses (descriptor tables, TSS, IDT: sys_*) take a linear address
+ * and are supervisor accesses whatever the CPL. SDM 3A 4.6.1 ("implicit supervisor-mode accesses")
  */
 #ifndef QUMRA_HYPERVISOR_X86_MEM_H
 #define QUMRA_HYPERVISOR_X86_MEM_H
@@ -29,11 +29,13 @@ u64 mem_slow_read(struct vcpu *v, unsigned int seg, u64 off, unsigned int size);
 void mem_slow_write(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, u64 val);
 
 /*
- * A write access by pointer, for read-modify-write and for wide operands. Returns the host address of
- * the operand when it is plain memory within one page, after all checks; NULL when it is not (MMIO,
- * page crossing, code page): then use mem_copy_in and mem_copy_out, after mem_probe for both.
+ * A write access by pointer, for read-modify-write and for wide operands. Returns the host address
+ * of the operand when it is plain memory within one page, after all checks; NULL when it is not
+ * (MMIO, page crossing, code page): then use mem_copy_in and mem_copy_out, after mem_probe for
+ * both.
  */
-void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc);
+void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
+	enum mem_access acc);
 /* Faults now if any of the bytes cannot be accessed; no other effect. */
 void mem_probe(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc);
 void mem_copy_in(struct vcpu *v, unsigned int seg, u64 off, void *buf, unsigned int size);
@@ -58,8 +60,8 @@ static inline bool mem_in_page(u64 la, unsigned int size)
 }
 
 /*
- * Host address of a plain-memory operand on a TLB hit, else NULL (without any fault). One compare does it
- * all: the entry is that of the first byte's page, the tag must be that of the last byte's.
+ * Host address of a plain-memory operand on a TLB hit, else NULL (without any fault). One compare
+ * does it all: the entry is that of the first byte's page, the tag must be that of the last byte's.
  */
 static __always_inline_ void *mem_hit(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
 	bool write)
@@ -77,7 +79,10 @@ static __always_inline_ void *mem_hit(struct vcpu *v, unsigned int seg, u64 off,
 	return p;
 }
 
-/* Guest operands lie at any address; each access is one instruction, so that what the CPU makes atomic is. */
+/*
+ * Guest operands lie at any address; each access is one instruction, so that what the CPU makes
+ * atomic is.
+ */
 typedef volatile u16 mem_u16 __attribute__((aligned(1), may_alias));
 typedef volatile u32 mem_u32 __attribute__((aligned(1), may_alias));
 typedef volatile u64 mem_u64 __attribute__((aligned(1), may_alias));

@@ -1,13 +1,13 @@
 /*
- * The page walk: 32-bit paging with PSE and PSE-36, PAE, 4-level with 2 MiB and 1 GiB pages; rights,
- * reserved bits, accessed and dirty bits. SDM 3A 4.3 to 4.8.
+ * The page walk: 32-bit paging with PSE and PSE-36, PAE, 4-level with 2 MiB and 1 GiB pages;
+ * rights, reserved bits, accessed and dirty bits. SDM 3A 4.3 to 4.8.
  *
  * A walk reads every entry first, decides, and only then sets A and D, each with a compare and
  * exchange; when one of these loses against another CPU, the walk starts again. So an access that
  * faults changes no entry (SDM allows A to be set, nobody may rely on it).
  *
- * Paging-structure entries outside all memory slots read as all ones, as from an empty bus: at the first
- * level this usually is a reserved-bit fault. In read-only slots A and D stay as they are.
+ * Paging-structure entries outside all memory slots read as all ones, as from an empty bus: at the
+ * first level this usually is a reserved-bit fault. In read-only slots A and D stay as they are.
  */
 #include "hypervisor/core/vm.h"
 #include "hypervisor/insn/code.h"
@@ -152,7 +152,8 @@ static bool entry_large(const struct vcpu *v, const struct paging *p, unsigned i
 	return level && entry & PTE_PS && (p->entry == 8 || v->cr4 & CR4_PSE);
 }
 
-static bool entry_reserved(const struct vcpu *v, const struct paging *p, unsigned int level, u64 entry)
+static bool entry_reserved(const struct vcpu *v, const struct paging *p, unsigned int level,
+	u64 entry)
 {
 	u64 mask = p->entry == 8 ? reserved_64bit(v, level, entry) :
 		reserved_32bit(v, entry_large(v, p, level, entry));
@@ -310,7 +311,8 @@ int mmu_walk(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx, st
 	map->gpa = w.gpa;
 	map->page_size = w.page_size;
 	map->global = w.global;
-	map->writable = walk_may_write(v, &w, idx) && (acc == MEM_WRITE || w.step[w.n - 1].val & PTE_D);
+	map->writable = walk_may_write(v, &w, idx) &&
+		(acc == MEM_WRITE || w.step[w.n - 1].val & PTE_D);
 	return 0;
 }
 

@@ -10,8 +10,8 @@
 struct memslot;
 
 /*
- * What a TLB entry says about its page besides the address, in bits 11:0 of tlb_entry.gpa. An entry with any of
- * the first four has TLB_SLOW in the tags concerned.
+ * What a TLB entry says about its page besides the address, in bits 11:0 of tlb_entry.gpa. An entry
+ * with any of the first four has TLB_SLOW in the tags concerned.
  */
 #define TLB_MMIO	BIT(0)	/* no memory there: reads and writes leave to a device */
 #define TLB_ROM		BIT(1)	/* read-only slot: writes leave to user space */
@@ -35,7 +35,9 @@ struct mmu_map {
 int mmu_walk(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx, struct mmu_map *map,
 	u32 *error);
 
-/* A walk without side effects for KVM_TRANSLATE, the debugger and tests. -EFAULT when not mapped. */
+/*
+ * A walk without side effects for KVM_TRANSLATE, the debugger and tests. -EFAULT when not mapped.
+ */
 int mmu_translate(struct vcpu *v, u64 la, u64 *gpa);
 
 /*
@@ -45,8 +47,8 @@ int mmu_translate(struct vcpu *v, u64 la, u64 *gpa);
 u64 mmu_fetch_page(struct vcpu *v, u64 la);
 
 /*
- * Walks for a data access (la is canonical, or below 4 GiB outside long mode) and puts the page into the
- * TLB. Raises #PF. The entry's tag for acc then matches la and idx, TLB_SLOW aside.
+ * Walks for a data access (la is canonical, or below 4 GiB outside long mode) and puts the page
+ * into the TLB. Raises #PF. The entry's tag for acc then matches la and idx, TLB_SLOW aside.
  */
 struct tlb_entry *tlb_fill(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx);
 
@@ -62,7 +64,10 @@ void mmu_set_cr3(struct vcpu *v, bool keep);
 void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la);
 /* PAE: (re)loads v->pdpte from CR3. False: a reserved bit is set (#GP by the caller). */
 bool mmu_load_pdptes(struct vcpu *v);
-/* The tag context for the present address space and mmu index; one that no entry has while #AC may come. */
+/*
+ * The tag context for the present address space and mmu index; one that no entry has while #AC may
+ * come.
+ */
 u64 mmu_context(const struct vcpu *v);
 
 #define TLB_CTX_IDX	MASK(2, 1)

@@ -1,6 +1,6 @@
 /*
- * Processor modes and control registers: what v's architectural state implies for the engine, and the
- * rules for writing CR0, CR3, CR4 and CR8. SDM 3A 2.5, 4.1, 9.8.5, 9.9.
+ * Processor modes and control registers: what v's architectural state implies for the engine, and
+ * the rules for writing CR0, CR3, CR4 and CR8. SDM 3A 2.5, 4.1, 9.8.5, 9.9.
  *
  * CPL is SS.DPL (SDM 3C 24.4.1 says the same of a VM's state): CS.RPL means nothing between setting
  * CR0.PE and the far jump after it. Whoever loads a null SS in 64-bit mode sets its DPL to CPL.
@@ -38,7 +38,8 @@ static bool segment_flat(const struct vcpu *v, const struct segment *s)
 {
 	const u32 type = SEG_TYPE_CODE | SEG_TYPE_EC | SEG_TYPE_RW;
 
-	return !(s->attr & SEG_UNUSABLE) && s->limit == 0xffffffff && (s->attr & type) == SEG_TYPE_RW;
+	return !(s->attr & SEG_UNUSABLE) && s->limit == 0xffffffff &&
+		(s->attr & type) == SEG_TYPE_RW;
 }
 
 static void update_segments(struct vcpu *v)
@@ -125,8 +126,8 @@ static const struct cr4_bit {
 #define CR4_PDPTE	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)
 #define CR0_PDPTE	(CR0_CD | CR0_NW | CR0_PG)
 #define CR0_FLUSH	(CR0_PG | CR0_WP | CR0_PE)
-#define CR0_DEFINED	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | \
-			 CR0_CD | CR0_PG)
+#define CR0_DEFINED	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | \
+			 CR0_NW | CR0_CD | CR0_PG)
 
 static u64 cr4_allowed(const struct vcpu *v)
 {
@@ -141,7 +142,8 @@ static u64 cr4_allowed(const struct vcpu *v)
 
 static bool cr0_valid(u64 cr0)
 {
-	return !(cr0 >> 32) && !(cr0 & CR0_PG && !(cr0 & CR0_PE)) && !(cr0 & CR0_NW && !(cr0 & CR0_CD));
+	return !(cr0 >> 32) && !(cr0 & CR0_PG && !(cr0 & CR0_PE)) &&
+		!(cr0 & CR0_NW && !(cr0 & CR0_CD));
 }
 
 static bool pae_paging(const struct vcpu *v)

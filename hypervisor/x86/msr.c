@@ -1,6 +1,6 @@
 /*
- * RDMSR, WRMSR and the KVM ioctls for MSRs: the walk over msr_table.c, and the registers that are more
- * than a stored value.
+ * RDMSR, WRMSR and the KVM ioctls for MSRs: the walk over msr_table.c, and the registers that are
+ * more than a stored value.
  */
 #include "hypervisor/x86/msr.h"
 #include "hypervisor/core/vm.h"
@@ -48,9 +48,9 @@ static const struct vcpu *tsc_reference(const struct vcpu *v)
 }
 
 /*
- * User space writes all vCPUs' TSCs one after another and means the same moment, so a value within a
- * second of another vCPU's clock takes that clock over, and zero ("reset") leaves it running: as KVM
- * does, since otherwise they would drift apart by the time between the writes.
+ * User space writes all vCPUs' TSCs one after another and means the same moment, so a value within
+ * a second of another vCPU's clock takes that clock over, and zero ("reset") leaves it running: as
+ * KVM does, since otherwise they would drift apart by the time between the writes.
  */
 static u64 tsc_host_offset(struct vcpu *v, u64 val)
 {
@@ -272,7 +272,8 @@ static bool row_accessible(const struct vcpu *v, const struct msr_row *row, bool
 {
 	if (host)
 		return true;
-	return !(row->flags & MSR_HOST_ONLY) && (row->feature == F_NONE || vcpu_has(v, row->feature));
+	return !(row->flags & MSR_HOST_ONLY) &&
+		(row->feature == F_NONE || vcpu_has(v, row->feature));
 }
 
 int msr_read(struct vcpu *v, u32 index, u64 *val, bool host)

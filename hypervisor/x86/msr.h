@@ -8,8 +8,8 @@
 #include "hypervisor/x86/vcpu.h"
 
 /*
- * host: the access comes from user space (KVM_GET_MSRS, KVM_SET_MSRS), which may also write what the guest
- * may only read. 0, or -EINVAL: #GP for a guest, stop for the ioctl. No unwinding.
+ * host: the access comes from user space (KVM_GET_MSRS, KVM_SET_MSRS), which may also write what
+ * the guest may only read. 0, or -EINVAL: #GP for a guest, stop for the ioctl. No unwinding.
  */
 int msr_read(struct vcpu *v, u32 index, u64 *val, bool host);
 int msr_write(struct vcpu *v, u32 index, u64 val, bool host);

@@ -21,7 +21,7 @@ struct msr_row {
 	const char *name;
 	u32 first;
 	u16 count;
-	u32 field;		/* offset in struct vcpu of the first one's u64; 0: none, reads as reset */
+	u32 field;		/* offset of the first one in struct vcpu; 0: reads as reset */
 	u16 flags;		/* MSR_* */
 	u8 feature;		/* enum cpu_feature that the guest must have, or F_NONE */
 	u64 writable;		/* with a field and no set(): other bits are #GP */

@@ -31,8 +31,8 @@
 #define MISC_FAST_STRING BIT(0)
 #define MISC_NO_BTS	BIT(11)
 #define MISC_NO_PEBS	BIT(12)
-#define MISC_WRITABLE	(MISC_FAST_STRING | BIT(3) | BIT(7) | MISC_NO_BTS | MISC_NO_PEBS | BIT(16) | \
-			 BIT(18) | BIT(22) | BIT(23) | BIT(34))
+#define MISC_WRITABLE	(MISC_FAST_STRING | BIT(3) | BIT(7) | MISC_NO_BTS | MISC_NO_PEBS | \
+			 BIT(16) | BIT(18) | BIT(22) | BIT(23) | BIT(34))
 #define DEBUGCTL_WRITABLE (BIT(0) | BIT(1))	/* LBR, BTF */
 #define PERF_STATUS	(1000 | 4ULL << 40)	/* a bus ratio that old kernels divide by */
 #define DE_LFENCE	BIT(1)			/* LFENCE is serializing */

@@ -1,13 +1,14 @@
 /*
- * Memory type range registers and the page attribute table: kept and checked as the processor does, without any
- * effect, since all guest memory is write-back on the host. SDM 3A 11.11, 11.12.
+ * Memory type range registers and the page attribute table: kept and checked as the processor does,
+ * without any effect, since all guest memory is write-back on the host. SDM 3A 11.11, 11.12.
  */
 #include "hypervisor/x86/msr_row.h"
 
 #include <linux/errno.h>
 
-#define TYPES_MTRR	(BIT(0) | BIT(1) | BIT(4) | BIT(5) | BIT(6))	/* UC WC WT WP WB. SDM 3A table 11-8 */
-#define TYPES_PAT	(TYPES_MTRR | BIT(7))				/* and UC-. SDM 3A table 11-10 */
+/* UC, WC, WT, WP, WB; the PAT has UC- as well. SDM 3A tables 11-8, 11-10 */
+#define TYPES_MTRR	(BIT(0) | BIT(1) | BIT(4) | BIT(5) | BIT(6))
+#define TYPES_PAT	(TYPES_MTRR | BIT(7))
 
 #define DEF_TYPE_DEFINED (0xff | BIT(10) | BIT(11))
 #define MASK_VALID	BIT(11)

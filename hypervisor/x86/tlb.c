@@ -2,16 +2,16 @@
  * The TLB's bookkeeping: what fills an entry, address-space identifiers, and what invalidates.
  * SDM 3A 4.10.
  *
- * One direct-mapped array serves all address spaces: an entry's tag holds an ASID of ours, 1 to 511,
- * handed out in order. A CR3 write that drops translations just takes a fresh one; when none is left, all
- * is flushed and counting starts again. Whatever else is cached by linear address (insn/code.c) carries
- * the same tag. With PCIDs, the slots table remembers which ASID
- * stands for which PCID, so that a CR3 write with bit 63 set finds its entries again. Global pages
- * are no exception (losing translations early is always allowed. SDM 3A 4.10.2.2).
+ * One direct-mapped array serves all address spaces: an entry's tag holds an ASID of ours, 1 to
+ * 511, handed out in order. A CR3 write that drops translations just takes a fresh one; when none
+ * is left, all is flushed and counting starts again. Whatever else is cached by linear address
+ * (insn/code.c) carries the same tag. With PCIDs, the slots table remembers which ASID stands for
+ * which PCID, so that a CR3 write with bit 63 set finds its entries again. Global pages are no
+ * exception (losing translations early is always allowed. SDM 3A 4.10.2.2).
  *
- * A large page is held as 4 KiB fragments. Each remembers the guest's page size, and the union of all
- * large pages seen since the last flush is kept as one aligned region, so that INVLPG scans
- * for fragments only when there may be some.
+ * A large page is held as 4 KiB fragments. Each remembers the guest's page size, and the union of
+ * all large pages seen since the last flush is kept as one aligned region, so that INVLPG scans for
+ * fragments only when there may be some.
  */
 #include "hypervisor/core/vm.h"
 #include "hypervisor/insn/code.h"
@@ -56,8 +56,8 @@ static void fill_device(struct tlb_entry *e, u64 tag, bool writable)
 	e->tag_w = writable ? tag | TLB_SLOW : TLB_INVALID;
 }
 
-static void fill_memory(struct vcpu *v, struct tlb_entry *e, u64 la, u64 tag, const struct memslot *s,
-	bool writable, enum mem_access acc)
+static void fill_memory(struct vcpu *v, struct tlb_entry *e, u64 la, u64 tag,
+	const struct memslot *s, bool writable, enum mem_access acc)
 {
 	u64 gpa = tlb_gpa(e);
 
@@ -149,7 +149,8 @@ static void flush_fragments(struct vcpu *v, u64 la)
 	struct tlb_entry *e;
 
 	for (e = v->tlb; e < v->tlb + TLB_ENTRIES; e++)
-		if (e->tag_r != TLB_INVALID && !((e->tag_r ^ la) & ~(entry_page_size(e) - 1) & PAGE_MASK))
+		if (e->tag_r != TLB_INVALID &&
+			!((e->tag_r ^ la) & ~(entry_page_size(e) - 1) & PAGE_MASK))
 			entry_clear(e);
 }
 

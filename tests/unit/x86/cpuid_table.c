@@ -34,7 +34,8 @@ static void each_bit_once(void **state)
 		assert_in_range(b->reg, 0, NR_CPUID_REGS - 1);
 		assert_true(b->low <= b->high && b->high < 32);
 		if (seen[b->reg] & row_mask(b))
-			fail_msg("%s (register %u, bit %u) is there twice", b->name, b->reg, b->low);
+			fail_msg("%s (register %u, bit %u) is there twice", b->name, b->reg,
+				b->low);
 		seen[b->reg] |= row_mask(b);
 	}
 	for (i = 0; i < NR_CPUID_REGS; i++)
@@ -57,7 +58,10 @@ static void reasons_and_names(void **state)
 	}
 }
 
-/* Features that no row names could never be there; three have their bit in leaves that do not exist here. */
+/*
+ * Features that no row names could never be there; three have their bit in leaves that do not exist
+ * here.
+ */
 static void each_feature_has_a_row(void **state)
 {
 	const struct cpuid_bit *b;
@@ -98,7 +102,9 @@ static void left_out_bits_are_off(void **state)
 	assert_int_equal(supported_reg(C_KVM_EAX), BIT(0) | BIT(1) | BIT(3) | BIT(24));
 }
 
-/* Whatever user space claims, instructions that the host lacks or that we left out stay undefined. */
+/*
+ * Whatever user space claims, instructions that the host lacks or that we left out stay undefined.
+ */
 static void claims_are_checked(void **state)
 {
 	struct kvm_cpuid_entry2 e[NR_CPUID_REGS];
@@ -177,7 +183,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_bit_once), cmocka_unit_test(reasons_and_names),
 		cmocka_unit_test(each_feature_has_a_row), cmocka_unit_test(left_out_bits_are_off),
-		TEST(claims_are_checked), TEST(too_many_entries), TEST(dynamic_bits), TEST(out_of_range),
+		TEST(claims_are_checked), TEST(too_many_entries), TEST(dynamic_bits),
+		TEST(out_of_range),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

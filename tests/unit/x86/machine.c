@@ -76,11 +76,14 @@ void machine_feature(struct machine *m, enum cpu_feature f, bool on)
 
 static void segments_flat(struct vcpu *v, unsigned int cpl, u32 cs_width)
 {
-	const u32 data = SEG_P | SEG_S | SEG_TYPE_RW | SEG_TYPE_A | SEG_G | SEG_DB | cpl << SEG_DPL_SHIFT;
+	const u32 data = SEG_P | SEG_S | SEG_TYPE_RW | SEG_TYPE_A | SEG_G | SEG_DB |
+		cpl << SEG_DPL_SHIFT;
 	unsigned int s;
 
 	for (s = SEG_ES; s <= SEG_GS; s++)
-		v->seg[s] = (struct segment) { .limit = ~0u, .attr = data, .sel = (u16)(0x10 | cpl) };
+		v->seg[s] = (struct segment) {
+			.limit = ~0u, .attr = data, .sel = (u16)(0x10 | cpl),
+		};
 	v->seg[SEG_CS].attr = (data & ~SEG_DB) | SEG_TYPE_CODE | cs_width;
 	v->seg[SEG_CS].sel = (u16)(0x8 | cpl);
 }

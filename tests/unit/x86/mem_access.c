@@ -1,6 +1,6 @@
 /*
- * Memory accesses: segment limits and types, canonical addresses, alignment, page crossings, devices,
- * and the TLB: what fills it, what must be forgotten when.
+ * Memory accesses: segment limits and types, canonical addresses, alignment, page crossings,
+ * devices, and the TLB: what fills it, what must be forgotten when.
  */
 #include <string.h>
 
@@ -172,7 +172,8 @@ static void alignment(void **state)
 	m->v->rflags |= RFLAGS_AC;
 	vcpu_update_mode(m->v);
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
-		assert_int_equal(try_read(m, SEG_DS, 0x8000 + sizes[i], sizes[i], &val), UNWIND_NONE);
+		assert_int_equal(try_read(m, SEG_DS, 0x8000 + sizes[i], sizes[i], &val),
+			UNWIND_NONE);
 		assert_fault(try_read(m, SEG_DS, 0x8000 + sizes[i] / 2, sizes[i], &val), VEC_AC, 0);
 		assert_fault(try_write(m, SEG_DS, 0x8000 + sizes[i] / 2, sizes[i], 0), VEC_AC, 0);
 	}
@@ -252,7 +253,9 @@ static void dirty_log(void **state)
 	assert_int_equal(m->dirty[0], BIT(9));
 }
 
-/* A write to a page whose mask says "decoded here" is told to the code cache, which drops the page. */
+/*
+ * A write to a page whose mask says "decoded here" is told to the code cache, which drops the page.
+ */
 static void code_pages(void **state)
 {
 	struct code_page *c = &m->vm.slots->slot[0].code[9];
@@ -480,9 +483,10 @@ static void pae_loads_pdptes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(segment_limits), TEST(segment_types), TEST(real_mode), TEST(linear_wraps_at_4g),
-		TEST(canonical), TEST(alignment), TEST(crossing), TEST(devices), TEST(read_only_slot),
-		TEST(dirty_log), TEST(code_pages), TEST(smap), TEST(user_and_supervisor), TEST(invlpg),
+		TEST(segment_limits), TEST(segment_types), TEST(real_mode),
+		TEST(linear_wraps_at_4g), TEST(canonical), TEST(alignment), TEST(crossing),
+		TEST(devices), TEST(read_only_slot), TEST(dirty_log), TEST(code_pages), TEST(smap),
+		TEST(user_and_supervisor), TEST(invlpg),
 		TEST(invlpg_large), TEST(cr3_without_pcid), TEST(cr3_with_pcid), TEST(pcid_is_kept),
 		TEST(cr_rules), TEST(pae_loads_pdptes),
 	};

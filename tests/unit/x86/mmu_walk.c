@@ -3,8 +3,8 @@
  * protection, SMEP, SMAP, NX, privilege and kind of access; reserved bits one by one; accessed and
  * dirty bits; large pages of every size.
  *
- * The model is written from the rules' text (SDM 3A 4.6.1, 4.7) as one rule a line, the walk from the
- * tables' structure, so that a mistake would have to be made twice in two forms.
+ * The model is written from the rules' text (SDM 3A 4.6.1, 4.7) as one rule a line, the walk from
+ * the tables' structure, so that a mistake would have to be made twice in two forms.
  */
 #include <errno.h>
 #include <string.h>
@@ -53,7 +53,8 @@ struct format {
 };
 
 static const struct format formats[] = {
-	{ "4-level", 4, 8, { L1 + 8, L2 + 8, L3 + 8, ROOT + 8 }, { DATA, L1, L2, L3 }, LA, true, true },
+	{ "4-level", 4, 8, { L1 + 8, L2 + 8, L3 + 8, ROOT + 8 }, { DATA, L1, L2, L3 }, LA,
+		true, true },
 	{ "PAE", 2, 8, { L1 + 8, L2 + 8 }, { DATA, L1 }, LA32, false, true },
 	{ "32-bit", 2, 4, { L1 + 0x201 * 4, L2 + 0x100 * 4 }, { DATA, L1 }, LA32, false, false },
 };
@@ -104,7 +105,8 @@ struct situation {
 /* 0: allowed, else the error code plus 0x10000. */
 static u32 model(const struct situation *s)
 {
-	bool user_access = s->idx == MMU_USER, write = s->acc == MEM_WRITE, fetch = s->acc == MEM_EXEC;
+	bool user_access = s->idx == MMU_USER, write = s->acc == MEM_WRITE,
+		fetch = s->acc == MEM_EXEC;
 	bool user_page = s->upper & s->leaf & U;
 	bool read_only = !(s->upper & s->leaf & W);
 	bool no_exec = (s->upper | s->leaf) & NX;
@@ -140,9 +142,9 @@ static void check_situation(const struct format *f, const struct situation *s)
 	format_enter(f, s->wp ? CR0_WP : 0, s->smep ? CR4_SMEP : 0, s->nxe ? EFER_NX : 0);
 	got = walk(f->la, s->acc, s->idx, &map);
 	if (got != expected)
-		fail_msg("%s upper %llx leaf %llx wp %d smep %d nxe %d idx %d acc %d: %x, not %x", f->name,
-			(unsigned long long)s->upper, (unsigned long long)s->leaf, s->wp, s->smep, s->nxe,
-			s->idx, s->acc, got, expected);
+		fail_msg("%s upper %llx leaf %llx wp %d smep %d nxe %d idx %d acc %d: %x, not %x",
+			f->name, (unsigned long long)s->upper, (unsigned long long)s->leaf, s->wp,
+			s->smep, s->nxe, s->idx, s->acc, got, expected);
 	if (!got)
 		assert_int_equal(map.gpa, DATA + (f->la & 0xfff));
 	assert_int_equal(entry_get(f, 0) & (A | D), got ? 0 : s->acc == MEM_WRITE ? A | D : A);
@@ -183,7 +185,8 @@ static void absent(void **state)
 			entry_put(&formats[f], l, ~0ULL & ~P);
 			format_enter(&formats[f], CR0_WP, 0, EFER_NX);
 			assert_int_equal(walk(formats[f].la, MEM_READ, MMU_KERNEL, &map), 0x10000);
-			assert_int_equal(walk(formats[f].la, MEM_WRITE, MMU_USER, &map), 0x10000 | PF_W | PF_U);
+			assert_int_equal(walk(formats[f].la, MEM_WRITE, MMU_USER, &map),
+				0x10000 | PF_W | PF_U);
 		}
 	format_enter(&formats[1], 0, 0, 0);
 	mapping_put(&formats[1], P | W | U, P | W | U);
@@ -232,7 +235,8 @@ static void check_reserved(const struct reserved *r, unsigned int bit, bool nxe)
 	if (f->entry == 8)
 		mask |= MASK(51, m->v->maxphyaddr) | (nxe ? 0 : NX);
 	mapping_put(f, P | W | U, P | W | U);
-	entry_put(f, r->level, (r->extra & PS ? 0 : f->next[r->level]) | P | W | U | r->extra | BIT(bit));
+	entry_put(f, r->level, (r->extra & PS ? 0 : f->next[r->level]) |
+		P | W | U | r->extra | BIT(bit));
 	format_enter(f, CR0_WP, 0, nxe ? EFER_NX : 0);
 	got = walk(f->la, MEM_READ, MMU_KERNEL, &map);
 	if (!!(got & PF_RSVD) != !!(mask & BIT(bit)))

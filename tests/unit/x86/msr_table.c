@@ -27,8 +27,7 @@ static void sorted_and_apart(void **state)
 	for (i = 0; i < nr_msr_rows; i++) {
 		assert_true(msr_rows[i].count > 0);
 		assert_true(msr_rows[i].field + 8u * msr_rows[i].count <= sizeof(struct vcpu));
-		if (i)
-			assert_true(msr_rows[i - 1].first + msr_rows[i - 1].count <= msr_rows[i].first);
+		assert_true(!i || msr_rows[i - 1].first + msr_rows[i - 1].count <= msr_rows[i].first);
 	}
 }
 
@@ -44,7 +43,8 @@ static void listed_ones_round_trip(void **state)
 	for (i = 0; i < n; i++) {
 		assert_int_equal(msr_read(m->v, list[i], &val, true), 0);
 		if (msr_write(m->v, list[i], val, true))
-			fail_msg("MSR %x does not take its own value %llx", list[i], (unsigned long long)val);
+			fail_msg("MSR %x does not take its own value %llx", list[i],
+				(unsigned long long)val);
 		assert_int_equal(msr_read(m->v, list[i], &again, true), 0);
 		if (list[i] != 0x10)
 			assert_int_equal(again, val);
@@ -176,7 +176,8 @@ static void features(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(sorted_and_apart), TEST(listed_ones_round_trip), TEST(guest_rules), TEST(efer),
+		cmocka_unit_test(sorted_and_apart), TEST(listed_ones_round_trip), TEST(guest_rules),
+		TEST(efer),
 		TEST(segment_bases), TEST(tsc_and_adjust), TEST(reset_values), TEST(features),
 	};
 
