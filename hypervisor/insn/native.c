@@ -71,7 +71,7 @@ const struct native_stub *native_stub(const struct vcpu *v, const struct insn *i
 	return &v->native->stub[i->aux];
 }
 
-/* ---- encoding ------------------------------------------------------------------------------------ */
+/* ---- encoding ------------------------------------------------------------------------------ */
 
 /* Host registers that stand in for the guest's general-purpose operands. */
 enum {
@@ -287,7 +287,7 @@ static void put_stub(struct encoder *e)
 	PUT(e, 0x31, 0xc0, 0xc3);			/* xor eax, eax; ret */
 }
 
-/* ---- the area ------------------------------------------------------------------------------------ */
+/* ---- the area ------------------------------------------------------------------------------ */
 
 /* FNV-1a */
 static u32 code_hash(const u8 *p, unsigned int n)
@@ -357,7 +357,7 @@ int native_prepare(struct vcpu *v, struct insn *i)
 	return 0;
 }
 
-/* ---- faults -------------------------------------------------------------------------------------- */
+/* ---- faults -------------------------------------------------------------------------------- */
 
 void fp_gate_slow(struct vcpu *v, u32 families)
 {

@@ -90,7 +90,7 @@ void exec_native_flags(struct vcpu *v, const struct insn *i)
 	exec_native(v, i);
 }
 
-/* ---- vector registers in memory: v->fpu, not live ------------------------------------------------ */
+/* ---- vector registers in memory: v->fpu, not live ------------------------------------------ */
 
 static void vector_get(const struct fpu *f, unsigned int n, u8 out[32])
 {
@@ -176,7 +176,7 @@ static void store_selected(struct vcpu *v, const struct insn *i, u64 ea, const u
 			element_write(v, i, ea + k * size, size, element(data, k, size));
 }
 
-/* ---- MASKMOVQ, MASKMOVDQU: bytes to seg:[rDI] ---------------------------------------------------- */
+/* ---- MASKMOVQ, MASKMOVDQU: bytes to seg:[rDI] ---------------------------------------------- */
 
 /* MMX registers are the x87's low 64 bits; using them is an MMX instruction. SDM 1 9.5.1, 9.6.2 */
 static void mmx_begin(struct vcpu *v)
@@ -221,7 +221,7 @@ void exec_maskmov(struct vcpu *v, const struct insn *i)
 	store_selected(v, i, ea, mask, data, 1, mmx ? 8 : 16);
 }
 
-/* ---- VMASKMOVPS/PD, VPMASKMOVD/Q ----------------------------------------------------------------- */
+/* ---- VMASKMOVPS/PD, VPMASKMOVD/Q ----------------------------------------------------------- */
 
 /* Opcodes of MAP_VEX2. */
 enum {
@@ -265,7 +265,7 @@ void exec_vmaskmov(struct vcpu *v, const struct insn *i)
 	vector_put(f, i->reg, data);
 }
 
-/* ---- VGATHER*, VPGATHER* ------------------------------------------------------------------------- */
+/* ---- VGATHER*, VPGATHER* ------------------------------------------------------------------- */
 
 /*
  * Element after element; each one done is final (its mask element is clear), so that a fault or an

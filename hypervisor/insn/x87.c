@@ -139,7 +139,7 @@ void exec_fwait(struct vcpu *v, const struct insn *i)
 		x87_error(v);
 }
 
-/* ---- tags, and the error summary ----------------------------------------------------------------- */
+/* ---- tags, and the error summary ----------------------------------------------------------- */
 
 enum { TAG_VALID, TAG_ZERO, TAG_SPECIAL, TAG_EMPTY };
 
@@ -203,7 +203,7 @@ static void x87_summarize(struct fxsave_image *fx)
 		fx->fsw |= 0x8080;
 }
 
-/* ---- the environment in memory ------------------------------------------------------------------- */
+/* ---- the environment in memory ------------------------------------------------------------- */
 
 #define ENV_WORDS	7
 

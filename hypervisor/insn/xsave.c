@@ -97,7 +97,7 @@ static void check_alignment(struct vcpu *v, const struct insn *i, u64 ea, unsign
 		raise_gp(v, 0);
 }
 
-/* ---- the x87 part -------------------------------------------------------------------------------- */
+/* ---- the x87 part -------------------------------------------------------------------------- */
 
 /*
  * The pointers: 64 bits wide with REX.W, else 32 with a selector each. AMD saves them only while an
@@ -143,7 +143,7 @@ static void x87_unpack(struct vcpu *v, const struct insn *i, const struct fxsave
 	f->image.xstate_bv |= XCR0_X87;
 }
 
-/* ---- FXSAVE, FXRSTOR ----------------------------------------------------------------------------- */
+/* ---- FXSAVE, FXRSTOR ----------------------------------------------------------------------- */
 
 static u64 fx_begin(struct vcpu *v, const struct insn *i)
 {
@@ -198,7 +198,7 @@ void exec_fxrstor(struct vcpu *v, const struct insn *i)
 	image->xstate_bv |= XCR0_SSE;
 }
 
-/* ---- XSAVE and its kind -------------------------------------------------------------------------- */
+/* ---- XSAVE and its kind -------------------------------------------------------------------- */
 
 static u64 x_begin(struct vcpu *v, const struct insn *i)
 {
@@ -313,7 +313,7 @@ void exec_xsaves(struct vcpu *v, const struct insn *i)
 	xsave_compact(v, i, v->xss & XSS_NONE);
 }
 
-/* ---- XRSTOR -------------------------------------------------------------------------------------- */
+/* ---- XRSTOR -------------------------------------------------------------------------------- */
 
 static bool header_tail_clear(const struct xsave_image *x, unsigned int from)
 {
@@ -402,7 +402,7 @@ void exec_xrstors(struct vcpu *v, const struct insn *i)
 	xrstor(v, i, v->xss & XSS_NONE, true);
 }
 
-/* ---- MXCSR --------------------------------------------------------------------------------------- */
+/* ---- MXCSR --------------------------------------------------------------------------------- */
 
 static void mxcsr_gate(struct vcpu *v, const struct insn *i)
 {

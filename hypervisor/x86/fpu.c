@@ -130,7 +130,7 @@ void fpu_save(struct vcpu *v)
 		__asm__ volatile("vzeroupper");
 }
 
-/* ---- the KVM API's forms ------------------------------------------------------------------------- */
+/* ---- the KVM API's forms ------------------------------------------------------------------- */
 
 void fpu_to_kvm(struct vcpu *v, struct kvm_fpu *out)
 {

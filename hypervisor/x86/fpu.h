@@ -45,7 +45,7 @@ struct fpu {
 	u64 fip, fdp;
 	u16 fcs, fds, fop;
 	bool host_xsave, host_avx;	/* what the host's system has turned on */
-	bool pointers_on_error_only; /* AMD: FXSAVE, XSAVE save zeros for FOP, FIP, FDP without ES */
+	bool pointers_on_error_only; /* AMD: FXSAVE, XSAVE save FOP, FIP, FDP only with ES */
 	u32 mxcsr_mask;			/* bits that LDMXCSR may set */
 };
 

@@ -17,7 +17,7 @@ u64 rnd(struct random *r)
 	return z ^ z >> 31;
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------------------------- */
 
 static u32 rows[4096];
 static unsigned int n_rows;
@@ -53,7 +53,7 @@ void gen_drop_row(u32 row)
 			rows[k--] = rows[--n_rows];
 }
 
-/* ---- one instruction in the making --------------------------------------------------------------- */
+/* ---- one instruction in the making --------------------------------------------------------- */
 
 #define NO_REG		0xff
 #define MAX_PREP	16
@@ -190,7 +190,7 @@ static bool is_run(const struct gen *g, insn_fn *f)
 	return g->row->run == f;
 }
 
-/* ---- addresses ----------------------------------------------------------------------------------- */
+/* ---- addresses ----------------------------------------------------------------------------- */
 
 /* Room for what an instruction may touch around its address: bit strings, gathers, XSAVE areas. */
 #define MARGIN 1024
@@ -382,7 +382,7 @@ static void choose_address(struct gen *g, struct address *a)
 	}
 }
 
-/* ---- preparation by instruction ------------------------------------------------------------------ */
+/* ---- preparation by instruction ------------------------------------------------------------ */
 
 static u32 stack_address(struct gen *g)
 {
@@ -536,7 +536,7 @@ static void prepare_target(struct gen *g)
 	p->target = (s8)(p->len - 4);
 }
 
-/* ---- encoding ------------------------------------------------------------------------------------ */
+/* ---- encoding ------------------------------------------------------------------------------ */
 
 static bool is_vex(const struct gen *g)
 {
@@ -727,7 +727,7 @@ static bool encode(struct gen *g, u32 row)
 	return false;
 }
 
-/* ---- sequences ----------------------------------------------------------------------------------- */
+/* ---- sequences ----------------------------------------------------------------------------- */
 
 static void emit(struct gen *g, const void *bytes, unsigned int n, u32 row)
 {
@@ -839,7 +839,7 @@ void gen_sequence(struct sequence *q, struct random *r, unsigned int bits, unsig
 	*g.p = 0xcc;
 }
 
-/* ---- states -------------------------------------------------------------------------------------- */
+/* ---- states -------------------------------------------------------------------------------- */
 
 static u64 random_value(struct random *r)
 {

@@ -39,16 +39,16 @@ struct state {
 /* Flags that a sequence changes. (Not ID: it would stay set in the test's own process.) */
 #define FLAGS_COMPARED	(RFLAGS_ARITH | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC)
 
-/* ---- native.c: the host side --------------------------------------------------------------------- */
+/* ---- native.c: the host side --------------------------------------------------------------- */
 int native_setup(void);
 /* Runs from *s (CS tells 32 or 64 bits) until a fault or INT3; *s is then the state. */
 void native_go(struct state *s);
 
-/* ---- guest.c: the vCPU --------------------------------------------------------------------------- */
+/* ---- guest.c: the vCPU --------------------------------------------------------------------- */
 int guest_setup(void);
 int guest_go(struct state *s);
 
-/* ---- gen.c: sequences ---------------------------------------------------------------------------- */
+/* ---- gen.c: sequences ---------------------------------------------------------------------- */
 #define SEQ_MAX		400
 struct sequence {
 	u64 start;		/* address */

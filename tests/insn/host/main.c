@@ -33,7 +33,7 @@ static u8 covered[65536];
 static u64 n_insns, n_sequences, n_faults[32], n_flaky;
 static const char *only_row;
 
-/* ---- one comparison ------------------------------------------------------------------------------ */
+/* ---- one comparison ------------------------------------------------------------------------ */
 
 static int run_both(void)
 {
@@ -85,7 +85,7 @@ static bool equal(void)
 	return states_equal() && memory_equal();
 }
 
-/* ---- reporting ----------------------------------------------------------------------------------- */
+/* ---- reporting ----------------------------------------------------------------------------- */
 
 static void hex(const char *name, unsigned int k, const u8 *a, const u8 *b, unsigned int n)
 {
@@ -192,7 +192,7 @@ static void reduce(void)
 	show_difference();
 }
 
-/* ---- the run ------------------------------------------------------------------------------------- */
+/* ---- the run ------------------------------------------------------------------------------- */
 
 static void count(void)
 {
