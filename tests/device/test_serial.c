@@ -12,6 +12,8 @@ static struct host {
 	size_t len, limit;
 	struct chardev_front front;
 	unsigned accepts;
+	u8 back[64];
+	size_t back_len;
 } host;
 
 void chardev_attach(struct chardev *cd, const struct chardev_front *front)
@@ -35,6 +37,15 @@ void chardev_accept_input(struct chardev *cd)
 	(void)cd;
 	host.accepts++;
 }
+
+void chardev_unread(struct chardev *cd, const u8 *data, size_t n)
+{
+	(void)cd;
+	memcpy(host.back + host.back_len, data, n);
+	host.back_len += n;
+}
+
+#define QUIET 1000000
 
 struct uart {
 	struct fixture f;
@@ -72,6 +83,8 @@ static int setup(void **state)
 	fixture_init(&u.f);
 	irq = fixture_irq(&u.f, COM1_IRQ);
 	serial_init(&u.s, &u.chr, &u.f.timers, &irq);
+	fixture_advance(&u.f, QUIET);
+	host.accepts = 0;
 	*state = &u;
 	return 0;
 }
@@ -205,6 +218,7 @@ static void test_fifo_trigger_and_timeout(void **state)
 	u64 four_chars = 4 * 10 * 16 * 12 * 1000000000ULL / 1843200;
 
 	out(u, FCR, 0x81);	/* trigger at 8 */
+	fixture_advance(&u->f, QUIET);
 	out(u, MCR, 0x08);
 	out(u, IER, 0x01);
 	assert_int_equal(in(u, IIR), 0xC1);
@@ -233,18 +247,30 @@ static void test_fifo_depth_and_clear(void **state)
 	struct uart *u = *state;
 
 	out(u, FCR, 0x01);
+	fixture_advance(&u->f, QUIET);
 	type(u, "0123456789abcdefXYZ");
 	assert_int_equal(host.front.room(host.front.arg), 0);
 	assert_int_equal(in(u, DATA), '0');
 	assert_int_equal(host.front.room(host.front.arg), 1);
 	out(u, FCR, 0x03);
 	assert_int_equal(in(u, LSR), 0x60);
+	/* What was cleared goes back, and nothing comes for a while. */
+	assert_int_equal(host.back_len, 15);
+	assert_memory_equal(host.back, "123456789abcdef", 15);
+	assert_int_equal(host.front.room(host.front.arg), 0);
+	fixture_advance(&u->f, QUIET);
+	assert_true(host.accepts > 0);
 	assert_int_equal(host.front.room(host.front.arg), 16);
-	/* Switching FIFOs off empties them. */
+	/* Switching FIFOs off empties them; so does a reset. */
 	type(u, "q");
 	out(u, FCR, 0x00);
 	assert_int_equal(in(u, LSR), 0x60);
 	assert_int_equal(in(u, IIR), 0x01);
+	fixture_advance(&u->f, QUIET);
+	type(u, "r");
+	serial_device_ops.reset(&u->s);
+	assert_int_equal(in(u, LSR), 0x60);
+	assert_memory_equal(host.back + 15, "qr", 2);
 }
 
 static void test_break(void **state)
@@ -317,6 +343,7 @@ static void test_round_trip(void **state)
 
 	host.limit = 0;
 	out(u, FCR, 0xC1);
+	fixture_advance(&u->f, QUIET);
 	out(u, MCR, 0x0B);
 	out(u, LCR, 0x83);
 	out(u, DATA, 1);

@@ -130,6 +130,15 @@ void chardev_accept_input(struct chardev *cd)
 	chardev_watch_update(cd);
 }
 
+void chardev_unread(struct chardev *cd, const u8 *data, size_t n)
+{
+	/* What does not fit is lost, like any byte that comes when there is no room. */
+	n = MIN(n, CHARDEV_IN_SIZE - cd->in_len);
+	memmove(cd->in + n, cd->in, cd->in_len);
+	memcpy(cd->in, data, n);
+	cd->in_len += n;
+}
+
 static void chardev_hangup(struct chardev *cd)
 {
 	if (cd->ops->hangup)

@@ -83,6 +83,8 @@ void chardev_attach(struct chardev *cd, const struct chardev_front *front);
 
 /* Returns how many bytes were taken; fewer than n means: wait for `drained`. */
 size_t chardev_write(struct chardev *cd, const u8 *data, size_t n);
+/* Takes back the newest n bytes that the front end has received but its guest has not read. */
+void chardev_unread(struct chardev *cd, const u8 *data, size_t n);
 /* The front end has room for input again. */
 void chardev_accept_input(struct chardev *cd);
 /* Before the end: tries to get buffered output out, for at most timeout_ms. */

@@ -3,7 +3,9 @@
  *
  * Characters take no time on the wire: the transmitter is empty again as soon as the host takes the
  * byte. When the host's buffer is full, the transmit FIFO fills up and LSR.THRE stays clear, so a guest
- * that honours it loses nothing. The receiver reads on from the host only while its FIFO has room.
+ * that honours it loses nothing. The receiver reads on from the host only while its FIFO has room, and
+ * bytes that a reset or a cleared FIFO would throw away go back to the host, to arrive a little later:
+ * what is piped into a booting guest survives its drivers' initialization.
  */
 #include <errno.h>
 #include <string.h>
@@ -75,6 +77,14 @@ static u8 fifo_pop(struct serial_fifo *f)
 	f->head = (f->head + 1) % SERIAL_FIFO;
 	f->len--;
 	return byte;
+}
+
+/* Oldest first; returns how many. */
+static u8 fifo_save(const struct serial_fifo *f, u8 *data)
+{
+	for (unsigned i = 0; i < f->len; i++)
+		data[i] = f->data[(f->head + i) % SERIAL_FIFO];
+	return f->len;
 }
 
 static unsigned serial_depth(const struct serial *s)
@@ -157,7 +167,32 @@ static size_t serial_room(void *arg)
 {
 	const struct serial *s = arg;
 
-	return s->mcr & MCR_LOOP ? 0 : serial_depth(s) - MIN(serial_depth(s), s->rx.len);
+	if (s->mcr & MCR_LOOP || s->rx_quiet.deadline != TIMER_NEVER)
+		return 0;
+	return serial_depth(s) - MIN(serial_depth(s), s->rx.len);
+}
+
+/* Linux reads the data register after clearing the FIFOs, to drop what may be left: it must be empty. */
+#define RX_QUIET_NS 1000000
+
+static void serial_clear_rx(struct serial *s)
+{
+	if (s->chr && s->rx.len && !(s->mcr & MCR_LOOP)) {
+		u8 data[SERIAL_FIFO];
+
+		chardev_unread(s->chr, data, fifo_save(&s->rx, data));
+	}
+	s->rx = (struct serial_fifo){ 0 };
+	s->lsr &= ~(LSR_DR | LSR_BI);
+	timer_arm(&s->rx_quiet, timer_queue_now(s->rx_quiet.queue) + RX_QUIET_NS);
+}
+
+static void serial_quiet_over(void *arg)
+{
+	struct serial *s = arg;
+
+	if (s->chr)
+		chardev_accept_input(s->chr);
 }
 
 static void serial_receive(void *arg, const u8 *data, size_t n)
@@ -260,10 +295,8 @@ static void serial_write_fcr(struct serial *s, u8 value)
 	/* Other bits count only together with the enable bit, and changing that clears both FIFOs. */
 	if (!(value & FCR_ENABLE))
 		value = 0;
-	if (toggled || value & FCR_CLEAR_RX) {
-		s->rx = (struct serial_fifo){ 0 };
-		s->lsr &= ~(LSR_DR | LSR_BI);
-	}
+	if (toggled || value & FCR_CLEAR_RX)
+		serial_clear_rx(s);
 	if (toggled || value & FCR_CLEAR_TX) {
 		s->tx = (struct serial_fifo){ 0 };
 		if (!(s->lsr & LSR_THRE))
@@ -334,8 +367,8 @@ static void serial_write(void *dev, u64 offset, u64 data, unsigned size)
 		break;
 	}
 	serial_update_irq(s);
-	/* Leaving loopback, or a FIFO cleared or enabled, makes room. */
-	if (s->chr && (offset == REG_MCR || offset == REG_IIR_FCR))
+	/* Leaving loopback makes room. */
+	if (s->chr && offset == REG_MCR)
 		chardev_accept_input(s->chr);
 }
 
@@ -409,12 +442,13 @@ static void serial_reset(void *dev)
 {
 	struct serial *s = dev;
 
+	serial_clear_rx(s);
 	s->ier = s->fcr = s->lcr = s->mcr = s->scr = 0;
 	s->lsr = LSR_THRE | LSR_TEMT;
 	s->msr = MSR_CONNECTED;
 	s->divisor = 0x0C;	/* 9600 baud, as firmware leaves it */
 	s->thr_pending = s->timeout_pending = false;
-	s->rx = s->tx = (struct serial_fifo){ 0 };
+	s->tx = (struct serial_fifo){ 0 };
 	timer_cancel(&s->rx_timeout);
 	serial_update_irq(s);
 }
@@ -453,13 +487,6 @@ static const struct state_field serial_fields[] = {
 
 static const struct state_table serial_table = STATE_TABLE("serial", struct serial_state, 1, serial_fields);
 
-static u8 fifo_save(const struct serial_fifo *f, u8 *data)
-{
-	for (unsigned i = 0; i < f->len; i++)
-		data[i] = f->data[(f->head + i) % SERIAL_FIFO];
-	return f->len;
-}
-
 static void fifo_load(struct serial_fifo *f, const u8 *data, u8 len)
 {
 	*f = (struct serial_fifo){ .len = len };
@@ -497,6 +524,7 @@ static int serial_load(void *dev, const void *state)
 	s->scr = st->scr;
 	s->divisor = st->divisor;
 	s->thr_pending = st->thr_pending;
+	timer_cancel(&s->rx_quiet);
 	fifo_load(&s->rx, st->rx, st->rx_len);
 	fifo_load(&s->tx, st->tx, st->tx_len);
 	serial_arm_timeout(s);
@@ -519,6 +547,7 @@ void serial_init(struct serial *s, struct chardev *chr, struct timer_queue *time
 
 	*s = (struct serial){ .chr = chr, .irq = *irq };
 	timer_init(&s->rx_timeout, timers, serial_timeout, s);
+	timer_init(&s->rx_quiet, timers, serial_quiet_over, s);
 	serial_reset(s);
 	if (chr)
 		chardev_attach(chr, &front);

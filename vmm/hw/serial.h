@@ -19,6 +19,7 @@ struct serial {
 	struct chardev *chr;	/* NULL: nothing plugged in */
 	struct irq_line irq;
 	struct timer rx_timeout;
+	struct timer rx_quiet;	/* armed: nothing arrives yet */
 
 	u8 ier, fcr, lcr, mcr, lsr, msr, scr;
 	u16 divisor;
