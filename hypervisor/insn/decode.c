@@ -527,6 +527,8 @@ static bool vex_ok(const struct decoder *d, const struct opcode *row)
 		return false;
 	if ((attr & ATTR_W0 && flags & I_W) || (attr & ATTR_W1 && !(flags & I_W)))
 		return false;
+	if (attr & ATTR_W64 && d->code != 8 && d->rex & REX_W)
+		return false;
 	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++)
 		uses_vvvv |= row->op[k] == OP_Hx || row->op[k] == OP_By;
 	return uses_vvvv || d->vvvv == 0;

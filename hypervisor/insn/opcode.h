@@ -153,6 +153,7 @@ enum {
 	ATTR_IMPLICIT	= 1 << 20,	/* PCMPxSTRx: also EAX/EDX (by W) in or ECX out, by name */
 	ATTR_ALIGN	= 1 << 21,	/* exception from the rule of opcode_aligned() */
 	ATTR_NOREP	= 1 << 22,	/* as ATTR_STRICT, for F2 and F3 only */
+	ATTR_W64	= 1 << 23,	/* VEX.W must be 0 outside 64-bit mode */
 };
 
 /* How a link chooses its row in the groups' table, from octet sub on. */

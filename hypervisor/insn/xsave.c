@@ -84,10 +84,11 @@ static void part_load(struct vcpu *v, const struct insn *i, u64 ea, void *image,
 		mem_copy_in(v, i->seg, ea + at, to + at, MIN(COPY_MAX, off + len - at));
 }
 
-/* The end of the area faults first, as on AMD; the manuals leave the order open. */
-static void probe_end(
+/* The ends of the area fault first, as on AMD; the manuals leave the order open. */
+static void probe_ends(
 	struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, enum mem_access acc)
 {
+	mem_probe(v, i->seg, ea, 1, acc);
 	mem_probe(v, i->seg, ea + size - 1, 1, acc);
 }
 
@@ -120,6 +121,12 @@ static void pointers_pack(const struct vcpu *v, const struct insn *i, struct fxs
 	}
 }
 
+/* The wide pointers have 48 bits, sign-extended. */
+static u64 canonical48(u64 ptr)
+{
+	return (u64)((s64)(ptr << 16) >> 16);
+}
+
 static void x87_unpack(struct vcpu *v, const struct insn *i, const struct fxsave_image *in)
 {
 	struct fpu *f = v->fpu;
@@ -136,8 +143,8 @@ static void x87_unpack(struct vcpu *v, const struct insn *i, const struct fxsave
 		memcpy(fx->st[k], in->st[k], 10);
 	}
 	f->fop = in->fop & 0x7ff;
-	f->fip = wide ? in->fip : (u32)in->fip;
-	f->fdp = wide ? in->fdp : (u32)in->fdp;
+	f->fip = wide ? canonical48(in->fip) : (u32)in->fip;
+	f->fdp = wide ? canonical48(in->fdp) : (u32)in->fdp;
 	f->fcs = wide ? 0 : (u16)(in->fip >> 32);
 	f->fds = wide ? 0 : (u16)(in->fdp >> 32);
 	f->image.xstate_bv |= XCR0_X87;
@@ -168,7 +175,7 @@ void exec_fxsave(struct vcpu *v, const struct insn *i)
 	struct fxsave_image fx = v->fpu->image.fx;
 	struct parts p = { 0 };
 
-	probe_end(v, i, ea, sizeof(fx), MEM_WRITE);
+	probe_ends(v, i, ea, sizeof(fx), MEM_WRITE);
 	pointers_pack(v, i, &fx);
 	fx.reserved = 0;
 	fx.mxcsr_mask = v->fpu->mxcsr_mask;
@@ -185,7 +192,7 @@ void exec_fxrstor(struct vcpu *v, const struct insn *i)
 	struct xsave_image *image = &v->fpu->image;
 	struct fxsave_image fx;
 
-	probe_end(v, i, ea, sizeof(fx), MEM_READ);
+	probe_ends(v, i, ea, sizeof(fx), MEM_READ);
 	part_load(v, i, ea, &fx, 0, sizeof(fx));
 	if ((v->cr4 & CR4_OSFXSR) && (fx.mxcsr & ~v->fpu->mxcsr_mask))
 		raise_gp(v, 0);
@@ -239,7 +246,7 @@ static void xsave_standard(struct vcpu *v, const struct insn *i, bool optimize)
 	struct parts p = { 0 };
 	struct xsave_image x;
 
-	probe_end(v, i, ea, area_size(rfbm), MEM_WRITE);
+	probe_ends(v, i, ea, area_size(rfbm), MEM_WRITE);
 	image_begin(v, i, &x);
 	part_load(v, i, ea, &x, offsetof(struct xsave_image, xstate_bv), 8);
 	x.xstate_bv = (x.xstate_bv & ~rfbm) | (inuse & rfbm);
@@ -265,7 +272,7 @@ static void xsave_compact(struct vcpu *v, const struct insn *i, u64 supervisor)
 	struct xsave_image x;
 	u64 save;
 
-	probe_end(v, i, ea, area_size(rfbm), MEM_WRITE);
+	probe_ends(v, i, ea, area_size(rfbm), MEM_WRITE);
 	image_begin(v, i, &x);
 	if (x.fx.mxcsr != MXCSR_DEFAULT)
 		inuse |= XCR0_SSE;

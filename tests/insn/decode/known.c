@@ -46,6 +46,12 @@ static bool prefetch_register(const struct comparison *c)
 		c->zi.raw.modrm.mod == 3;
 }
 
+static bool vpextrq_32(const struct comparison *c)
+{
+	return rejected(c) && c->code != 8 && c->zi.raw.vex.W &&
+		(c->zi.mnemonic == ZYDIS_MNEMONIC_VPEXTRD || c->zi.mnemonic == ZYDIS_MNEMONIC_VPINSRD);
+}
+
 static bool movmsk_w(const struct comparison *c)
 {
 	return c->zydis_ok && c->insn.flags & I_W && strstr(c->diff, "reg: width 4") && c->row->op[0] == OP_Gd &&
@@ -141,6 +147,7 @@ static const struct known {
 	{ not_offered, "extension without its CPUID bit: #UD (SDM 1 chapter 21, APM 3 appendix D)" },
 	{ hint_or_ud, "operands of hints and of UD0, UD1 are never looked at (SDM 2B NOP, PREFETCHh, UD)" },
 	{ prefetch_register, "0F 0D has no register form with AMD (APM 3 PREFETCHlevel: #UD)" },
+	{ vpextrq_32, "VPEXTRQ, VPINSRQ exist in 64-bit mode only: V/I (SDM 2B PEXTRB, PINSRB), and measured" },
 	{ movmsk_w, "MOVMSKPx, PMOVMSKB: the upper half is zero with and without REX.W (SDM 2B MOVMSKPS)" },
 	{ lar_source, "LAR, LSL look at 16 bits of a register source (SDM 2A LAR, LSL)" },
 	{ cache_line, "the operand of CLFLUSH and CLWB is m8; the line is what it names (SDM 2A CLFLUSH)" },
