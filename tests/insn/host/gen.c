@@ -226,12 +226,13 @@ static bool wants_64_alignment(const struct gen *g)
 }
 
 /*
- * XSAVEOPT and XSAVEC do not write what is in its initial state, which the processor may notice or
- * not (SDM 1 13.6). On cleared memory that makes no difference for the vector registers.
+ * XSAVEC does not write what is in its initial state, which the processor may notice or not (SDM 1
+ * 13.6). On cleared memory that makes no difference for the vector registers. XSAVEOPT leaves out
+ * as well what has not changed since an XRSTOR from there: it gets an XSAVE before.
  */
 static bool leaves_gaps(const struct gen *g)
 {
-	return g->row->run == exec_xsavec || g->row->run == exec_xsaveopt;
+	return g->row->run == exec_xsavec;
 }
 
 static void choose_ea(struct gen *g)
@@ -498,6 +499,10 @@ static void prepare_memory(struct gen *g)
 		prep_bytes(prep_new(g), 0xabf3, 2);		/* rep stosd */
 		prep_reg(g, R_RAX, 7);
 	}
+	if (is_run(g, exec_xsaveopt)) {
+		prep_reg(g, R_RAX, 7);
+		prep_abs(g, 0xae0f, 2, 4, g->ea);
+	}
 	if (is_run(g, exec_popf))
 		prep_push(g, 2 | ((u32)rnd(g->r) & (RFLAGS_ARITH | RFLAGS_DF)) |
 			(rnd_chance(g->r, 1) ? RFLAGS_AC : 0));
@@ -571,18 +576,11 @@ static void put_prefixes(struct gen *g, bool mem)
 		put8(g, pfx[g->at.pfx]);
 }
 
-/* VPEXTRD, VPINSRD with W outside 64-bit mode: SDM 2B, "V/I". */
-static bool w_forbidden(const struct gen *g)
-{
-	return g->bits == 32 && g->at.map == MAP_VEX3 &&
-	       (g->at.opcode == 0x16 || g->at.opcode == 0x22);
-}
-
 static void put_vex(struct gen *g, u8 rxb)
 {
 	static const u8 pp[] = { [OPC_NP] = 0, [OPC_66] = 1, [OPC_F3] = 2, [OPC_F2] = 3 };
 	u8 vvvv = row_has(g, PL_VVVV) ? (u8)random_reg(g) : 0;
-	u8 w = !w_forbidden(g) && rnd_chance(g->r, 50), l = rnd_chance(g->r, 50);
+	u8 w = rnd_chance(g->r, 50), l = rnd_chance(g->r, 50);
 	u8 last = (u8)((~vvvv & 15) << 3 | l << 2 | pp[g->at.pfx]);
 
 	if (g->at.map == MAP_VEX1 && !(rxb & 3) && !w && rnd_chance(g->r, 50)) {
