@@ -78,7 +78,7 @@ struct gen {
 	unsigned int len;
 	int rip_disp;			/* offset in buf of a RIP-relative displacement, or -1 */
 	u64 ea;				/* of the memory operand */
-	bool has_ea;
+	bool addr16;			/* 16-bit addressing */
 	u16 busy;			/* registers with a prepared value */
 	struct prep prep[MAX_PREP];
 	unsigned int n_prep;
@@ -243,7 +243,6 @@ static void choose_ea(struct gen *g)
 		g->ea &= ~15ULL;
 	if (wants_64_alignment(g) && rnd_chance(g->r, 98))
 		g->ea &= ~63ULL;
-	g->has_ea = true;
 }
 
 struct address {
@@ -354,9 +353,35 @@ static void address_vsib(struct gen *g, struct address *a)
 	prep_reg(g, base, (u32)g->ea - a->disp);
 }
 
+/* Instructions without preparation in memory. */
+static bool may_address16(const struct gen *g)
+{
+	if (g->bits != 32 || is_set(g, &x_call_E) || is_set(g, &x_jmp_E) || row_has(g, PL_VSIB))
+		return false;
+	return g->row->set || is_run(g, exec_native) || is_run(g, exec_native_flags);
+}
+
+/*
+ * No memory can be where 16 bits reach: that the same address faults shows how it was computed, and
+ * LEA shows it without.
+ */
+static void address_16(struct gen *g, struct address *a)
+{
+	u8 mod = (u8)rnd_below(g->r, 3), rm = (u8)rnd_below(g->r, 8);
+
+	g->addr16 = true;
+	a->modrm = mod << 6 | rm;
+	a->disp_size = mod == 0 && rm == 6 ? 2 : mod;
+	a->disp = (u32)rnd(g->r);
+}
+
 static void choose_address(struct gen *g, struct address *a)
 {
 	choose_ea(g);
+	if (may_address16(g) && rnd_chance(g->r, is_set(g, &x_lea_G) ? 50 : 2)) {
+		address_16(g, a);
+		return;
+	}
 	if (row_has(g, PL_VSIB)) {
 		address_vsib(g, a);
 		return;
@@ -562,7 +587,7 @@ static void put_prefixes(struct gen *g, bool mem)
 
 	if ((mem || is_string(g)) && rnd_chance(g->r, 4))
 		put8(g, segs[rnd_below(g->r, 3)]);
-	if (g->bits == 64 && (mem || is_string(g)) && rnd_chance(g->r, 4))
+	if (g->addr16 || (g->bits == 64 && (mem || is_string(g)) && rnd_chance(g->r, 4)))
 		put8(g, 0x67);
 	if ((g->row->attr & ATTR_LOCK) && mem && rnd_chance(g->r, 20))
 		put8(g, 0xf0);
@@ -678,7 +703,7 @@ static bool encode_once(struct gen *g)
 	g->len = g->n_prep = 0;
 	g->busy = 0;
 	g->rip_disp = -1;
-	g->has_ea = false;
+	g->addr16 = false;
 	g->filler = g->row->attr & ATTR_BRANCH ? 5 * rnd_below(g->r, 3) : 0;
 	prepare_registers(g);
 	if (modrm && !row_has(g, PL_RM) && !row_has(g, PL_M) && !row_has(g, PL_VSIB) &&
