@@ -407,7 +407,6 @@ void x87_error_cleared(struct vcpu *v)
 
 void native_fault(struct vcpu *v, u64 vector)
 {
-	fpu_done(v);
 	switch (vector) {
 	case VEC_MF:
 		x87_error(v);

@@ -56,9 +56,9 @@ static __cold_ void native_bounced(
 	}
 	fpu_get(v);
 	err = s->run(p, v->r);
+	fpu_done(v);
 	if (unlikely(err))
 		native_fault(v, err - 1);
-	fpu_done(v);
 	if (copy && (s->access & OPC_MEM_WRITE))
 		mem_copy_out(v, i->seg, ea, p, s->size);
 }
@@ -79,9 +79,9 @@ void exec_native(struct vcpu *v, const struct insn *i)
 	}
 	fpu_get(v);
 	err = s->run(p, v->r);
+	fpu_done(v);
 	if (unlikely(err))
 		native_fault(v, err - 1);
-	fpu_done(v);
 }
 
 /* The stub itself moves general-purpose registers and flags. */

@@ -69,9 +69,9 @@ static __cold_ void x87_store_bounced(
 	before = v->fpu->image;
 	fpu_get(v);
 	err = s->run(buf, v->r);
+	fpu_put(v);
 	if (err)
 		native_fault(v, err - 1);
-	fpu_put(v);
 	after = v->fpu->image;
 	v->fpu->image = before;
 	mem_copy_out(v, i->seg, ea, buf, s->size);
@@ -84,9 +84,9 @@ static void x87_run(struct vcpu *v, const struct native_stub *s, void *p)
 
 	fpu_get(v);
 	err = s->run(p, v->r);
+	fpu_done(v);
 	if (unlikely(err))
 		native_fault(v, err - 1);
-	fpu_done(v);
 }
 
 static void x87_memory(struct vcpu *v, const struct insn *i, const struct native_stub *s)

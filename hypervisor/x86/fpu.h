@@ -76,8 +76,9 @@ static inline void fpu_put(struct vcpu *v)
 }
 
 /*
- * After each instruction that used the live state. Instrumented host code uses vector registers
- * wherever the compiler's runtime likes, so nothing stays live under ASan.
+ * Right after each instruction that used the live state (and before any call that does not return).
+ * Instrumented host code uses vector registers wherever the compiler's runtime likes, so nothing
+ * stays live under ASan.
  */
 static inline void fpu_done(struct vcpu *v)
 {
