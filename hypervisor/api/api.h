@@ -22,7 +22,8 @@ struct handle {
 	struct vcpu *vcpu;	/* HANDLE_VCPU: NULL until it is complete */
 };
 
-/* Makes a descriptor for a new handle (which takes a reference to vm); size and mem as os_fd_create(). */
+/* Makes a descriptor for a new handle (which takes a reference to vm); size and mem as
+ * os_fd_create(). */
 int handle_open(enum handle_kind kind, const char *name, struct vm *vm, size_t size, void **mem,
 	struct handle **h);
 int handle_close(int fd);

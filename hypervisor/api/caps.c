@@ -1,6 +1,6 @@
 /*
- * Capabilities: what KVM_CHECK_EXTENSION answers, one row each, and the ones that a VM must enable. Those
- * without a row are 0. Linux Documentation/virt/kvm/api.rst 4.4, sections 6 to 8.
+ * Capabilities: what KVM_CHECK_EXTENSION answers, one row each, and the ones that a VM must enable.
+ * Those without a row are 0. Linux Documentation/virt/kvm/api.rst 4.4, sections 6 to 8.
  */
 #include "hypervisor/api/api.h"
 

@@ -34,7 +34,8 @@ long sys_get_supported_cpuid(struct call *c)
 	return ret;
 }
 
-/* What is emulated beyond the host's own features: nothing that a guest should not be told of anyway. */
+/* What is emulated beyond the host's own features: nothing that a guest should not be told of
+ * anyway. */
 long sys_get_emulated_cpuid(struct call *c)
 {
 	return entries_out(c, NULL, 0);
@@ -79,14 +80,16 @@ long vcpu_set_cpuid2(struct call *c)
 /* The older form without sub-leaves. */
 static long cpuid_take_old(struct call *c, struct kvm_cpuid_entry2 *e, u32 n)
 {
+	u64 at = c->arg + sizeof(struct kvm_cpuid);
 	struct kvm_cpuid_entry old;
 	u32 i;
 
 	for (i = 0; i < n; i++) {
-		if (os_user_read(&old, c->arg + sizeof(struct kvm_cpuid) + i * sizeof(old), sizeof(old)))
+		if (os_user_read(&old, at + i * sizeof(old), sizeof(old)))
 			return -EFAULT;
 		e[i] = (struct kvm_cpuid_entry2){
-			.function = old.function, .eax = old.eax, .ebx = old.ebx, .ecx = old.ecx, .edx = old.edx,
+			.function = old.function,
+			.eax = old.eax, .ebx = old.ebx, .ecx = old.ecx, .edx = old.edx,
 		};
 	}
 	return cpuid_install(c->v, e, n);

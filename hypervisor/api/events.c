@@ -1,15 +1,17 @@
 /*
- * Events through the API: what is on its way into the guest, the multiprocessor state, injection, and the
- * debugger's settings. Linux Documentation/virt/kvm/api.rst 4.16, 4.31, 4.32, 4.38, 4.39, 4.87.
+ * Events through the API: what is on its way into the guest, the multiprocessor state, injection,
+ * and the debugger's settings. Linux Documentation/virt/kvm/api.rst 4.16, 4.31, 4.32, 4.38, 4.39,
+ * 4.87.
  */
 #include "hypervisor/api/api.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/mmu.h"
 #include "hypervisor/x86/system.h"
 
-/* ---- KVM_GET_VCPU_EVENTS ---------------------------------------------------------------------- */
+/* ---- KVM_GET_VCPU_EVENTS ------------------------------------------------------------------ */
 
-/* An exception on its way: CR2 and DR6 are given as already written, so that they survive the trip. */
+/* An exception on its way: CR2 and DR6 are given as already written, so that they survive the
+ * trip. */
 static void exception_get(struct vcpu *v, struct kvm_vcpu_events *e)
 {
 	struct event *ev = &v->event;
@@ -60,10 +62,11 @@ void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 	e->nmi.pending = v->nmi_pending;
 	e->nmi.masked = v->nmi_blocked;
 	e->smi.smm = v->smm;
-	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM;
+	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
+		   KVM_VCPUEVENT_VALID_SMM;
 }
 
-/* ---- KVM_SET_VCPU_EVENTS ---------------------------------------------------------------------- */
+/* ---- KVM_SET_VCPU_EVENTS ------------------------------------------------------------------ */
 
 /* Without KVM_CAP_EXCEPTION_PAYLOAD and KVM_CAP_X86_TRIPLE_FAULT_EVENT. */
 #define EVENT_FLAGS (KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR | \
@@ -84,7 +87,8 @@ static void event_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 	v->event.type = EV_NONE;
 	v->extint_pending = false;
 	if (e->exception.injected) {
-		event_queue(v, EV_FAULT, e->exception.nr, e->exception.has_error_code, e->exception.error_code);
+		event_queue(v, EV_FAULT, e->exception.nr, e->exception.has_error_code,
+			e->exception.error_code);
 	} else if (e->nmi.injected) {
 		event_queue(v, EV_NMI, VEC_NMI, false, 0);
 	} else if (e->interrupt.injected && e->interrupt.soft) {
@@ -114,7 +118,7 @@ int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 	return 0;
 }
 
-/* ---- multiprocessor state --------------------------------------------------------------------- */
+/* ---- multiprocessor state ----------------------------------------------------------------- */
 
 long vcpu_get_mp_state(struct call *c)
 {
@@ -151,7 +155,7 @@ long vcpu_set_mp_state(struct call *c)
 	return 0;
 }
 
-/* ---- injection -------------------------------------------------------------------------------- */
+/* ---- injection ---------------------------------------------------------------------------- */
 
 long vcpu_interrupt(struct call *c)
 {
@@ -174,7 +178,7 @@ long vcpu_nmi(struct call *c)
 	return 0;
 }
 
-/* ---- debugging -------------------------------------------------------------------------------- */
+/* ---- debugging ---------------------------------------------------------------------------- */
 
 #define GUESTDBG_INJECT (KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)
 
@@ -186,7 +190,8 @@ long vcpu_set_guest_debug(struct call *c)
 	if (d->control & GUESTDBG_INJECT) {
 		if (v->event.type != EV_NONE)
 			return -EBUSY;
-		event_queue(v, EV_FAULT, d->control & KVM_GUESTDBG_INJECT_DB ? VEC_DB : VEC_BP, false, 0);
+		event_queue(v, EV_FAULT, d->control & KVM_GUESTDBG_INJECT_DB ? VEC_DB : VEC_BP,
+			false, 0);
 	}
 	v->guest_debug = d->control & KVM_GUESTDBG_ENABLE ? d->control & ~(u32)GUESTDBG_INJECT : 0;
 	if (v->guest_debug & KVM_GUESTDBG_USE_HW_BP)

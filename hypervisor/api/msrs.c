@@ -1,4 +1,5 @@
-/* MSRs through the API: lists of indexes, and arrays of struct kvm_msr_entry. api.rst 4.3, 4.18, 4.19 */
+/* MSRs through the API: lists of indexes, and arrays of struct kvm_msr_entry.
+ * api.rst 4.3, 4.18, 4.19 */
 #include "hypervisor/api/api.h"
 #include "hypervisor/x86/msr.h"
 

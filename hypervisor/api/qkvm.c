@@ -1,8 +1,9 @@
-/* The four calls of qkvm.h: descriptors, their objects' references, and the way of an ioctl to its row. */
+/* The four calls of qkvm.h: descriptors, their objects' references, and the way of an ioctl to its
+ * row. */
 #include "hypervisor/api/api.h"
 #include "hypervisor/api/qkvm.h"
 
-/* ---- handles ---------------------------------------------------------------------------------- */
+/* ---- handles ------------------------------------------------------------------------------ */
 
 static void handle_hold(void *obj)
 {
@@ -53,7 +54,7 @@ int handle_close(int fd)
 	return 0;
 }
 
-/* ---- ioctl ------------------------------------------------------------------------------------ */
+/* ---- ioctl -------------------------------------------------------------------------------- */
 
 static const struct ioctl_class *const classes[NR_HANDLE_KINDS] = {
 	[HANDLE_SYSTEM] = &system_ioctls,
@@ -125,7 +126,7 @@ static long handle_ioctl(struct handle *h, unsigned long request, unsigned long 
 	return row->in || row->out ? call_copied(row, &c) : call_locked(row, &c);
 }
 
-/* ---- the way in ------------------------------------------------------------------------------- */
+/* ---- the way in --------------------------------------------------------------------------- */
 
 int qkvm_open(void)
 {

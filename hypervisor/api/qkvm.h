@@ -7,7 +7,8 @@
  * them their meaning.
  *
  * Errors: a negative errno value; errno itself is not touched.
- * Locking: as in the kernel, vCPU ioctls on one vCPU exclude each other; all else may be concurrent.
+ * Locking: as in the kernel, vCPU ioctls on one vCPU exclude each other; all else may be
+ * concurrent.
  */
 #ifndef QUMRA_HYPERVISOR_API_QKVM_H
 #define QUMRA_HYPERVISOR_API_QKVM_H

@@ -1,11 +1,12 @@
-/* Register files through the API: struct kvm_regs, kvm_sregs, kvm_sregs2, kvm_debugregs, kvm_xcrs. */
+/* Register files through the API: struct kvm_regs, kvm_sregs, kvm_sregs2, kvm_debugregs,
+ * kvm_xcrs. */
 #include "hypervisor/api/api.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/cpuid.h"
 #include "hypervisor/x86/mmu.h"
 #include "hypervisor/x86/system.h"
 
-/* ---- general registers ------------------------------------------------------------------------ */
+/* ---- general registers -------------------------------------------------------------------- */
 
 /* struct kvm_regs has its own order of the first eight. */
 static const struct { u16 off; u8 reg; } kvm_regs_order[] = {
@@ -30,8 +31,8 @@ void regs_get(struct vcpu *v, struct kvm_regs *r)
 }
 
 /* Bits of RFLAGS that exist. SDM 1 3.4.3 */
-#define RFLAGS_ALL (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_RF | \
-		    RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
+#define RFLAGS_ALL (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | \
+		    RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
 
 void regs_set(struct vcpu *v, const struct kvm_regs *r)
 {
@@ -39,7 +40,8 @@ void regs_set(struct vcpu *v, const struct kvm_regs *r)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(kvm_regs_order); i++)
-		v->r[kvm_regs_order[i].reg] = *(const u64 *)((const char *)r + kvm_regs_order[i].off);
+		v->r[kvm_regs_order[i].reg] =
+			*(const u64 *)((const char *)r + kvm_regs_order[i].off);
 	v->rflags = (r->rflags & RFLAGS_ALL) | RFLAGS_FIXED;
 	/* Elsewhere now: what was begun at the old place will not be finished. */
 	if (v->r[R_RIP] != rip) {
@@ -49,7 +51,7 @@ void regs_set(struct vcpu *v, const struct kvm_regs *r)
 	vcpu_update_mode(v);
 }
 
-/* ---- segments and control registers ----------------------------------------------------------- */
+/* ---- segments and control registers ------------------------------------------------------- */
 
 static struct kvm_segment segment_get(const struct segment *s)
 {
@@ -86,7 +88,8 @@ struct sregs_head {
 };
 _Static_assert(sizeof(struct sregs_head) == offsetof(struct kvm_sregs, interrupt_bitmap), "ABI");
 _Static_assert(sizeof(struct sregs_head) == offsetof(struct kvm_sregs2, flags), "ABI");
-_Static_assert(offsetof(struct sregs_head, apic_base) == offsetof(struct kvm_sregs2, apic_base), "ABI");
+_Static_assert(offsetof(struct sregs_head, apic_base) == offsetof(struct kvm_sregs2, apic_base),
+	"ABI");
 
 static const u8 sregs_order[NR_SEGS] = {
 	SEG_CS, SEG_DS, SEG_ES, SEG_FS, SEG_GS, SEG_SS, SEG_TR, SEG_LDTR,
@@ -135,8 +138,8 @@ static void unhalt_reset_bsp(struct vcpu *v)
 {
 	const struct segment *cs = &v->seg[SEG_CS];
 
-	if (v->id == v->vm->bsp_id && v->r[R_RIP] == 0xfff0 && cs->sel == 0xf000 && cs->base == 0xffff0000 &&
-	    vcpu_real(v)) {
+	if (v->id == v->vm->bsp_id && v->r[R_RIP] == 0xfff0 && cs->sel == 0xf000 &&
+		cs->base == 0xffff0000 && vcpu_real(v)) {
 		v->mp_state = KVM_MP_STATE_RUNNABLE;
 		v->halted = false;
 	}
@@ -188,7 +191,8 @@ void sregs_get(struct vcpu *v, struct kvm_sregs *s)
 		s->interrupt_bitmap[v->event.vector / 64] |= BIT(v->event.vector % 64);
 }
 
-/* The first vector set in the bitmap is an acknowledged interrupt that did not get into the guest yet. */
+/* The first vector set in the bitmap is an acknowledged interrupt that did not get into the guest
+ * yet. */
 static void interrupt_bitmap_set(struct vcpu *v, const struct kvm_sregs *s)
 {
 	unsigned int i;
@@ -248,7 +252,7 @@ long vcpu_set_sregs2(struct call *c)
 	return 0;
 }
 
-/* ---- debug and extended control registers ----------------------------------------------------- */
+/* ---- debug and extended control registers ------------------------------------------------- */
 
 long vcpu_get_debugregs(struct call *c)
 {

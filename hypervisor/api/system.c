@@ -39,10 +39,13 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_CHECK_EXTENSION, sys_check_extension),
 	ROW(KVM_GET_VCPU_MMAP_SIZE, sys_vcpu_mmap_size),
 	ROW_DIR(KVM_GET_MSR_INDEX_LIST, sizeof(struct kvm_msr_list), 0, sys_get_msr_index_list),
-	ROW_DIR(KVM_GET_MSR_FEATURE_INDEX_LIST, sizeof(struct kvm_msr_list), 0, sys_get_msr_feature_index_list),
+	ROW_DIR(KVM_GET_MSR_FEATURE_INDEX_LIST, sizeof(struct kvm_msr_list), 0,
+		sys_get_msr_feature_index_list),
 	ROW_DIR(KVM_GET_MSRS, sizeof(struct kvm_msrs), 0, sys_get_msrs),
 	ROW(KVM_GET_SUPPORTED_CPUID, sys_get_supported_cpuid),
 	ROW(KVM_GET_EMULATED_CPUID, sys_get_emulated_cpuid),
 };
 
-const struct ioctl_class system_ioctls = { .rows = rows, .n = ARRAY_SIZE(rows), .unknown = -EINVAL };
+const struct ioctl_class system_ioctls = {
+	.rows = rows, .n = ARRAY_SIZE(rows), .unknown = -EINVAL,
+};

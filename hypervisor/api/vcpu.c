@@ -1,4 +1,5 @@
-/* ioctls of a vCPU's descriptor. Linux Documentation/virt/kvm/api.rst section 4, rows of type "vcpu". */
+/* ioctls of a vCPU's descriptor. Linux Documentation/virt/kvm/api.rst section 4, rows of type
+ * "vcpu". */
 #include "hypervisor/api/api.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/fpu.h"
@@ -7,9 +8,10 @@
 _Static_assert(sizeof(struct kvm_regs) == 144 && sizeof(struct kvm_sregs) == 312, "ABI");
 _Static_assert(sizeof(struct kvm_vcpu_events) == 64 && sizeof(struct kvm_debugregs) == 128, "ABI");
 _Static_assert(sizeof(struct kvm_xsave) == 4096 && sizeof(struct kvm_fpu) == 416, "ABI");
-_Static_assert(sizeof(struct kvm_lapic_state) == 1024 && sizeof(struct kvm_translation) == 24, "ABI");
+_Static_assert(sizeof(struct kvm_lapic_state) == 1024, "ABI");
+_Static_assert(sizeof(struct kvm_translation) == 24, "ABI");
 
-/* ---- KVM_RUN ---------------------------------------------------------------------------------- */
+/* ---- KVM_RUN ------------------------------------------------------------------------------ */
 
 #define SYNC_FIELDS (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
 
@@ -79,7 +81,7 @@ static long vcpu_set_signal_mask(struct call *c)
 	return 0;
 }
 
-/* ---- registers: rows whose work is elsewhere -------------------------------------------------- */
+/* ---- registers: rows whose work is elsewhere ---------------------------------------------- */
 
 static long vcpu_get_regs(struct call *c)
 {
@@ -150,7 +152,7 @@ static long vcpu_set_lapic(struct call *c)
 	return c->v->lapic ? lapic_set_state(c->v, c->data) : -EINVAL;
 }
 
-/* ---- the rest --------------------------------------------------------------------------------- */
+/* ---- the rest ----------------------------------------------------------------------------- */
 
 static long vcpu_translate(struct call *c)
 {

@@ -1,4 +1,5 @@
-/* ioctls of a VM's descriptor. Linux Documentation/virt/kvm/api.rst section 4, rows of type "vm". */
+/* ioctls of a VM's descriptor. Linux Documentation/virt/kvm/api.rst section 4, rows of type
+ * "vm". */
 #include "hypervisor/api/api.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/system.h"
@@ -7,7 +8,7 @@ _Static_assert(sizeof(struct kvm_userspace_memory_region) == 32, "ABI");
 _Static_assert(sizeof(struct kvm_irqchip) == 520, "ABI");
 _Static_assert(sizeof(struct kvm_pit_state2) == 112, "ABI");
 
-/* ---- memory ----------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------- */
 
 static long vm_set_memory_region(struct call *c)
 {
@@ -63,7 +64,7 @@ static long vm_set_identity_map_addr(struct call *c)
 	return ret;
 }
 
-/* ---- vCPUs ------------------------------------------------------------------------------------ */
+/* ---- vCPUs -------------------------------------------------------------------------------- */
 
 static long vm_set_boot_cpu_id(struct call *c)
 {
@@ -131,7 +132,7 @@ static long vm_create_vcpu(struct call *c)
 	return ret;
 }
 
-/* ---- interrupt chips -------------------------------------------------------------------------- */
+/* ---- interrupt chips ---------------------------------------------------------------------- */
 
 static long create_irqchip_locked(struct vm *vm)
 {
@@ -246,7 +247,7 @@ static long vm_set_gsi_routing(struct call *c)
 	return ret;
 }
 
-/* ---- clock ------------------------------------------------------------------------------------ */
+/* ---- clock -------------------------------------------------------------------------------- */
 
 static long vm_get_clock(struct call *c)
 {
@@ -278,7 +279,7 @@ static long vm_set_clock(struct call *c)
 	return 0;
 }
 
-/* ---- the rest --------------------------------------------------------------------------------- */
+/* ---- the rest ----------------------------------------------------------------------------- */
 
 static long vm_check_extension(struct call *c)
 {

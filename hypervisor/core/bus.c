@@ -9,7 +9,8 @@ int bus_register(struct vm *vm, enum bus_kind kind, u64 addr, u64 len, struct io
 	u32 i;
 
 	for (i = 0; i < bus->n; i++)
-		if (addr < bus->range[i].addr + bus->range[i].len && bus->range[i].addr < addr + len)
+		if (addr < bus->range[i].addr + bus->range[i].len &&
+			bus->range[i].addr < addr + len)
 			return -EEXIST;
 	if (bus->n == MAX_IO_RANGES)
 		return -ENOSPC;

@@ -1,7 +1,8 @@
 /*
  * Memory slots: which guest physical pages are user space's memory. The rules are those of
- * KVM_SET_USER_MEMORY_REGION (Linux Documentation/virt/kvm/api.rst 4.35): a slot is created, deleted (size
- * 0), moved, or has its flags changed; its size, its memory and KVM_MEM_READONLY never change.
+ * KVM_SET_USER_MEMORY_REGION (Linux Documentation/virt/kvm/api.rst 4.35): a slot is created,
+ * deleted (size 0), moved, or has its flags changed; its size, its memory and KVM_MEM_READONLY
+ * never change.
  *
  * A change builds a new table and exchanges it for the old one while no vCPU is in guest code.
  */
@@ -52,7 +53,7 @@ void memslot_mark_dirty(const struct memslot *s, u64 gpa)
 		__atomic_fetch_or(&s->dirty[page / 64], BIT(page % 64), __ATOMIC_RELAXED);
 }
 
-/* ---- what a slot owns ------------------------------------------------------------------------- */
+/* ---- what a slot owns --------------------------------------------------------------------- */
 
 static size_t dirty_area(const struct memslot *s)
 {
@@ -93,7 +94,7 @@ void memslots_free(struct vm *vm)
 	os_free(vm->slots);
 }
 
-/* ---- checks ----------------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------------------------- */
 
 static bool region_sane(const struct kvm_userspace_memory_region *mem)
 {
@@ -132,7 +133,7 @@ static int region_check_place(const struct vm *vm, const struct kvm_userspace_me
 	return region_overlaps(vm, mem) ? -EEXIST : 0;
 }
 
-/* ---- change ----------------------------------------------------------------------------------- */
+/* ---- change ------------------------------------------------------------------------------- */
 
 /* A copy of the table without slot id, with room for one more. */
 static struct memslots *slots_without(const struct memslots *old, u32 id)
@@ -187,7 +188,10 @@ static int slots_replace(struct vm *vm, const struct memslot *old, const struct 
 static int slot_create(struct vm *vm, const struct kvm_userspace_memory_region *mem)
 {
 	struct memslot s = {
-		.id = mem->slot, .flags = mem->flags, .gpa = mem->guest_phys_addr, .size = mem->memory_size,
+		.id = mem->slot,
+		.flags = mem->flags,
+		.gpa = mem->guest_phys_addr,
+		.size = mem->memory_size,
 		.hva = mem->userspace_addr,
 	};
 	int ret = region_check_place(vm, mem);
@@ -241,7 +245,7 @@ int memslot_set(struct vm *vm, const struct kvm_userspace_memory_region *mem)
 	return old ? slot_modify(vm, old, mem) : slot_create(vm, mem);
 }
 
-/* ---- access by the hypervisor ----------------------------------------------------------------- */
+/* ---- access by the hypervisor ------------------------------------------------------------- */
 
 /* Bytes from gpa to the end of its slot, at most n; *s is the slot. 0: no memory there. */
 static size_t guest_span(const struct vm *vm, u64 gpa, size_t n, const struct memslot **s)

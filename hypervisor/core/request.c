@@ -1,9 +1,9 @@
 /*
- * Requests: the only way into a vCPU from other threads. A bit says what, kick gets the vCPU out of guest
- * code, wake out of a HLT sleep.
+ * Requests: the only way into a vCPU from other threads. A bit says what, kick gets the vCPU out of
+ * guest code, wake out of a HLT sleep.
  *
- * The order matters: bit, then kick, then wake. The run loop clears kick before it looks at the bits, so a
- * bit that it did not see comes with a kick that it did not clear.
+ * The order matters: bit, then kick, then wake. The run loop clears kick before it looks at the
+ * bits, so a bit that it did not see comes with a kick that it did not clear.
  */
 #include "hypervisor/core/vm.h"
 

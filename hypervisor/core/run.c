@@ -2,8 +2,8 @@
  * KVM_RUN: the loop that a vCPU's thread spends its life in.
  *
  * Every step answers 1 (go on), 0 (exit to user space, v->run says why) or -errno. One turn: serve
- * requests, then either sleep, or bring the next event into the guest and let the engine run until something
- * needs the loop again. Linux Documentation/virt/kvm/api.rst 4.10 and section 5.
+ * requests, then either sleep, or bring the next event into the guest and let the engine run until
+ * something needs the loop again. Linux Documentation/virt/kvm/api.rst 4.10 and section 5.
  */
 #include <linux/errno.h>
 
@@ -24,7 +24,7 @@ static int run_interrupted(struct vcpu *v)
 	return -EINTR;
 }
 
-/* ---- requests --------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------------------------- */
 
 static int serve_event(struct vcpu *v)
 {
@@ -109,7 +109,7 @@ static int run_requests(struct vcpu *v)
 	return ret;
 }
 
-/* ---- what comes next -------------------------------------------------------------------------- */
+/* ---- what comes next ---------------------------------------------------------------------- */
 
 /* An instruction waits for, or has used, answers of user space: it must finish before any event. */
 static bool io_unfinished(const struct vcpu *v)
@@ -119,7 +119,8 @@ static bool io_unfinished(const struct vcpu *v)
 
 bool vcpu_irq_allowed(const struct vcpu *v)
 {
-	return (v->rflags & RFLAGS_IF) && !v->irq_shadow && v->event.type == EV_NONE && !io_unfinished(v);
+	return (v->rflags & RFLAGS_IF) && !v->irq_shadow && v->event.type == EV_NONE &&
+	       !io_unfinished(v);
 }
 
 bool vcpu_nmi_allowed(const struct vcpu *v)
@@ -161,8 +162,9 @@ static void inject_select(struct vcpu *v)
 }
 
 /*
- * What could not go in now: the engine comes back for an interrupt when IF and shadows allow it, and after one
- * instruction for an NMI that only waits for that instruction. (One that waits for IRET: event_unmasked.)
+ * What could not go in now: the engine comes back for an interrupt when IF and shadows allow it,
+ * and after one instruction for an NMI that only waits for that instruction. (One that waits for
+ * IRET: event_unmasked.)
  */
 static void run_defer(struct vcpu *v)
 {
@@ -196,7 +198,7 @@ static int run_window(struct vcpu *v)
 	return 1;
 }
 
-/* ---- sleeping --------------------------------------------------------------------------------- */
+/* ---- sleeping ----------------------------------------------------------------------------- */
 
 static bool halt_over(struct vcpu *v)
 {
@@ -230,7 +232,7 @@ static int run_halted(struct vcpu *v)
 	return 1;
 }
 
-/* ---- running ---------------------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------------------------ */
 
 static int run_engine(struct vcpu *v)
 {
@@ -253,7 +255,8 @@ static int run_engine(struct vcpu *v)
 
 static bool run_stopped(const struct vcpu *v)
 {
-	return v->run->immediate_exit || (v->signal_mask_set && (os_signals_pending() & ~v->signal_mask));
+	return v->run->immediate_exit ||
+	       (v->signal_mask_set && (os_signals_pending() & ~v->signal_mask));
 }
 
 static int run_loop(struct vcpu *v)
@@ -273,8 +276,8 @@ static int run_loop(struct vcpu *v)
 	return ret;
 }
 
-/* The instruction that user space has just answered is completed even if the vCPU is to run no further: its
- * registers are then worth saving. */
+/* The instruction that user space has just answered is completed even if the vCPU is to run no
+ * further: its registers are then worth saving. */
 static int run_finish_io(struct vcpu *v)
 {
 	int ret = 1;
@@ -297,7 +300,8 @@ static void run_publish(struct vcpu *v)
 	run->if_flag = !!(v->rflags & RFLAGS_IF);
 	run->cr8 = cr_read(v, 8);
 	run->apic_base = v->msr.apic_base;
-	run->ready_for_interrupt_injection = v->vm->irqchip || (vcpu_irq_allowed(v) && !v->extint_pending);
+	run->ready_for_interrupt_injection =
+		v->vm->irqchip || (vcpu_irq_allowed(v) && !v->extint_pending);
 }
 
 int vcpu_run(struct vcpu *v)

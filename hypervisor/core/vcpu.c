@@ -1,4 +1,5 @@
-/* The life of a virtual CPU. It lives as long as its VM: closing its descriptor only ends user space's access. */
+/* The life of a virtual CPU. It lives as long as its VM: closing its descriptor only ends user
+ * space's access. */
 #include <linux/errno.h>
 
 #include "hypervisor/core/vm.h"
@@ -36,7 +37,8 @@ static void vcpu_init(struct vcpu *v, struct vm *vm, u32 id, struct kvm_run *run
 	v->index = vm->nr_vcpus;
 	v->run = run;
 	v->engine = vm->engine;
-	v->mp_state = vm->irqchip && id != vm->bsp_id ? KVM_MP_STATE_UNINITIALIZED : KVM_MP_STATE_RUNNABLE;
+	v->mp_state = vm->irqchip && id != vm->bsp_id ? KVM_MP_STATE_UNINITIALIZED
+						      : KVM_MP_STATE_RUNNABLE;
 	os_mutex_init(&v->mutex);
 	os_event_init(&v->wake);
 	os_timer_init(&v->signal_poll, signal_poll_tick, v);

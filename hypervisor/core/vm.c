@@ -1,4 +1,5 @@
-/* The life of a virtual machine: creation, references, stopping its vCPUs, death by internal error. */
+/* The life of a virtual machine: creation, references, stopping its vCPUs, death by internal
+ * error. */
 #include <linux/errno.h>
 
 #include "hypervisor/core/vm.h"

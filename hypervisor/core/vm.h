@@ -1,11 +1,12 @@
 /*
- * A virtual machine: memory slots, vCPUs, the interrupt chips, and buses that find the device behind
- * an address.
+ * A virtual machine: memory slots, vCPUs, the interrupt chips, and buses that find the device
+ * behind an address.
  *
  * Lifetime: the VM lives while its own descriptor or one of its vCPUs' is open (refs).
- * Locking order: vm->lock, then vcpu->mutex never inside it; irqchip->lock is a leaf. A vCPU thread in the engine
- * (v->in_guest) reads vm->slots without a lock: whoever replaces the slots first stops all vCPUs
- * (vm_stop_vcpus), so slot pointers are good until the thread next leaves the engine.
+ * Locking order: vm->lock, then vcpu->mutex never inside it; irqchip->lock is a leaf. A vCPU thread
+ * in the engine (v->in_guest) reads vm->slots without a lock: whoever replaces the slots first
+ * stops all vCPUs (vm_stop_vcpus), so slot pointers are good until the thread next leaves the
+ * engine.
  */
 #ifndef QUMRA_HYPERVISOR_CORE_VM_H
 #define QUMRA_HYPERVISOR_CORE_VM_H
@@ -17,8 +18,8 @@
 #define MAX_SLOTS	512
 
 /*
- * A page that holds decoded code: gen changes when a decoded part of it is written, which makes all its
- * blocks stale. mask: which of its 64 chunks of 64 bytes were decoded.
+ * A page that holds decoded code: gen changes when a decoded part of it is written, which makes all
+ * its blocks stale. mask: which of its 64 chunks of 64 bytes were decoded.
  */
 struct code_page {
 	u64 mask;	/* atomic */
@@ -51,20 +52,22 @@ static inline struct code_page *memslot_code(const struct memslot *s, u64 gpa)
 {
 	return &s->code[(gpa - s->gpa) >> 12];
 }
-/* After a write to guest memory by the hypervisor or the guest's first write since the log was cleared. */
+/* After a write to guest memory by the hypervisor or the guest's first write since the log was
+ * cleared. */
 void memslot_mark_dirty(const struct memslot *s, u64 gpa);
 
 /* Guest physical memory by the hypervisor itself (clock page, PTEs). 0 or -EFAULT. Marks dirty. */
 int vm_read_guest(struct vm *vm, u64 gpa, void *buf, size_t n);
 int vm_write_guest(struct vm *vm, u64 gpa, const void *buf, size_t n);
 
-/* ---- I/O buses: in-kernel devices and ioeventfds ------------------------------------------------ */
+/* ---- I/O buses: in-kernel devices and ioeventfds ------------------------------------------ */
 
 struct io_device;
 struct io_device_ops {
 	/* len 1, 2, 4, 8. 0: done; -EOPNOTSUPP: not mine after all (goes on to user space). */
 	int (*read)(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, void *data);
-	int (*write)(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len, const void *data);
+	int (*write)(struct vcpu *v, struct io_device *d, u64 addr, unsigned int len,
+		     const void *data);
 };
 struct io_device {
 	const struct io_device_ops *ops;
@@ -82,7 +85,7 @@ void bus_unregister(struct vm *vm, enum bus_kind bus, struct io_device *dev);
 int bus_read(struct vcpu *v, enum bus_kind bus, u64 addr, unsigned int len, void *data);
 int bus_write(struct vcpu *v, enum bus_kind bus, u64 addr, unsigned int len, const void *data);
 
-/* ---- the VM ------------------------------------------------------------------------------------ */
+/* ---- the VM ------------------------------------------------------------------------------- */
 
 struct vm {
 	struct os_mutex lock;
@@ -98,11 +101,11 @@ struct vm {
 	u32 bsp_id;
 	u32 disabled_quirks;
 	bool split_irqchip, x2apic_32bit_ids;
-	s64 clock_offset;	/* kvmclock = host monotonic ns + clock_offset; see kvmclock_now() */
+	s64 clock_offset; /* kvmclock = host monotonic ns + clock_offset; see kvmclock_now() */
 	struct clock_ref { u64 tsc, ns; u32 state; } clock_ref;	/* x86/kvmclock.c */
 	u64 wall_seq;
 	u32 stop_count;		/* vm_stop_vcpus depth: written under lock, atomic */
-	bool dirty_manual;	/* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG clears nothing */
+	bool dirty_manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG clears nothing */
 	const struct cpu_engine_ops *engine;
 };
 
@@ -111,7 +114,8 @@ int vm_create(struct vm **vm);
 void vm_get(struct vm *vm);
 void vm_put(struct vm *vm);	/* the last one destroys it and its vCPUs */
 
-/* KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG. vm->lock held. 0 or -errno. */
+/* KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG. vm->lock held. 0 or
+ * -errno. */
 int memslot_set(struct vm *vm, const struct kvm_userspace_memory_region *mem);
 void memslots_free(struct vm *vm);
 int dirty_get(struct vm *vm, const struct kvm_dirty_log *log);
@@ -126,21 +130,22 @@ void vm_request_all(struct vm *vm, int req);
 /* Bytes of v->run's mapping: struct kvm_run, the page of PIO data, the coalesced MMIO ring. */
 #define VCPU_MMAP_SIZE	(3 * 4096)
 /*
- * Makes vCPU id, which takes the mapping run over on success; vcpu_publish() makes it one of the VM's. vm->lock
- * held for both. 0 or -errno.
+ * Makes vCPU id, which takes the mapping run over on success; vcpu_publish() makes it one of the
+ * VM's. vm->lock held for both. 0 or -errno.
  */
 int vcpu_create(struct vm *vm, u32 id, struct kvm_run *run, struct vcpu **v);
 void vcpu_publish(struct vcpu *v);
 void vcpu_destroy(struct vcpu *v);
 
 /*
- * Between the two, v->in_guest is set: slot pointers stay good and vm_stop_vcpus() waits for this thread. vcpu_enter
- * sleeps while the VM is stopped. With v->mutex, never with vm->lock held.
+ * Between the two, v->in_guest is set: slot pointers stay good and vm_stop_vcpus() waits for this
+ * thread. vcpu_enter sleeps while the VM is stopped. With v->mutex, never with vm->lock held.
  */
 void vcpu_enter(struct vcpu *v);
 void vcpu_leave(struct vcpu *v);
 
-/* Signals that KVM_SET_SIGNAL_MASK lets in stay blocked for the thread, so nothing announces them. */
+/* Signals that KVM_SET_SIGNAL_MASK lets in stay blocked for the thread, so nothing announces
+ * them. */
 #define SIGNAL_POLL_NS	1000000ULL
 
 /* KVM_RUN, with v->mutex and entered. 0: see v->run->exit_reason; -errno. */
@@ -149,26 +154,27 @@ int vcpu_run(struct vcpu *v);
 bool vcpu_irq_allowed(const struct vcpu *v);
 bool vcpu_nmi_allowed(const struct vcpu *v);
 
-/* Returns with no vCPU thread in guest code, and none able to enter until vm_start_vcpus. vm->lock held.
- * Never from a vCPU thread in the engine. */
+/* Returns with no vCPU thread in guest code, and none able to enter until vm_start_vcpus. vm->lock
+ * held. Never from a vCPU thread in the engine. */
 void vm_stop_vcpus(struct vm *vm);
 void vm_start_vcpus(struct vm *vm);
 /* An assertion about this VM failed: log, mark it dead, kick all its vCPUs out. */
 void vm_kill(struct vm *vm, const char *why);
 
-/* ---- CPU engines --------------------------------------------------------------------------------- */
+/* ---- CPU engines
+ * --------------------------------------------------------------------------------- */
 
 struct cpu_engine_ops {
 	const char *name;
 	int (*vcpu_create)(struct vcpu *v);
 	void (*vcpu_destroy)(struct vcpu *v);
 	/*
-	 * Runs guest code until v->kick or v->run->immediate_exit, an event, or an exit. At least one
-	 * instruction is executed before either is looked at: a caller who sets v->kick first gets the
-	 * shortest step. Called with v->in_guest set, no event pending for the guest
+	 * Runs guest code until v->kick or v->run->immediate_exit, an event, or an exit. At least
+	 * one instruction is executed before either is looked at: a caller who sets v->kick first
+	 * gets the shortest step. Called with v->in_guest set, no event pending for the guest
 	 * (v->event.type == EV_NONE), and comes back with fpu_put done:
-	 * UNWIND_NONE: kicked; UNWIND_EVENT: v->event holds a fault or soft event; UNWIND_EXIT: v->run
-	 * is filled in; UNWIND_SHUTDOWN. A halt is v->halted with UNWIND_NONE.
+	 * UNWIND_NONE: kicked; UNWIND_EVENT: v->event holds a fault or soft event; UNWIND_EXIT:
+	 * v->run is filled in; UNWIND_SHUTDOWN. A halt is v->halted with UNWIND_NONE.
 	 */
 	enum unwind (*run)(struct vcpu *v);
 	void (*flush_code)(struct vcpu *v);	/* all decoded or translated code of this vCPU */

@@ -1,6 +1,6 @@
 /*
- * The seam's clocks. The kernel builds its vDSO without vector instructions, so these calls keep the
- * vector registers; this file is compiled with -mgeneral-regs-only, and tests/api checks it.
+ * The seam's clocks. The kernel builds its vDSO without vector instructions, so these calls keep
+ * the vector registers; this file is compiled with -mgeneral-regs-only, and tests/api checks it.
  */
 #include <cpuid.h>
 #include <time.h>
@@ -35,7 +35,7 @@ static u64 read_tsc(void)
 	return lo | (u64)hi << 32;
 }
 
-/* ---- TSC frequency ---------------------------------------------------------------------------- */
+/* ---- TSC frequency ------------------------------------------------------------------------ */
 
 /* SDM 2A CPUID leaf 15H: crystal frequency (ECX) times EBX / EAX. */
 static u32 khz_from_cpuid(void)
@@ -61,16 +61,17 @@ static struct tsc_sample sample_clocks(void)
 		u64 before = read_tsc(), ns = clock_read(CLOCK_MONOTONIC_RAW), after = read_tsc();
 
 		if (after - before < best.width)
-			best = (struct tsc_sample){ before + (after - before) / 2, ns, after - before };
+			best = (struct tsc_sample){
+				before + (after - before) / 2, ns, after - before};
 	}
 	return best;
 }
 
 /*
- * The first sample is taken when the program is loaded, so that by the time somebody asks enough time has
- * usually gone by: start-up does not wait. (perf_event_open could tell the kernel's own figure, but its
- * first use after a while patches kernel code: 10 ms measured.) Five milliseconds give about
- * four parts in a million.
+ * The first sample is taken when the program is loaded, so that by the time somebody asks enough
+ * time has usually gone by: start-up does not wait. (perf_event_open could tell the kernel's own
+ * figure, but its first use after a while patches kernel code: 10 ms measured.) Five milliseconds
+ * give about four parts in a million.
  */
 #define MEASURE_NS 5000000ULL
 
@@ -102,7 +103,8 @@ u32 os_tsc_khz(void)
 	if (!khz)
 		khz = khz_measured();
 	/* Every caller gets one and the same figure. */
-	if (!__atomic_compare_exchange_n(&known, &unknown, khz, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+	if (!__atomic_compare_exchange_n(
+		    &known, &unknown, khz, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		khz = unknown;
 	return khz;
 }

@@ -1,6 +1,6 @@
 /*
- * The seam's descriptors: memfds, so that a number is real to the rest of the process, and the one table of
- * the process that tells which object a number stands for.
+ * The seam's descriptors: memfds, so that a number is real to the rest of the process, and the one
+ * table of the process that tells which object a number stands for.
  */
 #include <errno.h>
 #include <pthread.h>

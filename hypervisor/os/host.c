@@ -17,7 +17,8 @@ u64 os_thread_self(void)
 	return (u64)pthread_self();
 }
 
-/* User space is our own process: a wrong pointer above the first page is its own fault, literally. */
+/* User space is our own process: a wrong pointer above the first page is its own fault,
+ * literally. */
 #define USER_FIRST	4096ULL
 #define USER_END	0x7ffffffff000ULL
 
@@ -48,7 +49,10 @@ int os_user_write(u64 addr, const void *src, size_t n)
 }
 
 static const char *const level_name[] = {
-	[OS_LOG_ERROR] = "error", [OS_LOG_WARN] = "warning", [OS_LOG_INFO] = "info", [OS_LOG_DEBUG] = "debug",
+	[OS_LOG_ERROR] = "error",
+	[OS_LOG_WARN] = "warning",
+	[OS_LOG_INFO] = "info",
+	[OS_LOG_DEBUG] = "debug",
 };
 
 /* QUMRA_LOG names the least urgent level shown. */

@@ -1,4 +1,5 @@
-/* The seam's memory: heap, lazily committed pages, and code areas that are never writable where they execute. */
+/* The seam's memory: heap, lazily committed pages, and code areas that are never writable where
+ * they execute. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -29,7 +30,8 @@ void os_free(void *p)
 
 void *os_pages_alloc(size_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -48,7 +50,8 @@ void os_pages_discard(void *p, size_t size)
 /* Maps fd between two inaccessible pages; NULL when it cannot. */
 static void *map_guarded(int fd, size_t size, int prot)
 {
-	char *area = mmap(NULL, size + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *area = mmap(NULL, size + 2 * GUARD, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (area == MAP_FAILED)
 		return NULL;

@@ -1,7 +1,7 @@
 /*
- * The one seam to the operating system. user.c binds it to POSIX and Linux; a kernel module would bind
- * it to the kernel. Everything in hypervisor/ outside os/, dbt/'s host glue and preload/ may call
- * these functions and nothing else.
+ * The one seam to the operating system. user.c binds it to POSIX and Linux; a kernel module would
+ * bind it to the kernel. Everything in hypervisor/ outside os/, dbt/'s host glue and preload/ may
+ * call these functions and nothing else.
  *
  * Vector registers: any function here may clobber the host's x87, MMX, SSE and AVX state. An engine
  * that keeps guest state live in them calls fpu_put() first (x86/fpu.h). The mem* functions and the
@@ -16,7 +16,7 @@
 
 #include "lib/types.h"
 
-/* ---- memory ---------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------- */
 
 /* Zeroed memory, or NULL. */
 void *os_alloc(size_t size);
@@ -31,9 +31,9 @@ void os_pages_discard(void *p, size_t size);
  * One piece of memory mapped twice: *rw writable, *rx executable, never both at one address.
  * Inaccessible guard pages lie around both.
  *
- * Host faults at an address inside rx do not kill the process: they end the call that led there. The
- * function called returns 1 + the x86 vector of the fault (1 + 13 for #GP, 1 + 16 for #MF ...) with
- * the other registers as they were, so its return address is at [rsp] wherever it can fault.
+ * Host faults at an address inside rx do not kill the process: they end the call that led there.
+ * The function called returns 1 + the x86 vector of the fault (1 + 13 for #GP, 1 + 16 for #MF ...)
+ * with the other registers as they were, so its return address is at [rsp] wherever it can fault.
  */
 int os_code_alloc(size_t size, void **rw, void **rx);
 void os_code_free(void *rw, void *rx, size_t size);
@@ -44,7 +44,7 @@ void *memmove(void *dst, const void *src, size_t n) __asm__("os_memmove");
 void *memset(void *dst, int c, size_t n) __asm__("os_memset");
 int memcmp(const void *a, const void *b, size_t n) __asm__("os_memcmp");
 
-/* ---- locks and waiting ------------------------------------------------------------------------ */
+/* ---- locks and waiting -------------------------------------------------------------------- */
 
 /* Registers kept by all of this section. */
 struct os_mutex { u32 state; };
@@ -61,19 +61,19 @@ struct os_event { u32 state; };
 void os_event_init(struct os_event *e);
 void os_event_signal(struct os_event *e);
 /*
- * 0: signalled; -ETIMEDOUT: deadline passed; -EINTR: a signal handler ran, or *stop (may be NULL) is not
- * zero. A handler that sets *stop just before the sleep begins is not missed.
+ * 0: signalled; -ETIMEDOUT: deadline passed; -EINTR: a signal handler ran, or *stop (may be NULL)
+ * is not zero. A handler that sets *stop just before the sleep begins is not missed.
  */
 int os_event_wait(struct os_event *e, u64 deadline_ns, const volatile u8 *stop);
 
 void os_yield(void);
 
-/* ---- signals (bit n - 1 of a set is signal n) --------------------------------------------------- */
+/* ---- signals (bit n - 1 of a set is signal n) --------------------------------------------- */
 
 /* Signals that wait for this thread or the process, blocked at present. */
 u64 os_signals_pending(void);
 
-/* ---- clocks and timers ------------------------------------------------------------------------ */
+/* ---- clocks and timers -------------------------------------------------------------------- */
 
 u64 os_clock_ns(void);		/* monotonic; registers kept */
 u64 os_wall_ns(void);		/* since the Unix epoch; registers kept */
@@ -89,22 +89,23 @@ void os_timer_arm(struct os_timer *t, u64 deadline_ns);
 void os_timer_cancel(struct os_timer *t);
 void os_timer_destroy(struct os_timer *t);
 
-/* ---- descriptors ------------------------------------------------------------------------------ */
+/* ---- descriptors -------------------------------------------------------------------------- */
 
 /*
- * Creates a real descriptor of this process that stands for obj. size > 0 gives it that many bytes of
- * shared memory (a memfd), mapped for us at *mem. Returns the descriptor or -errno.
+ * Creates a real descriptor of this process that stands for obj. size > 0 gives it that many bytes
+ * of shared memory (a memfd), mapped for us at *mem. Returns the descriptor or -errno.
  */
 int os_fd_create(const char *name, void *obj, size_t size, void **mem);
 /* obj, after hold(obj) while no other thread can close the descriptor; NULL for any other one. */
 void *os_fd_object(int fd, void (*hold)(void *obj));
 /* Maps the descriptor's memory once more, for user space. 0 or -errno. */
 int os_fd_map(int fd, size_t size, void **addr);
-/* Closes the number and returns the object, which it does not free; NULL when it is not one of ours. */
+/* Closes the number and returns the object, which it does not free; NULL when it is not one of
+ * ours. */
 void *os_fd_close(int fd);
 void os_fd_unmap(void *mem, size_t size);
 
-/* ---- user space ------------------------------------------------------------------------------- */
+/* ---- user space --------------------------------------------------------------------------- */
 
 /* Between our memory and the caller's of an ioctl. 0 or -EFAULT. */
 int os_user_read(void *dst, u64 addr, size_t n);
@@ -112,7 +113,7 @@ int os_user_write(u64 addr, const void *src, size_t n);
 /* Could [addr, addr + n) be user space's memory at all? */
 bool os_user_range(u64 addr, u64 n);
 
-/* ---- environment, log ------------------------------------------------------------------------- */
+/* ---- environment, log --------------------------------------------------------------------- */
 
 enum os_log_level { OS_LOG_ERROR, OS_LOG_WARN, OS_LOG_INFO, OS_LOG_DEBUG };
 void os_log(enum os_log_level level, const char *fmt, ...) __printf_(2, 3);

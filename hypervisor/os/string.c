@@ -1,8 +1,8 @@
 /*
  * memcpy and its kin for code that keeps guest state in the vector registers: general registers and
  * string instructions only (this file is compiled with -mgeneral-regs-only). Up to 16 bytes two
- * overlapping moves do, up to 256 a loop of eight-byte moves; REP MOVSB starts slower than either and is
- * the fastest beyond, on every CPU with ERMS.
+ * overlapping moves do, up to 256 a loop of eight-byte moves; REP MOVSB starts slower than either
+ * and is the fastest beyond, on every CPU with ERMS.
  */
 #include "hypervisor/os/os.h"
 

@@ -18,7 +18,9 @@ static long sys6(long nr, unsigned long a, unsigned long b, unsigned long c, uns
 	register unsigned long r9 __asm__("r9") = f;
 	long ret;
 
-	__asm__ volatile("syscall" : "=a"(ret) : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");
 	return ret;
 }
@@ -33,10 +35,10 @@ static void cpu_pause(void)
 	__asm__ volatile("pause");
 }
 
-/* ---- mutex ------------------------------------------------------------------------------------ */
+/* ---- mutex -------------------------------------------------------------------------------- */
 
 enum { FREE, LOCKED, CONTENDED };
-#define MUTEX_SPINS 100		/* about a microsecond: our sections are mostly shorter than a sleep */
+#define MUTEX_SPINS 100 /* about a microsecond: our sections are mostly shorter than a sleep */
 
 void os_mutex_init(struct os_mutex *m)
 {
@@ -51,7 +53,8 @@ bool os_mutex_trylock(struct os_mutex *m)
 {
 	u32 expect = FREE;
 
-	return __atomic_compare_exchange_n(&m->state, &expect, LOCKED, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+	return __atomic_compare_exchange_n(&m->state, &expect, LOCKED, false, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
 }
 
 void os_mutex_lock(struct os_mutex *m)
@@ -73,11 +76,12 @@ void os_mutex_unlock(struct os_mutex *m)
 		futex_wake_one(&m->state);
 }
 
-/* ---- event ------------------------------------------------------------------------------------ */
+/* ---- event -------------------------------------------------------------------------------- */
 
 enum { QUIET, SIGNALLED, SLEEPING };
 
-/* Where the kernel cannot wait on two words at once (before Linux 5.16), *stop is looked at this often. */
+/* Where the kernel cannot wait on two words at once (before Linux 5.16), *stop is looked at this
+ * often. */
 #define STOP_POLL_NS 2000000ULL
 
 void os_event_init(struct os_event *e)
@@ -91,16 +95,22 @@ void os_event_signal(struct os_event *e)
 		futex_wake_one(&e->state);
 }
 
+/* From one state to another, if it was in the first. */
+static bool event_change(struct os_event *e, u32 from, u32 to)
+{
+	return __atomic_compare_exchange_n(&e->state, &from, to, false, __ATOMIC_SEQ_CST,
+					   __ATOMIC_SEQ_CST);
+}
+
 static bool event_take(struct os_event *e)
 {
-	u32 expect = SIGNALLED;
-
-	return __atomic_compare_exchange_n(&e->state, &expect, QUIET, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	return event_change(e, SIGNALLED, QUIET);
 }
 
 static struct timespec deadline_spec(u64 ns)
 {
-	/* Never no timeout at all: without one, a wait is restarted behind an SA_RESTART handler's back. */
+	/* Never no timeout at all: without one, a wait is restarted behind an SA_RESTART handler's
+	 * back. */
 	if (ns == OS_FOREVER)
 		return (struct timespec){ .tv_sec = 1LL << 40 };
 	return (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
@@ -114,19 +124,22 @@ static long event_sleep_one(struct os_event *e, u64 deadline_ns)
 		    (unsigned long)&ts, 0, FUTEX_BITSET_MATCH_ANY);
 }
 
-/* Sleeps on e and on the word around *stop, so that a change of either before the sleep prevents it. */
+/* Sleeps on e and on the word around *stop, so that a change of either before the sleep prevents
+ * it. */
 static long event_sleep_both(struct os_event *e, u64 deadline_ns, const volatile u8 *stop)
 {
 	const u32 *word = (const u32 *)((uintptr_t)stop & ~3UL);
 	struct timespec ts = deadline_spec(deadline_ns);
 	struct futex_waitv w[2] = {
-		{ .val = SLEEPING, .uaddr = (uintptr_t)&e->state, .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
-		{ .val = READ_ONCE(*word), .uaddr = (uintptr_t)word, .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG },
+		{ .val = SLEEPING, .uaddr = (uintptr_t)&e->state },
+		{ .val = READ_ONCE(*word), .uaddr = (uintptr_t)word },
 	};
 
 	if (*stop)
 		return -EINTR;
-	return sys6(SYS_futex_waitv, (unsigned long)w, 2, 0, (unsigned long)&ts, CLOCK_MONOTONIC, 0);
+	w[0].flags = w[1].flags = FUTEX_32 | FUTEX_PRIVATE_FLAG;
+	return sys6(SYS_futex_waitv, (unsigned long)w, 2, 0, (unsigned long)&ts, CLOCK_MONOTONIC,
+		    0);
 }
 
 static long event_sleep(struct os_event *e, u64 deadline_ns, const volatile u8 *stop)
@@ -146,7 +159,6 @@ static long event_sleep(struct os_event *e, u64 deadline_ns, const volatile u8 *
 
 int os_event_wait(struct os_event *e, u64 deadline_ns, const volatile u8 *stop)
 {
-	u32 expect;
 	long ret;
 
 	for (;;) {
@@ -154,17 +166,12 @@ int os_event_wait(struct os_event *e, u64 deadline_ns, const volatile u8 *stop)
 			return 0;
 		if (stop && *stop)
 			return -EINTR;
-		expect = QUIET;
-		if (!__atomic_compare_exchange_n(&e->state, &expect, SLEEPING, false, __ATOMIC_SEQ_CST,
-						 __ATOMIC_SEQ_CST))
+		if (!event_change(e, QUIET, SLEEPING))
 			continue;
 		ret = event_sleep(e, deadline_ns, stop);
-		expect = SLEEPING;
-		__atomic_compare_exchange_n(&e->state, &expect, QUIET, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-		if ((ret == -ETIMEDOUT || ret == -EINTR) && !event_take(e))
-			return ret;
+		event_change(e, SLEEPING, QUIET);
 		if (ret == -ETIMEDOUT || ret == -EINTR)
-			return 0;
+			return event_take(e) ? 0 : ret;
 	}
 }
 
@@ -173,7 +180,7 @@ void os_yield(void)
 	sys6(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 }
 
-/* ---- signals ---------------------------------------------------------------------------------- */
+/* ---- signals ------------------------------------------------------------------------------ */
 
 u64 os_signals_pending(void)
 {

@@ -2,9 +2,9 @@
  * The seam's one-shot timers: a pairing heap of armed timers and one service thread, started by the
  * first arming, that sleeps until the earliest deadline.
  *
- * Pairing heap: each timer has a first child, a next sibling, and prev, which is the previous sibling, or
- * the parent for a first child. Insert is constant time, removal amortized logarithmic, and no
- * memory is allocated, so arming cannot fail.
+ * Pairing heap: each timer has a first child, a next sibling, and prev, which is the previous
+ * sibling, or the parent for a first child. Insert is constant time, removal amortized logarithmic,
+ * and no memory is allocated, so arming cannot fail.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -29,7 +29,9 @@ static struct timer_service {
 	struct timer *root;
 	struct timer *running;	/* its fn is being called */
 } service = {
-	.lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER, .once = PTHREAD_ONCE_INIT,
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.idle = PTHREAD_COND_INITIALIZER,
+	.once = PTHREAD_ONCE_INIT,
 };
 
 static struct timer *timer_of(struct os_timer *t)
@@ -37,7 +39,7 @@ static struct timer *timer_of(struct os_timer *t)
 	return (struct timer *)t->opaque;
 }
 
-/* ---- heap ------------------------------------------------------------------------------------- */
+/* ---- heap --------------------------------------------------------------------------------- */
 
 static struct timer *heap_meld(struct timer *a, struct timer *b)
 {
@@ -99,7 +101,7 @@ static struct timer *heap_remove(struct timer *root, struct timer *t)
 	return heap_meld(root, sub);
 }
 
-/* ---- service ---------------------------------------------------------------------------------- */
+/* ---- service ------------------------------------------------------------------------------ */
 
 static void timer_disarm(struct timer *t)
 {
@@ -160,7 +162,7 @@ static void service_start(void)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-/* ---- interface -------------------------------------------------------------------------------- */
+/* ---- interface ---------------------------------------------------------------------------- */
 
 void os_timer_init(struct os_timer *ot, void (*fn)(void *arg), void *arg)
 {

@@ -1,6 +1,7 @@
 /*
- * Tests of the KVM API by its effects. They run on our hypervisor, and on the host's /dev/kvm as the oracle
- * for what they expect: `api-test host`. A KVM_* call returns -errno here, whichever it is.
+ * Tests of the KVM API by its effects. They run on our hypervisor, and on the host's /dev/kvm as
+ * the oracle for what they expect: `api-test host`. A KVM_* call returns -errno here, whichever it
+ * is.
  */
 #ifndef QUMRA_TESTS_API_API_H
 #define QUMRA_TESTS_API_API_H
@@ -39,7 +40,8 @@ static inline long call_num(int fd, unsigned long request, unsigned long arg)
 	return api->ioctl(fd, request, arg);
 }
 
-/* A VM with one memory slot at 0 and one vCPU in real mode; made by machine_new(), freed by machine_free(). */
+/* A VM with one memory slot at 0 and one vCPU in real mode; made by machine_new(), freed by
+ * machine_free(). */
 #define RAM_SIZE	0x20000
 #define CODE_AT		0x1000
 struct machine {

@@ -1,4 +1,5 @@
-/* The in-kernel interrupt chips through the API: creation, lines, routing, MSI, saved state, clock. */
+/* The in-kernel interrupt chips through the API: creation, lines, routing, MSI, saved state,
+ * clock. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

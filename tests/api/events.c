@@ -82,7 +82,8 @@ static void test_interrupt_arguments(void **state)
 	machine_free(&m);
 }
 
-/* An interrupt that arrives while an I/O instruction waits for user space comes after that instruction. */
+/* An interrupt that arrives while an I/O instruction waits for user space comes after that
+ * instruction. */
 static void test_interrupt_during_io(void **state)
 {
 	struct machine m;

@@ -1,4 +1,5 @@
-/* Chooses the hypervisor under test, and what the tests share. Usage: api-test [soft|host [test's name]] */
+/* Chooses the hypervisor under test, and what the tests share. Usage: api-test [soft|host [test's
+ * name]] */
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +52,8 @@ bool api_is_host(void)
 	return api == &apis[1];
 }
 
-/* A /dev/kvm on a CPU without VMX or SVM emulates more than it runs, and differs from KVM elsewhere. */
+/* A /dev/kvm on a CPU without VMX or SVM emulates more than it runs, and differs from KVM
+ * elsewhere. */
 static bool host_is_emulated(void)
 {
 	u32 a, b, c, d, ext;

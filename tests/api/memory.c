@@ -35,8 +35,8 @@ static void play(const struct step *s, size_t n)
 
 	for (i = 0; i < n; i++, s++) {
 		struct kvm_userspace_memory_region r = {
-			.slot = s->slot, .flags = s->flags, .guest_phys_addr = s->gpa, .memory_size = s->size,
-			.userspace_addr = (u64)mem + s->off,
+			.slot = s->slot, .flags = s->flags, .guest_phys_addr = s->gpa,
+			.memory_size = s->size, .userspace_addr = (u64)mem + s->off,
 		};
 		long ret = call(vm, KVM_SET_USER_MEMORY_REGION, &r);
 
@@ -91,12 +91,12 @@ static void test_changes(void **state)
 	     { 0, LOG, 0x10000, 4 * PAGE, 0, 0 },
 	     { 0, 0, 0x10000, 4 * PAGE, 0, 0 },
 	     { 0, LOG, 0x12000, 4 * PAGE, 0, 0 },		/* moves over itself */
-	     { 0, 0, 0, 0, 0, 0 },				/* a deletion looks at nothing else */
+	     { 0, 0, 0, 0, 0, 0 },				/* deletion looks at no more */
 	     { 0, RO, 0x10000, 4 * PAGE, 0, 0 },
 	     { 0, RO | LOG, 0x10000, 4 * PAGE, 0, 0 });
 }
 
-/* ---- seen by a guest -------------------------------------------------------------------------- */
+/* ---- seen by a guest ---------------------------------------------------------------------- */
 
 static void set_slot(struct machine *m, u32 slot, u32 flags, u64 gpa, u64 size, void *mem)
 {
@@ -202,7 +202,8 @@ static void test_dirty_log(void **state)
 	set_slot(&m, 1, LOG, 0x40000, 16 * PAGE, mem);
 	assert_int_equal(dirty_log(&m, 1), 0);
 	/* mov ax, 0x4000; mov ds, ax; again: mov [0x1000], ax; mov [0x3fff], ax; hlt; jmp again */
-	CODE(&m, 0xb8, 0x00, 0x40, 0x8e, 0xd8, 0xa3, 0x00, 0x10, 0xa3, 0xff, 0x3f, 0xf4, 0xeb, 0xf7);
+	CODE(&m, 0xb8, 0x00, 0x40, 0x8e, 0xd8, 0xa3, 0x00, 0x10, 0xa3, 0xff, 0x3f, 0xf4,
+	     0xeb, 0xf7);
 	run_to_halt(&m);
 	assert_int_equal(dirty_log(&m, 1), BIT(1) | BIT(3) | BIT(4));
 	assert_int_equal(dirty_log(&m, 1), 0);
@@ -231,7 +232,8 @@ static void test_dirty_clear(void **state)
 	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &cap), 0);
 	set_slot(&m, 1, LOG, 0x40000, 64 * PAGE, mem);
 	/* mov ax, 0x4000; mov ds, ax; again: mov [0x1000], ax; mov [0x2000], ax; hlt; jmp again */
-	CODE(&m, 0xb8, 0x00, 0x40, 0x8e, 0xd8, 0xa3, 0x00, 0x10, 0xa3, 0x00, 0x20, 0xf4, 0xeb, 0xf7);
+	CODE(&m, 0xb8, 0x00, 0x40, 0x8e, 0xd8, 0xa3, 0x00, 0x10, 0xa3, 0x00, 0x20, 0xf4,
+	     0xeb, 0xf7);
 	run_to_halt(&m);
 	assert_int_equal(dirty_log(&m, 1), BIT(1) | BIT(2));
 	assert_int_equal(dirty_log(&m, 1), BIT(1) | BIT(2));

@@ -38,9 +38,13 @@ static void test_segments(void **state)
 
 	machine_new(&m, PLAIN);
 	in = get_sregs(m.vcpu);
-	in.ds = (struct kvm_segment){ .base = 0x12340, .limit = 0xffffffff, .selector = 0x10, .type = 3,
-		.present = 1, .dpl = 0, .db = 1, .s = 1, .g = 1 };
-	in.ldt = (struct kvm_segment){ .base = 0x5000, .limit = 0xff, .selector = 0x28, .type = 2, .present = 1 };
+	in.ds = (struct kvm_segment){
+		.base = 0x12340, .limit = 0xffffffff, .selector = 0x10, .type = 3,
+		.present = 1, .dpl = 0, .db = 1, .s = 1, .g = 1,
+	};
+	in.ldt = (struct kvm_segment){
+		.base = 0x5000, .limit = 0xff, .selector = 0x28, .type = 2, .present = 1,
+	};
 	in.gdt = (struct kvm_dtable){ .base = 0x3000, .limit = 0x7f };
 	in.idt = (struct kvm_dtable){ .base = 0x4000, .limit = 0x7ff };
 	in.cr2 = 0x123456789abc;
@@ -92,8 +96,8 @@ static void test_impossible_sregs(void **state)
 	} row[] = {
 		{ "protected mode", CR0_PE, 0, 0, false, 0 },
 		{ "long mode", CR0_PE | CR0_PG, CR4_PAE, EFER_LME | EFER_LMA, true, 0 },
-		{ "long mode without PAE", CR0_PE | CR0_PG, 0, EFER_LME | EFER_LMA, false, -EINVAL },
-		{ "long mode without LMA", CR0_PE | CR0_PG, CR4_PAE, EFER_LME, false, -EINVAL },
+		{ "no PAE", CR0_PE | CR0_PG, 0, EFER_LME | EFER_LMA, false, -EINVAL },
+		{ "no LMA", CR0_PE | CR0_PG, CR4_PAE, EFER_LME, false, -EINVAL },
 		{ "LMA without paging", CR0_PE, CR4_PAE, EFER_LMA, false, -EINVAL },
 		{ "CS.L in legacy mode", CR0_PE, 0, 0, true, -EINVAL },
 		{ "paging without protection", CR0_PG, 0, 0, false, -EINVAL },
@@ -273,7 +277,8 @@ static void test_all_msrs(void **state)
 		if (call(m.vcpu, KVM_GET_MSRS, &one) != 1 && !api_is_host())
 			fail_msg("MSR %#x cannot be read", l.head.indices[i]);
 		if (call(m.vcpu, KVM_SET_MSRS, &one) != 1 && !api_is_host())
-			fail_msg("MSR %#x does not take back %#llx", l.head.indices[i], one.e[0].data);
+			fail_msg("MSR %#x does not take back %#llx", l.head.indices[i],
+				 one.e[0].data);
 	}
 	machine_free(&m);
 }

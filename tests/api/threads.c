@@ -1,6 +1,7 @@
 /*
- * vCPUs on threads: the two ways to get one out of KVM_RUN, slots that change under it, several at once, and the
- * start of a second processor. Nothing sleeps here to get an order: a thread is waited for by what it does.
+ * vCPUs on threads: the two ways to get one out of KVM_RUN, slots that change under it, several at
+ * once, and the start of a second processor. Nothing sleeps here to get an order: a thread is
+ * waited for by what it does.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -106,10 +107,14 @@ static void test_kick_halted(void **state)
 	machine_free(&r.m);
 }
 
-/* KVM_SET_SIGNAL_MASK: a signal that the thread blocks and KVM_RUN does not ends KVM_RUN and stays pending. */
+/* KVM_SET_SIGNAL_MASK: a signal that the thread blocks and KVM_RUN does not ends KVM_RUN and stays
+ * pending. */
 static void test_signal_mask(void **state)
 {
-	struct { struct kvm_signal_mask head; u64 set; } __attribute__((packed)) mask = { { .len = 8 }, 0 };
+	struct {
+		struct kvm_signal_mask head;
+		u64 set;
+	} __attribute__((packed)) mask = { .head.len = 8 };
 	struct runner r;
 	sigset_t usr2, old;
 	int sig;
@@ -139,12 +144,15 @@ static void test_signal_mask(void **state)
 /* Slots come and go, and the dirty log is taken, while the guest runs. */
 static void test_slots_under_running(void **state)
 {
-	struct kvm_userspace_memory_region mem = { .slot = 1, .guest_phys_addr = 0x40000, .memory_size = 0x4000 };
+	struct kvm_userspace_memory_region mem = {
+		.slot = 1, .guest_phys_addr = 0x40000, .memory_size = 0x4000,
+	};
 	struct runner r;
 	int i;
 
 	machine_new(&r.m, PLAIN);
-	mem.userspace_addr = (u64)mmap(NULL, 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	mem.userspace_addr =
+		(u64)mmap(NULL, 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	machine_code(&r.m, counting, sizeof(counting));
 	runner_start(&r);
 	for (i = 0; i < 200; i++) {
@@ -205,7 +213,9 @@ static void *smp_main(void *arg)
 static void test_smp_locked(void **state)
 {
 	/* mov cx, 1000; again: lock inc word [0x500]; loop again; hlt */
-	static const u8 code[] = { 0xb9, 0xe8, 0x03, 0xf0, 0xff, 0x06, 0x00, 0x05, 0xe2, 0xf9, 0xf4 };
+	static const u8 code[] = {
+		0xb9, 0xe8, 0x03, 0xf0, 0xff, 0x06, 0x00, 0x05, 0xe2, 0xf9, 0xf4,
+	};
 	struct runner r[SMP];
 	int i;
 
@@ -231,7 +241,8 @@ static void test_smp_locked(void **state)
 	machine_free(&r[0].m);
 }
 
-/* The second processor waits for INIT and SIPI, then starts at the page that SIPI names. SDM 3A 9.4 */
+/* The second processor waits for INIT and SIPI, then starts at the page that SIPI names. SDM 3A
+ * 9.4 */
 static void test_startup_ipi(void **state)
 {
 	struct kvm_msi init = { .address_lo = 0xfee01000, .data = 0x4500 };
