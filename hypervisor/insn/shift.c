@@ -32,14 +32,14 @@ static void fn##_r##size(struct vcpu *v, const struct insn *i)			\
 static void fn##_m##size(struct vcpu *v, const struct insn *i)			\
 {										\
 	u8 n = (u8)(count) & (size == 8 ? 63 : 31);				\
-	T *p = mem_ptr(v, i->seg, insn_ea(v, i), size, MEM_WRITE);		\
-	T d = p ? *p : (T)rmw_slow_load(v, i, size);				\
+	void *p = mem_ptr(v, i->seg, insn_ea(v, i), size, MEM_WRITE);		\
+	T d = (T)(p ? mem_load(p, size) : rmw_slow_load(v, i, size));		\
 	u32 ax = 0;								\
 										\
 	if (n)									\
 		ax = SHIFT_REG(op, pre, sfx, d, n);				\
 	if (likely(p))								\
-		*p = d;								\
+		mem_store(p, size, d);						\
 	else									\
 		insn_store(v, i, size, d);					\
 	if (n)									\
@@ -84,14 +84,14 @@ static void fn##_m##size(struct vcpu *v, const struct insn *i)			\
 {										\
 	u8 n = (u8)(count) & (size == 8 ? 63 : 31);				\
 	T s = (T)gpr_get(v, i->reg, size);					\
-	T *p = mem_ptr(v, i->seg, insn_ea(v, i), size, MEM_WRITE);		\
-	T d = p ? *p : (T)rmw_slow_load(v, i, size);				\
+	void *p = mem_ptr(v, i->seg, insn_ea(v, i), size, MEM_WRITE);		\
+	T d = (T)(p ? mem_load(p, size) : rmw_slow_load(v, i, size));		\
 	u32 ax = 0;								\
 										\
 	if (n)									\
 		ax = DOUBLE_REG(op, sfx, d, s, n);				\
 	if (likely(p))								\
-		*p = d;								\
+		mem_store(p, size, d);						\
 	else									\
 		insn_store(v, i, size, d);					\
 	if (n)									\
