@@ -21,6 +21,11 @@ static bool event_is_soft(const struct event *e)
 	return e->type == EV_SOFTINT || e->type == EV_SOFTEXC;
 }
 
+static bool event_is_debug(const struct event *e)
+{
+	return e->vector == VEC_DB && (e->type == EV_FAULT || e->type == EV_TRAP || e->type == EV_ICEBP);
+}
+
 /* The instruction that caused it is over: return to the next one. */
 static u64 event_return_rip(const struct vcpu *v, const struct event *e)
 {
@@ -44,7 +49,7 @@ static void event_commit_payload(struct vcpu *v, struct event *e)
 		return;
 	if (e->vector == VEC_PF && e->type == EV_FAULT)
 		v->cr2 = e->payload;
-	if (e->vector == VEC_DB && (e->type == EV_FAULT || e->type == EV_TRAP))
+	if (event_is_debug(e) && e->payload)
 		debug_commit(v, e->payload);
 }
 
@@ -327,11 +332,23 @@ static void pending_db_clear(struct vcpu *v)
 	v->pending_db.payload = 0;
 }
 
+/* What MOV SS held back becomes part of a #DB that comes now: two would share a stack. INT1 alone leaves DR6. */
+static void event_merge_pending(struct vcpu *v)
+{
+	struct event *e = &v->event;
+
+	if (!event_is_debug(e) || v->pending_db.type == EV_NONE)
+		return;
+	e->payload = (e->payload == PAYLOAD_NONE ? 0 : e->payload) | v->pending_db.payload;
+	pending_db_clear(v);
+}
+
 enum unwind event_deliver(struct vcpu *v)
 {
 	/* A breakpoint that the faulting instruction met is lost; one that waits behind MOV SS is not. */
 	if (!v->mov_ss_shadow)
 		pending_db_clear(v);
+	event_merge_pending(v);
 	while (v->event.type != EV_NONE) {
 		struct event e = v->event;
 		enum unwind why;

@@ -351,6 +351,13 @@ static void held_back(void)
 	arm(0, &selector, BP_ACCESS, LEN2);
 	asm volatile("mov" WORD_SUFFIX " $771f, mark\n mov %0, %%ss\n nop\n 771:" :: "m"(selector) : "memory");
 	expect_hit("holds back its own breakpoint", 1);
+	arm(0, &selector, BP_ACCESS, LEN2);
+	asm volatile("mov" WORD_SUFFIX " $771f, mark\n mov %0, %%ss\n .byte 0xf1\n 771:" :: "m"(selector) : "memory");
+	expect_hit("and int1 takes it along", 1);
+	arm(0, &selector, BP_ACCESS, LEN2);
+	catch(asm volatile("mov %0, %%ss\n ud2" :: "m"(selector) : "memory"));
+	expect("#UD behind it", fault.vector, UD);
+	reset();
 }
 
 void guest_main(void)
