@@ -191,7 +191,7 @@ static bool cr0_switch_paging(struct vcpu *v, u64 val)
 
 static void cr0_write(struct vcpu *v, u64 val)
 {
-	u64 old = v->cr0, old_efer = v->efer;
+	u64 old = v->cr0;
 
 	val = (val & ~MASK(31, 0)) | (val & CR0_DEFINED) | CR0_ET;
 	if (!cr0_valid(val) || !cr0_switch_paging(v, val))
@@ -199,7 +199,6 @@ static void cr0_write(struct vcpu *v, u64 val)
 	v->cr0 = val;
 	if (pae_paging(v) && (old ^ val) & CR0_PDPTE && !mmu_load_pdptes(v)) {
 		v->cr0 = old;
-		v->efer = old_efer;
 		raise_gp(v, 0);
 	}
 	if ((old ^ val) & CR0_FLUSH)

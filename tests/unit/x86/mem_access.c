@@ -143,6 +143,22 @@ static void linear_wraps_at_4g(void **state)
 	vcpu_update_mode(m->v);
 	assert_int_equal(try_read(m, SEG_DS, 0x1100, 4, &val), UNWIND_NONE);
 	assert_int_equal(val, 0x55667788);
+	/* An operand's second page, too. */
+	m->v->seg[SEG_DS].base = 0;
+	m->v->pdpte[3] = L2 | P;
+	m->v->pdpte[0] = L2 | P;
+	*ram64(m, L2 + 0xff8) = L1 | P | W | U;
+	m->v->cr0 |= CR0_PG;
+	m->v->cr4 |= CR4_PAE;
+	mmu_flush_all(m->v);
+	vcpu_update_mode(m->v);
+	*ram32(m, 0) = 0xaabbccdd;
+	*ram32(m, 0x1ffffc) = 0x11223344;
+	assert_int_equal(try_read(m, SEG_DS, 0xfffffffe, 4, &val), UNWIND_NONE);
+	assert_int_equal(val, 0xccdd1122);
+	*ram64(m, L1) = 0;
+	mmu_flush_all(m->v);
+	assert_pf(try_read(m, SEG_DS, 0xfffffffe, 4, &val), 0, 0);
 }
 
 static void canonical(void **state)
