@@ -8,6 +8,9 @@
  *
  * Paging-structure entries outside all memory slots read as all ones, as from an empty bus: at the
  * first level this usually is a reserved-bit fault. In read-only slots A and D stay as they are.
+ *
+ * Where vendors differ we follow Intel: bit 8 of a non-leaf entry is ignored (AMD reserves it in the
+ * upper two levels, APM 2 5.3.3), and PAE's directory pointers are loaded with CR3.
  */
 #include "hypervisor/core/vm.h"
 #include "hypervisor/insn/code.h"
