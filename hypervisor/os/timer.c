@@ -18,6 +18,7 @@ struct timer {
 	u64 deadline;
 	struct timer *child, *next, *prev;
 	bool armed;
+	u32 cancelling;		/* callers of os_timer_cancel(): the function's own arming is void */
 };
 _Static_assert(sizeof(struct timer) <= sizeof(struct os_timer), "struct os_timer has room");
 
@@ -177,9 +178,11 @@ void os_timer_arm(struct os_timer *ot, u64 deadline_ns)
 	pthread_once(&service.once, service_start);
 	pthread_mutex_lock(&service.lock);
 	timer_disarm(t);
-	t->deadline = deadline_ns;
-	t->armed = true;
-	service.root = heap_meld(service.root, t);
+	if (!t->cancelling) {
+		t->deadline = deadline_ns;
+		t->armed = true;
+		service.root = heap_meld(service.root, t);
+	}
 	first = service.root == t;
 	pthread_mutex_unlock(&service.lock);
 	if (first)
@@ -191,9 +194,11 @@ void os_timer_cancel(struct os_timer *ot)
 	struct timer *t = timer_of(ot);
 
 	pthread_mutex_lock(&service.lock);
+	t->cancelling++;
+	timer_disarm(t);
 	while (service.running == t)
 		pthread_cond_wait(&service.idle, &service.lock);
-	timer_disarm(t);
+	t->cancelling--;
 	pthread_mutex_unlock(&service.lock);
 }
 
