@@ -37,8 +37,8 @@ static void name##_at##size(struct vcpu *v, const struct insn *i, u64 ea, unsign
 			op == 'r' ? __atomic_fetch_and(p, (T)~bit, __ATOMIC_SEQ_CST) :	\
 			__atomic_fetch_xor(p, bit, __ATOMIC_SEQ_CST);		\
 	} else {								\
-		d = *p;								\
-		*p = (T)BIT_NEW(op, d, bit);					\
+		d = (T)mem_load(p, size);					\
+		mem_store(p, size, (T)BIT_NEW(op, d, bit));			\
 	}									\
 	flags_set_cf(v, d >> n & 1);						\
 }
