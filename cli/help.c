@@ -43,12 +43,14 @@ static const char run_tail[] =
 	"  A Linux kernel with a RAM disk, console on this terminal:\n"
 	"    qumra run --kernel vmlinuz --initrd initrd.img --append console=ttyS0\n"
 	"  The same for a script: console into a file, over when the guest is:\n"
-	"    qumra run --kernel vmlinuz --initrd initrd.img --append \"console=ttyS0 panic=-1\" \\\n"
+	"    qumra run --kernel vmlinuz --initrd initrd.img --append \"console=ttyS0 panic=-1\" "
+	"\\\n"
 	"        --serial file:console.log --no-reboot\n"
 	"  The console on a socket, with more memory, never on /dev/kvm:\n"
 	"    qumra run --kernel vmlinuz --memory 2G --serial unix:console.sock --accel soft\n"
 	"\n"
-	"What runs the guest: \"auto\" takes /dev/kvm where the CPU has hardware virtualization, and\n"
+	"What runs the guest: \"auto\" takes /dev/kvm where the CPU has hardware virtualization, "
+	"and\n"
 	"Qumra's own hypervisor everywhere else. One line on standard error says which and why.\n";
 
 void help_run(FILE *out)

@@ -48,7 +48,8 @@ static bool is_one_of(const char *arg, const char *a, const char *b, const char 
 	return strcmp(arg, a) == 0 || strcmp(arg, b) == 0 || strcmp(arg, c) == 0;
 }
 
-static int command(int argc, char *const argv[], unsigned long long start_ns, int *sig, struct error *err)
+static int command(
+	int argc, char *const argv[], unsigned long long start_ns, int *sig, struct error *err)
 {
 	if (argc < 2) {
 		error_usage(err, "what shall I do? See qumra --help");

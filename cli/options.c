@@ -28,7 +28,8 @@ static int parse_engine(struct run_options *o, const char *value, struct error *
 static int parse_memory(struct run_options *o, const char *value, struct error *err)
 {
 	if (size_parse(value, &o->memory) < 0)
-		return error_usage(err, "--memory: \"%s\" is not a size; write it like 512M or 2G", value);
+		return error_usage(
+			err, "--memory: \"%s\" is not a size; write it like 512M or 2G", value);
 	return guest_memory_check(o->memory, err);
 }
 
@@ -39,8 +40,9 @@ static int parse_cpus(struct run_options *o, const char *value, struct error *er
 	if (size_parse(value, &n) < 0 || value[strlen(value) - 1] > '9')
 		return error_usage(err, "--cpus: \"%s\" is not a number", value);
 	if (n < 1 || n > VMM_CPUS_MAX)
-		return error_usage(err, "--cpus: %s is not possible; only %d CPU is supported for now", value,
-				   VMM_CPUS_MAX);
+		return error_usage(err,
+			"--cpus: %s is not possible; only %d CPU is supported for now", value,
+			VMM_CPUS_MAX);
 	o->cpus = n;
 	return 0;
 }
@@ -56,21 +58,24 @@ static const struct run_option {
 	size_t offset;		/* of the text or flag in struct run_options, without parse */
 	int (*parse)(struct run_options *o, const char *value, struct error *err);
 } run_options_table[] = {
-	{ "kernel", "FILE", "the kernel: a bzImage, or an ELF file with a PVH entry",
-	  offsetof(struct run_options, kernel), NULL },
-	{ "initrd", "FILE", "the initial RAM disk", offsetof(struct run_options, initrd), NULL },
-	{ "append", "TEXT", "the kernel's command line", offsetof(struct run_options, append), NULL },
-	{ "memory", "SIZE", "RAM, such as 512M or 2G (default: 512M)", 0, parse_memory },
-	{ "cpus", "N", "number of CPUs (only 1 for now)", 0, parse_cpus },
-	{ "accel", "auto|soft|kvm", "what runs the guest (default: auto)", 0, parse_accel },
-	{ "engine", "interp", "CPU engine of the software hypervisor", 0, parse_engine },
-	{ "serial", "WHERE", "first serial port: stdio, none, file:PATH, pty, unix:PATH (default: stdio)", 0,
-	  parse_serial },
-	{ "no-reboot", NULL, "end when the guest reboots", offsetof(struct run_options, no_reboot), NULL },
-	{ "debug-exit", NULL, "a guest's write of N to port 0xF4 ends qumra with status 2N+1",
-	  offsetof(struct run_options, debug_exit), NULL },
-	{ "stats", NULL, "print figures to standard error at the end", offsetof(struct run_options, stats), NULL },
-	{ "help", NULL, "show this help", offsetof(struct run_options, help), NULL },
+	{"kernel", "FILE", "the kernel: a bzImage, or an ELF file with a PVH entry",
+		offsetof(struct run_options, kernel), NULL},
+	{"initrd", "FILE", "the initial RAM disk", offsetof(struct run_options, initrd), NULL},
+	{"append", "TEXT", "the kernel's command line", offsetof(struct run_options, append), NULL},
+	{"memory", "SIZE", "RAM, such as 512M or 2G (default: 512M)", 0, parse_memory},
+	{"cpus", "N", "number of CPUs (only 1 for now)", 0, parse_cpus},
+	{"accel", "auto|soft|kvm", "what runs the guest (default: auto)", 0, parse_accel},
+	{"engine", "interp", "CPU engine of the software hypervisor", 0, parse_engine},
+	{"serial", "WHERE",
+		"first serial port: stdio, none, file:PATH, pty, unix:PATH (default: stdio)", 0,
+		parse_serial},
+	{"no-reboot", NULL, "end when the guest reboots", offsetof(struct run_options, no_reboot),
+		NULL},
+	{"debug-exit", NULL, "a guest's write of N to port 0xF4 ends qumra with status 2N+1",
+		offsetof(struct run_options, debug_exit), NULL},
+	{"stats", NULL, "print figures to standard error at the end",
+		offsetof(struct run_options, stats), NULL},
+	{"help", NULL, "show this help", offsetof(struct run_options, help), NULL},
 };
 
 _Static_assert(ARRAY_SIZE(run_options_table) <= 32, "one bit each in `seen`");
@@ -82,12 +87,13 @@ const char *run_option_help(unsigned index, char *buf, size_t size)
 
 	if (index >= ARRAY_SIZE(run_options_table))
 		return NULL;
-	snprintf(left, sizeof(left), "--%s%s%s", opt->name, opt->value ? " " : "", opt->value ? opt->value : "");
+	snprintf(left, sizeof(left), "--%s%s%s", opt->name, opt->value ? " " : "",
+		opt->value ? opt->value : "");
 	snprintf(buf, size, "  %-24s %s", left, opt->help);
 	return buf;
 }
 
-/* ---- suggestions ------------------------------------------------------------------------------ */
+/* ---- suggestions ----------------------------------------------------------------------------- */
 
 /* Edits (insert, delete, replace, swap of neighbours) between two short words. */
 static unsigned edit_distance(const char *a, const char *b)
@@ -149,7 +155,7 @@ static int unknown_option(const char *arg, const char *name, struct error *err)
 	return error_usage(err, "unknown option %s; see qumra run --help", arg);
 }
 
-/* ---- parsing ---------------------------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
 /* The row for the option in arg (without dashes); *value is behind its '=', or NULL. */
 static const struct run_option *find_option(const char *arg, const char **value)
@@ -166,7 +172,8 @@ static const struct run_option *find_option(const char *arg, const char **value)
 	return NULL;
 }
 
-static int set_option(struct run_options *o, const struct run_option *opt, const char *value, struct error *err)
+static int set_option(
+	struct run_options *o, const struct run_option *opt, const char *value, struct error *err)
 {
 	if (opt->parse)
 		return opt->parse(o, value, err);
@@ -181,7 +188,8 @@ static int set_option(struct run_options *o, const struct run_option *opt, const
 }
 
 /* Takes argv[*at] and, where the option wants one, its value. */
-static int parse_one(struct run_options *o, int argc, char *const argv[], int *at, u32 *seen, struct error *err)
+static int parse_one(
+	struct run_options *o, int argc, char *const argv[], int *at, u32 *seen, struct error *err)
 {
 	const char *arg = argv[(*at)++], *value;
 	const struct run_option *opt;
@@ -199,8 +207,8 @@ static int parse_one(struct run_options *o, int argc, char *const argv[], int *a
 	if (!opt) {
 		char name[64];
 
-		snprintf(name, sizeof(name), "%.*s", (int)MIN(strcspn(arg + dashes, "="), sizeof(name) - 1),
-			 arg + dashes);
+		snprintf(name, sizeof(name), "%.*s",
+			(int)MIN(strcspn(arg + dashes, "="), sizeof(name) - 1), arg + dashes);
 		return unknown_option(arg, name, err);
 	}
 	if (*seen & 1u << (opt - run_options_table))
@@ -222,7 +230,11 @@ int run_options_parse(struct run_options *o, int argc, char *const argv[], struc
 	int ret;
 
 	*o = (struct run_options){
-		.append = "", .serial = "stdio", .accel = ACCEL_AUTO, .memory = MEMORY_DEFAULT, .cpus = 1,
+		.append = "",
+		.serial = "stdio",
+		.accel = ACCEL_AUTO,
+		.memory = MEMORY_DEFAULT,
+		.cpus = 1,
 	};
 	for (int i = 0; i < argc;) {
 		ret = parse_one(o, argc, argv, &i, &seen, err);
@@ -234,6 +246,7 @@ int run_options_parse(struct run_options *o, int argc, char *const argv[], struc
 	if (!o->kernel)
 		return error_usage(err, "run needs --kernel FILE; see qumra run --help");
 	if (o->engine && o->accel == ACCEL_KVM)
-		return error_usage(err, "--engine belongs to the software hypervisor; it cannot go with --accel kvm");
+		return error_usage(err, "--engine belongs to the software hypervisor; it cannot go "
+					"with --accel kvm");
 	return 0;
 }

@@ -97,12 +97,18 @@ static int run_status(const struct vmm_outcome *out, int *signal)
 	return STATUS_FAILURE;
 }
 
-static int run_vm(const struct run_options *o, const struct accel_choice *choice, u64 start_ns, int *signal,
-		  struct error *err)
+static int run_vm(const struct run_options *o, const struct accel_choice *choice, u64 start_ns,
+	int *signal, struct error *err)
 {
 	const struct vmm_config config = {
-		.backend = choice->backend, .kernel = o->kernel, .initrd = o->initrd, .cmdline = o->append,
-		.serial = o->serial, .memory = o->memory, .cpus = o->cpus, .no_reboot = o->no_reboot,
+		.backend = choice->backend,
+		.kernel = o->kernel,
+		.initrd = o->initrd,
+		.cmdline = o->append,
+		.serial = o->serial,
+		.memory = o->memory,
+		.cpus = o->cpus,
+		.no_reboot = o->no_reboot,
 		.debug_exit = o->debug_exit,
 	};
 	struct vmm *vmm = calloc(1, sizeof(*vmm));
@@ -134,7 +140,8 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 	return run_status(&outcome, signal);
 }
 
-int run_command(int argc, char *const argv[], unsigned long long start_ns, int *signal, struct error *err)
+int run_command(
+	int argc, char *const argv[], unsigned long long start_ns, int *signal, struct error *err)
 {
 	struct run_options o;
 	struct accel_choice choice;

@@ -13,9 +13,10 @@ enum exit_status {
 };
 
 /*
- * Runs a VM. Returns the exit status; a failure with err filled in. *signal: the signal that ended it,
- * by which the caller ends as well, or 0. start_ns: monotonic time of the program's start.
+ * Runs a VM. Returns the exit status; a failure with err filled in. *signal: the signal that ended
+ * it, by which the caller ends as well, or 0. start_ns: monotonic time of the program's start.
  */
-int run_command(int argc, char *const argv[], unsigned long long start_ns, int *signal, struct error *err);
+int run_command(
+	int argc, char *const argv[], unsigned long long start_ns, int *signal, struct error *err);
 
 #endif

@@ -13,7 +13,7 @@ void log_line(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	/* The terminal may be raw, where a newline alone does not return to the left. One write: lines
-	 * of several threads do not mix. */
+	/* The terminal may be raw, where a newline alone does not return to the left. One write:
+	 * lines of several threads do not mix. */
 	dprintf(STDERR_FILENO, "qumra: %s%s", text, isatty(STDERR_FILENO) ? "\r\n" : "\n");
 }

@@ -12,7 +12,7 @@
 #include "vmm/machine/chip_state.h"
 #include "vmm/vmm.h"
 
-/* ---- ends and requests (under the lock, any thread) -------------------------------------------- */
+/* ---- ends and requests (under the lock, any thread) ------------------------------------------ */
 
 static void vmm_end(struct vmm *vmm, enum vmm_end end, int status, const char *text)
 {
@@ -72,8 +72,8 @@ static void vmm_on_quit(void *arg)
 }
 
 /*
- * Stock initial RAM disks have no pvpanic driver, so a panic is also told by its message on the console.
- * It decides about the exit status of a reboot and about nothing else.
+ * Stock initial RAM disks have no pvpanic driver, so a panic is also told by its message on the
+ * console. It decides about the exit status of a reboot and about nothing else.
  */
 static void vmm_on_output(void *arg, const u8 *data, size_t n)
 {
@@ -100,7 +100,7 @@ static void vmm_set_irq(void *arg, unsigned gsi, bool level)
 	chips_set_irq(&vmm->kvm, gsi, level);
 }
 
-/* ---- signals ---------------------------------------------------------------------------------- */
+/* ---- signals --------------------------------------------------------------------------------- */
 
 static void vmm_on_signal(void *arg, u32 events)
 {
@@ -134,7 +134,7 @@ static int vmm_signals_init(struct vmm *vmm, struct error *err)
 	return guest_cpu_signals_init(err);
 }
 
-/* ---- reset ------------------------------------------------------------------------------------ */
+/* ---- reset ----------------------------------------------------------------------------------- */
 
 /* What firmware does: tables and kernel into memory. */
 static int vmm_load(struct vmm *vmm, struct boot_entry *entry, struct error *err)
@@ -185,7 +185,7 @@ static void vmm_on_wake(void *arg)
 		cpu_control_resume(&vmm->control);
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int vmm_open_images(struct vmm *vmm, struct error *err)
 {
@@ -210,10 +210,15 @@ static int vmm_create_machine(struct vmm *vmm, struct error *err)
 
 static int vmm_create_devices(struct vmm *vmm, struct error *err)
 {
-	const struct chardev_events events = { .quit = vmm_on_quit, .output = vmm_on_output, .arg = vmm };
+	const struct chardev_events events = {
+		.quit = vmm_on_quit, .output = vmm_on_output, .arg = vmm};
 	const struct pc_config config = {
-		.serial = &vmm->serial, .timers = &vmm->loop.timers, .memory = &vmm->memory,
-		.events = { .request = vmm_on_request, .arg = vmm }, .set_irq = vmm_set_irq, .irq_arg = vmm,
+		.serial = &vmm->serial,
+		.timers = &vmm->loop.timers,
+		.memory = &vmm->memory,
+		.events = {.request = vmm_on_request, .arg = vmm},
+		.set_irq = vmm_set_irq,
+		.irq_arg = vmm,
 		.debug_exit = vmm->config.debug_exit,
 	};
 	int ret = chardev_open(&vmm->serial, vmm->config.serial, &vmm->loop, &events, err);
@@ -229,9 +234,15 @@ static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
 	struct guest_cpu *cpu = &vmm->cpu[index];
 
 	*cpu = (struct guest_cpu){
-		.kvm = &vmm->kvm, .index = index, .fd = -1, .control = &vmm->control,
-		.pio = &vmm->pc.pio, .mmio = &vmm->pc.mmio,
-		.events = { .machine = { .request = vmm_on_request, .arg = vmm }, .fault = vmm_on_fault, .arg = vmm },
+		.kvm = &vmm->kvm,
+		.index = index,
+		.fd = -1,
+		.control = &vmm->control,
+		.pio = &vmm->pc.pio,
+		.mmio = &vmm->pc.mmio,
+		.events = {.machine = {.request = vmm_on_request, .arg = vmm},
+			.fault = vmm_on_fault,
+			.arg = vmm},
 	};
 	vmm->cpus = index + 1;
 	return guest_cpu_create(cpu, err);
@@ -283,10 +294,10 @@ static int vmm_create_all(struct vmm *vmm, struct error *err)
 	struct boot_entry entry;
 	int ret;
 
-	if ((ret = loop_init(&vmm->loop, &vmm->lock, err)) < 0 || (ret = vmm_signals_init(vmm, err)) < 0 ||
-	    (ret = vmm_open_images(vmm, err)) < 0 ||
-	    (ret = guest_memory_create(&vmm->memory, vmm->config.memory, err)) < 0 ||
-	    (ret = vmm_create_and_load(vmm, &entry, err)) < 0)
+	if ((ret = loop_init(&vmm->loop, &vmm->lock, err)) < 0 ||
+		(ret = vmm_signals_init(vmm, err)) < 0 || (ret = vmm_open_images(vmm, err)) < 0 ||
+		(ret = guest_memory_create(&vmm->memory, vmm->config.memory, err)) < 0 ||
+		(ret = vmm_create_and_load(vmm, &entry, err)) < 0)
 		return ret;
 	for (unsigned i = 0; i < vmm->cpus; i++) {
 		vmm->cpu[i].boot = entry;

@@ -57,7 +57,7 @@ struct vmm {
 	struct cpu_control control;
 	struct guest_cpu cpu[VMM_CPUS_MAX];
 	unsigned cpus;		/* created */
-	struct chip_state *chips;	/* interrupt controllers and i8254 as they were at power-on */
+	struct chip_state *chips; /* interrupt controllers and i8254 as they were at power-on */
 	int signal_fd, signal_watch;
 	bool panicked;		/* the guest said so since its last reset */
 	unsigned panic_seen;	/* characters of the panic message seen in a row on the console */
@@ -67,8 +67,8 @@ struct vmm {
 };
 
 /*
- * Blocks the signals that end a VM in the calling thread, for a signalfd. On failure everything is undone
- * but for that. The vmm must not move afterwards.
+ * Blocks the signals that end a VM in the calling thread, for a signalfd. On failure everything is
+ * undone but for that. The vmm must not move afterwards.
  */
 int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *err);
 /* Runs until the end, which vmm->outcome tells. */

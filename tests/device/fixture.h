@@ -1,4 +1,5 @@
-/* What a device needs around it in a test: a clock that the test turns, and interrupt lines to look at. */
+/* What a device needs around it in a test: a clock that the test turns, and interrupt lines to look
+ * at. */
 #ifndef QUMRA_TESTS_DEVICE_FIXTURE_H
 #define QUMRA_TESTS_DEVICE_FIXTURE_H
 
@@ -46,7 +47,8 @@ static inline void fixture_set_irq(void *arg, unsigned gsi, bool level)
 static inline void fixture_init(struct fixture *f)
 {
 	*f = (struct fixture){ .now = 1000000000, .wake = TIMER_NEVER };
-	f->timers = (struct timer_queue){ .clock = fixture_clock, .program = fixture_program, .arg = f };
+	f->timers =
+		(struct timer_queue){.clock = fixture_clock, .program = fixture_program, .arg = f};
 }
 
 static inline struct irq_line fixture_irq(struct fixture *f, unsigned gsi)

@@ -1,6 +1,6 @@
 /*
- * Character devices over a real event loop: pipes, files, sockets, pseudo-terminals, and the terminal that must
- * come back. The front end is played by this file.
+ * Character devices over a real event loop: pipes, files, sockets, pseudo-terminals, and the
+ * terminal that must come back. The front end is played by this file.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -95,7 +95,8 @@ static int teardown(void **state)
 static int open_spec(struct bench *b, const char *spec)
 {
 	const struct chardev_events events = { .quit = on_quit, .arg = b };
-	const struct chardev_front front = { front_room, front_receive, front_drained, front_break, b };
+	const struct chardev_front front = {
+		front_room, front_receive, front_drained, front_break, b};
 	int ret;
 
 	b->err = (struct error)ERROR_INIT;
@@ -141,7 +142,7 @@ static void run_until(struct bench *b, bool (*until)(struct bench *b))
 	assert_true(until(b));
 }
 
-/* ---- stdio ------------------------------------------------------------------------------------ */
+/* ---- stdio ----------------------------------------------------------------------------------- */
 
 static int stdio_in, stdio_out, saved[2];
 
@@ -290,7 +291,7 @@ static void test_input_waits(void **state)
 	stdio_restore();
 }
 
-/* ---- files and sockets ------------------------------------------------------------------------ */
+/* ---- files and sockets ----------------------------------------------------------------------- */
 
 static void test_file(void **state)
 {
@@ -383,8 +384,10 @@ static void test_unix(void **state)
 	assert_true(open_spec(b, spec) < 0);
 	assert_int_equal(access(spec + 5, F_OK), 0);
 	unlink(spec + 5);
-	assert_true(open_spec(b, "unix:/0123456789012345678901234567890123456789012345678901234567890123456789"
-				 "01234567890123456789012345678901234567890123456789") < 0);
+	assert_true(open_spec(b,
+			    "unix:/"
+			    "0123456789012345678901234567890123456789012345678901234567890123456789"
+			    "01234567890123456789012345678901234567890123456789") < 0);
 }
 
 static void test_pty(void **state)
@@ -407,7 +410,7 @@ static void test_pty(void **state)
 	run_until(b, disconnected);
 }
 
-/* ---- terminal --------------------------------------------------------------------------------- */
+/* ---- terminal -------------------------------------------------------------------------------- */
 
 /* A child makes the terminal raw and is then ended in each of these ways. */
 static void check_terminal(int how)

@@ -43,7 +43,8 @@ static int teardown(void **state)
 	return 0;
 }
 
-static int load(struct bench *b, const void *bytes, size_t size, size_t initrd_size, const char *cmdline)
+static int load(
+	struct bench *b, const void *bytes, size_t size, size_t initrd_size, const char *cmdline)
 {
 	u8 *rd_bytes = malloc(initrd_size + 1);
 	struct image kernel, initrd;
@@ -53,7 +54,8 @@ static int load(struct bench *b, const void *bytes, size_t size, size_t initrd_s
 	image_from_bytes(&kernel, "kernel", bytes, size);
 	image_from_bytes(&initrd, "initrd", rd_bytes, initrd_size);
 	b->err = (struct error)ERROR_INIT;
-	ret = boot_load(&kernel, initrd_size ? &initrd : NULL, cmdline, &b->mem, &b->entry, &b->err);
+	ret = boot_load(
+		&kernel, initrd_size ? &initrd : NULL, cmdline, &b->mem, &b->entry, &b->err);
 	free(rd_bytes);
 	return ret;
 }
@@ -67,7 +69,7 @@ static void refuse(struct bench *b, const void *bytes, size_t size, const char *
 	assert_null(strchr(b->err.text, '\n'));
 }
 
-/* ---- bzImage ---------------------------------------------------------------------------------- */
+/* ---- bzImage --------------------------------------------------------------------------------- */
 
 static void test_bzimage64(void **state)
 {
@@ -176,7 +178,7 @@ static void test_bzimage_bad(void **state)
 #undef SPOIL
 }
 
-/* ---- ELF -------------------------------------------------------------------------------------- */
+/* ---- ELF ------------------------------------------------------------------------------------- */
 
 struct start_info {
 	u32 magic, version, flags, nr_modules;
@@ -280,7 +282,7 @@ static void test_pvh_bad(void **state)
 #undef SPOIL
 }
 
-/* ---- other files ------------------------------------------------------------------------------ */
+/* ---- other files ----------------------------------------------------------------------------- */
 
 static void test_not_kernels(void **state)
 {
@@ -331,7 +333,7 @@ static void test_files(void **state)
 	unlink(path);
 }
 
-/* ---- memory map ------------------------------------------------------------------------------- */
+/* ---- memory map ------------------------------------------------------------------------------ */
 
 static void test_layout(void **state)
 {

@@ -1,4 +1,4 @@
-/* The machine's glue: I/O map, saved-state format, choice of accelerator, firmware tables, timers. */
+/* The machine's glue: I/O map, saved state, choice of accelerator, firmware tables, timers. */
 #include <stdlib.h>
 
 #include "tests/device/fixture.h"
@@ -7,7 +7,7 @@
 #include "vmm/machine/aml.h"
 #include "vmm/machine/io_map.h"
 
-/* ---- I/O map ---------------------------------------------------------------------------------- */
+/* ---- I/O map --------------------------------------------------------------------------------- */
 
 struct seen {
 	u64 offset, value;
@@ -41,11 +41,16 @@ static void test_io_map(void **state)
 	(void)state;
 	assert_int_equal(io_map_add(&map, &(struct io_range){ 0x100, 8, &bytes_ops, &a, "a" }), 0);
 	assert_int_equal(io_map_add(&map, &(struct io_range){ 0x10, 8, &words_ops, &b, "b" }), 0);
-	assert_int_equal(io_map_add(&map, &(struct io_range){ 0x107, 1, &bytes_ops, &a, "c" }), -EEXIST);
-	assert_int_equal(io_map_add(&map, &(struct io_range){ 0xFF, 2, &bytes_ops, &a, "c" }), -EEXIST);
-	assert_int_equal(io_map_add(&map, &(struct io_range){ 0, 0x1000, &bytes_ops, &a, "c" }), -EEXIST);
-	assert_int_equal(io_map_add(&map, &(struct io_range){ 0x50, 0, &bytes_ops, &a, "c" }), -EINVAL);
-	assert_int_equal(io_map_add(&map, &(struct io_range){ ~0ULL, 2, &bytes_ops, &a, "c" }), -EINVAL);
+	assert_int_equal(
+		io_map_add(&map, &(struct io_range){0x107, 1, &bytes_ops, &a, "c"}), -EEXIST);
+	assert_int_equal(
+		io_map_add(&map, &(struct io_range){0xFF, 2, &bytes_ops, &a, "c"}), -EEXIST);
+	assert_int_equal(
+		io_map_add(&map, &(struct io_range){0, 0x1000, &bytes_ops, &a, "c"}), -EEXIST);
+	assert_int_equal(
+		io_map_add(&map, &(struct io_range){0x50, 0, &bytes_ops, &a, "c"}), -EINVAL);
+	assert_int_equal(
+		io_map_add(&map, &(struct io_range){~0ULL, 2, &bytes_ops, &a, "c"}), -EINVAL);
 	assert_int_equal(io_map_add(&map, &(struct io_range){ ~0ULL, 1, &bytes_ops, &a, "c" }), 0);
 	assert_null(io_map_find(&map, 0xF));
 	assert_string_equal(io_map_find(&map, 0x17)->name, "b");
@@ -71,7 +76,7 @@ static void test_io_map(void **state)
 	assert_true(value == ~0ULL);
 }
 
-/* ---- saved state ------------------------------------------------------------------------------ */
+/* ---- saved state ----------------------------------------------------------------------------- */
 
 struct thing {
 	u32 a;
@@ -83,7 +88,9 @@ static const struct state_field thing_fields_1[] = {
 	STATE_FIELD(struct thing, a, 1), STATE_FIELD(struct thing, b, 1),
 };
 static const struct state_field thing_fields_2[] = {
-	STATE_FIELD(struct thing, a, 1), STATE_FIELD(struct thing, b, 1), STATE_FIELD(struct thing, c, 2),
+	STATE_FIELD(struct thing, a, 1),
+	STATE_FIELD(struct thing, b, 1),
+	STATE_FIELD(struct thing, c, 2),
 };
 static const struct state_table thing_1 = STATE_TABLE("thing", struct thing, 1, thing_fields_1);
 static const struct state_table thing_2 = STATE_TABLE("thing", struct thing, 2, thing_fields_2);
@@ -114,7 +121,7 @@ static void test_state_versions(void **state)
 		assert_int_equal(state_read(&thing_2, &out, buf, i), -EINVAL);
 }
 
-/* ---- accelerator ------------------------------------------------------------------------------ */
+/* ---- accelerator ----------------------------------------------------------------------------- */
 
 static struct { int open, version, missing; } host;
 
@@ -138,8 +145,8 @@ static int host_close(int fd)
 	return 0;
 }
 
-static const struct kvm_backend host_backend = { .name = "test", .open = host_open, .ioctl = host_ioctl,
-						 .close = host_close };
+static const struct kvm_backend host_backend = {
+	.name = "test", .open = host_open, .ioctl = host_ioctl, .close = host_close};
 
 static void check_reason(int open, int version, int missing, bool virt, const char *expect)
 {
@@ -177,7 +184,7 @@ static void test_accel_reasons(void **state)
 	assert_int_equal(accel_parse("KVM", &accel), -EINVAL);
 }
 
-/* ---- firmware tables -------------------------------------------------------------------------- */
+/* ---- firmware tables ------------------------------------------------------------------------- */
 
 static u32 load_u32(const u8 *p)
 {
@@ -225,7 +232,9 @@ static void test_acpi(void **state)
 	assert_memory_equal(ram + MP_AREA, "_MP_", 4);
 	assert_int_equal(firmware_checksum(ram + MP_AREA, 16), 0);
 	assert_memory_equal(ram + load_u32(ram + MP_AREA + 4), "PCMP", 4);
-	assert_int_equal(firmware_checksum(ram + MP_AREA + 16, ram[MP_AREA + 20] | ram[MP_AREA + 21] << 8), 0);
+	assert_int_equal(
+		firmware_checksum(ram + MP_AREA + 16, ram[MP_AREA + 20] | ram[MP_AREA + 21] << 8),
+		0);
 	mem.size = 512 << 10;
 	guest_memory_layout(&mem, ram);
 	assert_int_equal(acpi_write_tables(&mem, 1), -ENOMEM);
@@ -237,9 +246,32 @@ static void test_aml(void **state)
 	u8 buf[64];
 	struct aml a = { .buf = buf, .size = sizeof(buf) };
 	static const u8 expect[] = {
-		0x5B, 0x82, 0x49, 0x01, 'D', 'E', 'V', '_',		/* Device (DEV_), 25 bytes from the length on */
-		0x08, '_', 'H', 'I', 'D', 0x0C, 0x41, 0xD0, 0x05, 0x01,	/* EisaId ("PNP0501") */
-		0x08, '_', 'U', 'I', 'D', 0x0B, 0x34, 0x12,
+		0x5B,
+		0x82,
+		0x49,
+		0x01,
+		'D',
+		'E',
+		'V',
+		'_', /* Device (DEV_), 25 bytes from the length on */
+		0x08,
+		'_',
+		'H',
+		'I',
+		'D',
+		0x0C,
+		0x41,
+		0xD0,
+		0x05,
+		0x01, /* EisaId ("PNP0501") */
+		0x08,
+		'_',
+		'U',
+		'I',
+		'D',
+		0x0B,
+		0x34,
+		0x12,
 	};
 	size_t mark;
 
@@ -259,7 +291,7 @@ static void test_aml(void **state)
 	assert_true(a.overrun);
 }
 
-/* ---- timers ----------------------------------------------------------------------------------- */
+/* ---- timers ---------------------------------------------------------------------------------- */
 
 static unsigned order[8], fired;
 

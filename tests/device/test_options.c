@@ -20,7 +20,8 @@ static int parse_list(int argc, const char *const *argv)
 	return run_options_parse(&o, argc, (char *const *)argv, &err);
 }
 
-#define parse(...) parse_list(ARRAY_SIZE(((const char *[]){ __VA_ARGS__ })), (const char *[]){ __VA_ARGS__ })
+#define parse(...) \
+	parse_list(ARRAY_SIZE(((const char *[]){__VA_ARGS__})), (const char *[]){__VA_ARGS__})
 
 #define refuse(reason, ...) do { \
 		assert_true(parse(__VA_ARGS__) < 0); \
@@ -46,9 +47,10 @@ static void test_defaults(void **state)
 static void test_all(void **state)
 {
 	(void)state;
-	assert_int_equal(parse("--kernel=k", "--initrd", "i", "--append", "a=b c", "--memory=64M", "--cpus", "1",
-			       "--accel", "soft", "--engine=interp", "--serial", "file:x", "--no-reboot",
-			       "--debug-exit", "--stats"), 0);
+	assert_int_equal(parse("--kernel=k", "--initrd", "i", "--append", "a=b c", "--memory=64M",
+				 "--cpus", "1", "--accel", "soft", "--engine=interp", "--serial",
+				 "file:x", "--no-reboot", "--debug-exit", "--stats"),
+		0);
 	assert_string_equal(o.kernel, "k");
 	assert_string_equal(o.initrd, "i");
 	assert_string_equal(o.append, "a=b c");

@@ -5,7 +5,23 @@
 #define RTC_IRQ 8
 #define NS 1000000000ULL
 
-enum { SEC, SEC_ALARM, MIN_, MIN_ALARM, HOUR, HOUR_ALARM, WDAY, DAY, MONTH, YEAR, A, B, C, D, CENTURY = 0x32 };
+enum {
+	SEC,
+	SEC_ALARM,
+	MIN_,
+	MIN_ALARM,
+	HOUR,
+	HOUR_ALARM,
+	WDAY,
+	DAY,
+	MONTH,
+	YEAR,
+	A,
+	B,
+	C,
+	D,
+	CENTURY = 0x32
+};
 
 /* 2024-02-29 23:59:58 UTC, a Thursday. */
 #define START 1709251198ULL

@@ -1,4 +1,5 @@
-/* 16550A: registers, FIFOs, interrupts, loopback, flow control. The host side is played by this file. */
+/* 16550A: registers, FIFOs, interrupts, loopback, flow control. The host side is played by this
+ * file. */
 #include "tests/device/fixture.h"
 #include "vmm/hw/serial.h"
 

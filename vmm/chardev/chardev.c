@@ -27,7 +27,8 @@ static const struct chardev_kind *chardev_kind_find(const char *spec, const char
 		size_t len = strlen(name);
 		bool with_path = name[len - 1] == ':';
 
-		if (with_path ? strncmp(spec, name, len) == 0 && spec[len] : strcmp(spec, name) == 0) {
+		if (with_path ? strncmp(spec, name, len) == 0 && spec[len]
+			      : strcmp(spec, name) == 0) {
 			*path = spec + len;
 			return &chardev_kinds[i];
 		}
@@ -41,7 +42,8 @@ int chardev_check(const char *spec, struct error *err)
 
 	if (chardev_kind_find(spec, &path))
 		return 0;
-	return error_usage(err, "--serial: \"%s\" is none of stdio, none, file:PATH, pty, unix:PATH", spec);
+	return error_usage(
+		err, "--serial: \"%s\" is none of stdio, none, file:PATH, pty, unix:PATH", spec);
 }
 
 int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
@@ -51,8 +53,15 @@ int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
 	const struct chardev_kind *kind = chardev_kind_find(spec, &path);
 	int ret;
 
-	*cd = (struct chardev){ .loop = loop, .events = *events, .in_fd = -1, .out_fd = -1, .in_watch = -1,
-				.out_watch = -1, .side_fd = -1, .side_watch = -1, .slave_fd = -1 };
+	*cd = (struct chardev){.loop = loop,
+		.events = *events,
+		.in_fd = -1,
+		.out_fd = -1,
+		.in_watch = -1,
+		.out_watch = -1,
+		.side_fd = -1,
+		.side_watch = -1,
+		.slave_fd = -1};
 	if (!kind)
 		return error_usage(err, "--serial: \"%s\" is unknown", spec);
 	cd->out = malloc(CHARDEV_OUT_SIZE);
@@ -82,7 +91,7 @@ void chardev_attach(struct chardev *cd, const struct chardev_front *front)
 	cd->front = *front;
 }
 
-/* ---- watches ---------------------------------------------------------------------------------- */
+/* ---- watches --------------------------------------------------------------------------------- */
 
 static bool chardev_wants_input(const struct chardev *cd)
 {
@@ -108,7 +117,7 @@ static void chardev_watch_update(struct chardev *cd)
 		loop_change(cd->loop, cd->out_watch, out);
 }
 
-/* ---- input ------------------------------------------------------------------------------------ */
+/* ---- input ----------------------------------------------------------------------------------- */
 
 void chardev_accept_input(struct chardev *cd)
 {
@@ -169,9 +178,9 @@ static void chardev_read(struct chardev *cd)
 	chardev_accept_input(cd);
 }
 
-/* ---- output ----------------------------------------------------------------------------------- */
+/* ---- output ---------------------------------------------------------------------------------- */
 
-/* What a poll for output promises to take without blocking: PIPE_BUF for a pipe; little for a tty. */
+/* What a poll for output promises to take: PIPE_BUF for a pipe; little for a terminal. */
 #define POLL_CHUNK 64
 
 static ssize_t chardev_write_poll(struct chardev *cd, const u8 *data, size_t n)
@@ -281,7 +290,7 @@ void chardev_flush(struct chardev *cd, int timeout_ms)
 	}
 }
 
-/* ---- binding to descriptors ------------------------------------------------------------------- */
+/* ---- binding to descriptors ------------------------------------------------------------------ */
 
 static void chardev_event(void *arg, u32 events)
 {
@@ -328,7 +337,8 @@ int chardev_start(struct chardev *cd, struct error *err)
 	int ret = 0;
 
 	if (cd->in_fd >= 0) {
-		ret = loop_add(cd->loop, cd->in_fd, EPOLLIN, one ? chardev_event : chardev_in_event, cd);
+		ret = loop_add(
+			cd->loop, cd->in_fd, EPOLLIN, one ? chardev_event : chardev_in_event, cd);
 		cd->in_watch = ret < 0 ? -1 : ret;
 	}
 	if (one)
@@ -338,7 +348,8 @@ int chardev_start(struct chardev *cd, struct error *err)
 		cd->out_watch = ret < 0 ? -1 : ret;
 	}
 	if (ret < 0)
-		return error_set(err, -ret, "cannot watch the serial port's descriptor: %s", strerror(-ret));
+		return error_set(
+			err, -ret, "cannot watch the serial port's descriptor: %s", strerror(-ret));
 	return 0;
 }
 

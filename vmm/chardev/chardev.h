@@ -57,8 +57,8 @@ struct chardev {
 	enum chardev_output output;
 	bool connected;			/* somebody listens: else output is dropped */
 	bool stalled;			/* the front end was told that there is no room */
-	bool in_parked;			/* hung up with unread data: watched again when there is room */
-	bool drop_input;		/* full input buffer: drop rather than stop reading (a keyboard) */
+	bool in_parked;	 /* hung up with unread data: watched again when there is room */
+	bool drop_input; /* full input buffer: drop rather than stop reading (a keyboard) */
 	u32 in_len;
 	u32 out_head, out_len;
 	u8 in[CHARDEV_IN_SIZE];
@@ -73,7 +73,7 @@ struct chardev {
 	char path[128];			/* pty, unix */
 };
 
-/* "stdio", "none", "file:PATH", "pty", "unix:PATH": is it one of them? A usage error says what is. */
+/* "stdio", "none", "file:PATH", "pty", "unix:PATH": is it one? A usage error says what is. */
 int chardev_check(const char *spec, struct error *err);
 /* With spec checked. The chardev must not move afterwards. */
 int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,

@@ -32,7 +32,8 @@ int chardev_open_none(struct chardev *cd, const char *path, struct error *err)
 int chardev_open_file(struct chardev *cd, const char *path, struct error *err)
 {
 	cd->ops = &file_ops;
-	cd->out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+	cd->out_fd =
+		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
 	if (cd->out_fd < 0)
 		return error_set(err, errno, "--serial file:%s: %s", path,
 				 errno == ENXIO ? "nobody reads this FIFO" : strerror(errno));

@@ -1,7 +1,7 @@
 /*
- * A pseudo-terminal as a serial line. We keep the slave open ourselves, so that the master never hangs
- * up, and count its other users by inotify: with none of them, output is dropped, as on a wire
- * that ends nowhere.
+ * A pseudo-terminal as a serial line. We keep the slave open ourselves, so that the master never
+ * hangs up, and count its other users by inotify: with none of them, output is dropped, as on a
+ * wire that ends nowhere.
  */
 #include <errno.h>
 #include <fcntl.h>

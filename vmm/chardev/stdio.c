@@ -1,8 +1,9 @@
 /*
- * Standard input and output as a serial line: a raw terminal with an escape key, or pipes and files.
+ * Standard input and output as a serial line: a raw terminal with an escape key, or pipes and
+ * files.
  *
- * The descriptors are shared with the shell and whoever else has them, so O_NONBLOCK is never set on
- * them: output goes through a description of our own where the kernel gives us one.
+ * The descriptors are shared with the shell and whoever else has them, so O_NONBLOCK is never set
+ * on them: output goes through a description of our own where the kernel gives us one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -119,7 +120,8 @@ int chardev_open_stdio(struct chardev *cd, const char *path, struct error *err)
 	if (fcntl(STDIN_FILENO, F_GETFD) >= 0)
 		cd->in_fd = STDIN_FILENO;
 	if (cd->in_fd >= 0 && isatty(STDIN_FILENO)) {
-		/* Keys beyond the buffer are lost, as on a real terminal: Ctrl-A x must always arrive. */
+		/* Keys beyond the buffer are lost, as on a real terminal: Ctrl-A x must always
+		 * arrive. */
 		cd->drop_input = true;
 		if (terminal_make_raw(&cd->terminal, STDIN_FILENO, err) < 0)
 			return -EIO;

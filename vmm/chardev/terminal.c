@@ -28,7 +28,7 @@ static void guard_run(int tty, int pipe_fd, const struct termios *saved)
 	char byte;
 	ssize_t n;
 
-	/* Only SIGKILL ends it early: signals for the terminal's process group do not concern it. */
+	/* Only SIGKILL ends it early: signals for the terminal's processes do not concern it. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	setsid();
@@ -50,7 +50,8 @@ static int guard_start(struct terminal *t, struct error *err)
 		return error_set(err, errno, "cannot make a pipe: %s", strerror(errno));
 	t->guard = fork();
 	if (t->guard < 0) {
-		int ret = error_set(err, errno, "cannot start the terminal's guardian: %s", strerror(errno));
+		int ret = error_set(
+			err, errno, "cannot start the terminal's guardian: %s", strerror(errno));
 
 		close(fds[0]);
 		close(fds[1]);
@@ -81,7 +82,8 @@ int terminal_make_raw(struct terminal *t, int fd, struct error *err)
 
 	*t = (struct terminal){ .fd = fd };
 	if (tcgetattr(fd, &t->saved) < 0)
-		return error_set(err, errno, "cannot read the terminal's settings: %s", strerror(errno));
+		return error_set(
+			err, errno, "cannot read the terminal's settings: %s", strerror(errno));
 	t->settings = t->saved;
 	cfmakeraw(&t->settings);
 	t->settings.c_cc[VMIN] = 1;

@@ -1,7 +1,8 @@
 /*
- * The terminal in raw mode, and its way back. A small child process holds the saved settings and one
- * end of a pipe: however this process ends, SIGKILL too, the pipe closes and the child restores the
- * terminal. On an ordinary end we restore it ourselves and tell the child that there is no need.
+ * The terminal in raw mode, and its way back. A small child process holds the saved settings and
+ * one end of a pipe: however this process ends, SIGKILL too, the pipe closes and the child restores
+ * the terminal. On an ordinary end we restore it ourselves and tell the child that there is no
+ * need.
  */
 #ifndef QUMRA_VMM_CHARDEV_TERMINAL_H
 #define QUMRA_VMM_CHARDEV_TERMINAL_H

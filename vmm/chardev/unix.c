@@ -1,6 +1,6 @@
 /*
- * A listening Unix socket as a serial line: one client at a time, the next may come when it has left.
- * Without a client output is dropped.
+ * A listening Unix socket as a serial line: one client at a time, the next may come when it has
+ * left. Without a client output is dropped.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -63,8 +63,9 @@ static int unix_clear_path(const struct sockaddr_un *addr, struct error *err)
 	if (lstat(addr->sun_path, &st) < 0)
 		return 0;
 	if (!S_ISSOCK(st.st_mode))
-		return error_set(err, EEXIST, "--serial unix:%s: there is a file there that is no socket",
-				 addr->sun_path);
+		return error_set(err, EEXIST,
+			"--serial unix:%s: there is a file there that is no socket",
+			addr->sun_path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
 	if (fd >= 0)
@@ -83,8 +84,9 @@ int chardev_open_unix(struct chardev *cd, const char *path, struct error *err)
 
 	cd->ops = &unix_ops;
 	if (strlen(path) >= sizeof(addr.sun_path))
-		return error_set(err, ENAMETOOLONG, "--serial unix:%s: a socket's path has at most %zu bytes",
-				 path, sizeof(addr.sun_path) - 1);
+		return error_set(err, ENAMETOOLONG,
+			"--serial unix:%s: a socket's path has at most %zu bytes", path,
+			sizeof(addr.sun_path) - 1);
 	strcpy(addr.sun_path, path);
 	ret = unix_clear_path(&addr, err);
 	if (ret < 0)

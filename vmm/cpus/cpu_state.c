@@ -1,6 +1,6 @@
 /*
- * The state of a vCPU as KVM hands it out, piece by piece: taken once at power-on, put back at reset,
- * and later what migration carries. Then the state that a boot loader would leave.
+ * The state of a vCPU as KVM hands it out, piece by piece: taken once at power-on, put back at
+ * reset, and later what migration carries. Then the state that a boot loader would leave.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -36,7 +36,10 @@ static const struct {
 	size_t offset;
 	int cap;	/* 0: every KVM has it */
 } state_rows[] = {
-#define ROW(NAME, field, c) { #NAME, KVM_GET_##NAME, KVM_SET_##NAME, offsetof(struct cpu_state, field), c }
+#define ROW(NAME, field, c)                                                                 \
+	{                                                                                   \
+#NAME, KVM_GET_##NAME, KVM_SET_##NAME, offsetof(struct cpu_state, field), c \
+	}
 	ROW(SREGS, sregs, 0),
 	ROW(REGS, regs, 0),
 	ROW(XCRS, xcrs, KVM_CAP_XCRS),
@@ -62,7 +65,8 @@ static struct kvm_msr_list *msr_list_get(const struct kvm *kvm)
 }
 
 /* KVM_GET_MSRS stops at the first that this guest's CPUID does not have: skip it and go on. */
-static void msrs_get(const struct kvm *kvm, int fd, const struct kvm_msr_list *list, struct cpu_state *s)
+static void msrs_get(
+	const struct kvm *kvm, int fd, const struct kvm_msr_list *list, struct cpu_state *s)
 {
 	struct cpu_msrs *m = calloc(1, sizeof(*m));
 	u32 at = 0;
@@ -123,7 +127,8 @@ int cpu_state_get(const struct kvm *kvm, int fd, struct cpu_state **state, struc
 		ret = kvm_ioctl(kvm, fd, state_rows[i].get, (u8 *)s + state_rows[i].offset);
 		if (ret < 0) {
 			free(s);
-			return error_set(err, -ret, "KVM_GET_%s: %s", state_rows[i].name, strerror(-ret));
+			return error_set(
+				err, -ret, "KVM_GET_%s: %s", state_rows[i].name, strerror(-ret));
 		}
 		s->have |= 1u << i;
 	}
@@ -144,13 +149,14 @@ int cpu_state_set(const struct kvm *kvm, int fd, const struct cpu_state *s, stru
 			continue;
 		ret = kvm_ioctl(kvm, fd, state_rows[i].set, (const u8 *)s + state_rows[i].offset);
 		if (ret < 0)
-			return error_set(err, -ret, "KVM_SET_%s: %s", state_rows[i].name, strerror(-ret));
+			return error_set(
+				err, -ret, "KVM_SET_%s: %s", state_rows[i].name, strerror(-ret));
 	}
 	msrs_set(kvm, fd, s->msr, s->msrs);
 	return 0;
 }
 
-/* ---- boot ------------------------------------------------------------------------------------- */
+/* ---- boot ------------------------------------------------------------------------------------ */
 
 #define CR0_PE		BIT(0)
 #define CR0_ET		BIT(4)
@@ -167,8 +173,14 @@ int cpu_state_set(const struct kvm *kvm, int fd, const struct cpu_state *s, stru
 static struct kvm_segment boot_segment(u16 selector, u8 type, bool code64)
 {
 	return (struct kvm_segment){
-		.limit = 0xFFFFFFFF, .selector = selector, .type = type, .present = 1, .s = 1, .g = 1,
-		.l = code64, .db = !code64,
+		.limit = 0xFFFFFFFF,
+		.selector = selector,
+		.type = type,
+		.present = 1,
+		.s = 1,
+		.g = 1,
+		.l = code64,
+		.db = !code64,
 	};
 }
 
@@ -178,7 +190,8 @@ static void boot_sregs(struct kvm_sregs *s, bool lmode)
 
 	s->cs = boot_segment(BOOT_CS, SEG_CODE, lmode);
 	s->ds = s->es = s->ss = s->fs = s->gs = data;
-	s->tr = (struct kvm_segment){ .limit = 0x67, .selector = BOOT_TR, .type = SEG_TSS_BUSY, .present = 1 };
+	s->tr = (struct kvm_segment){
+		.limit = 0x67, .selector = BOOT_TR, .type = SEG_TSS_BUSY, .present = 1};
 	s->gdt = (struct kvm_dtable){ .base = BOOT_GDT, .limit = BOOT_GDT_ENTRIES * 8 - 1 };
 	s->idt = (struct kvm_dtable){ 0 };
 	s->cr0 = CR0_PE | CR0_ET;
@@ -208,7 +221,8 @@ static int boot_lapic(const struct kvm *kvm, int fd)
 	return kvm_ioctl(kvm, fd, KVM_SET_LAPIC, &lapic);
 }
 
-int cpu_state_set_boot(const struct kvm *kvm, int fd, const struct boot_entry *entry, struct error *err)
+int cpu_state_set_boot(
+	const struct kvm *kvm, int fd, const struct boot_entry *entry, struct error *err)
 {
 	/* As firmware leaves them: fast strings on; all memory write-back (SDM 3A 11.11.2.1). */
 	static const struct kvm_msr_entry msrs[] = {
@@ -230,7 +244,8 @@ int cpu_state_set_boot(const struct kvm *kvm, int fd, const struct boot_entry *e
 	if (ret == 0)
 		ret = boot_lapic(kvm, fd);
 	if (ret < 0)
-		return error_set(err, -ret, "cannot set the CPU up for booting: %s", strerror(-ret));
+		return error_set(
+			err, -ret, "cannot set the CPU up for booting: %s", strerror(-ret));
 	msrs_set(kvm, fd, msrs, ARRAY_SIZE(msrs));
 	return 0;
 }

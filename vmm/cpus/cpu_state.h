@@ -11,7 +11,8 @@ struct cpu_state;
 int cpu_state_get(const struct kvm *kvm, int fd, struct cpu_state **state, struct error *err);
 int cpu_state_set(const struct kvm *kvm, int fd, const struct cpu_state *state, struct error *err);
 /* Registers for a kernel's first instruction, over a power-on state. */
-int cpu_state_set_boot(const struct kvm *kvm, int fd, const struct boot_entry *entry, struct error *err);
+int cpu_state_set_boot(
+	const struct kvm *kvm, int fd, const struct boot_entry *entry, struct error *err);
 /* The CPUID that the guest sees. */
 int cpu_cpuid_set(const struct kvm *kvm, int fd, unsigned index, struct error *err);
 

@@ -1,6 +1,7 @@
 /*
- * The guest's CPUID: what the hypervisor supports, with the facts that only the VMM knows (which CPU this
- * is, how many there are) and without what this VMM does not offer. SDM 2A "CPUID", APM 3 appendix E.
+ * The guest's CPUID: what the hypervisor supports, with the facts that only the VMM knows (which
+ * CPU this is, how many there are) and without what this VMM does not offer. SDM 2A "CPUID", APM 3
+ * appendix E.
  */
 #include <errno.h>
 #include <stdlib.h>

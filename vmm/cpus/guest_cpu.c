@@ -12,7 +12,7 @@
 
 #define KICK_SIGNAL (SIGRTMIN + 3)
 
-/* ---- control ---------------------------------------------------------------------------------- */
+/* ---- control --------------------------------------------------------------------------------- */
 
 void cpu_control_init(struct cpu_control *c, pthread_mutex_t *lock)
 {
@@ -22,7 +22,7 @@ void cpu_control_init(struct cpu_control *c, pthread_mutex_t *lock)
 
 void guest_cpu_kick(struct guest_cpu *cpu)
 {
-	/* The flag catches a thread that is about to enter KVM_RUN, the signal one that is inside. */
+	/* The flag catches a thread about to enter KVM_RUN, the signal one that is inside. */
 	if (!cpu->started)
 		return;
 	WRITE_ONCE(cpu->run->immediate_exit, 1);
@@ -61,14 +61,22 @@ void cpu_control_stop(struct cpu_control *c, struct guest_cpu *cpus, unsigned n)
 	cpu_control_alert(c, cpus, n);
 }
 
-/* ---- exits ------------------------------------------------------------------------------------ */
+/* ---- exits ----------------------------------------------------------------------------------- */
 
 static const char *const exit_names[CPU_EXITS_MAX] = {
-	[KVM_EXIT_UNKNOWN] = "unknown", [KVM_EXIT_IO] = "io", [KVM_EXIT_HYPERCALL] = "hypercall",
-	[KVM_EXIT_DEBUG] = "debug", [KVM_EXIT_HLT] = "hlt", [KVM_EXIT_MMIO] = "mmio",
-	[KVM_EXIT_IRQ_WINDOW_OPEN] = "irq-window", [KVM_EXIT_SHUTDOWN] = "shutdown",
-	[KVM_EXIT_FAIL_ENTRY] = "fail-entry", [KVM_EXIT_INTR] = "intr", [KVM_EXIT_SET_TPR] = "set-tpr",
-	[KVM_EXIT_INTERNAL_ERROR] = "internal-error", [KVM_EXIT_SYSTEM_EVENT] = "system-event",
+	[KVM_EXIT_UNKNOWN] = "unknown",
+	[KVM_EXIT_IO] = "io",
+	[KVM_EXIT_HYPERCALL] = "hypercall",
+	[KVM_EXIT_DEBUG] = "debug",
+	[KVM_EXIT_HLT] = "hlt",
+	[KVM_EXIT_MMIO] = "mmio",
+	[KVM_EXIT_IRQ_WINDOW_OPEN] = "irq-window",
+	[KVM_EXIT_SHUTDOWN] = "shutdown",
+	[KVM_EXIT_FAIL_ENTRY] = "fail-entry",
+	[KVM_EXIT_INTR] = "intr",
+	[KVM_EXIT_SET_TPR] = "set-tpr",
+	[KVM_EXIT_INTERNAL_ERROR] = "internal-error",
+	[KVM_EXIT_SYSTEM_EVENT] = "system-event",
 	[KVM_EXIT_IOAPIC_EOI] = "ioapic-eoi",
 };
 
@@ -84,9 +92,11 @@ void guest_cpu_describe(const struct guest_cpu *cpu, char *buf, size_t size)
 
 	kvm_ioctl(cpu->kvm, cpu->fd, KVM_GET_REGS, &r);
 	kvm_ioctl(cpu->kvm, cpu->fd, KVM_GET_SREGS, &s);
-	snprintf(buf, size, "cs:rip %#x:%#llx rsp %#llx rflags %#llx cr0 %#llx cr2 %#llx cr3 %#llx cr4 %#llx "
-		 "efer %#llx idt %#llx+%#x", s.cs.selector, r.rip, r.rsp, r.rflags, s.cr0, s.cr2, s.cr3, s.cr4,
-		 s.efer, s.idt.base, s.idt.limit);
+	snprintf(buf, size,
+		"cs:rip %#x:%#llx rsp %#llx rflags %#llx cr0 %#llx cr2 %#llx cr3 %#llx cr4 %#llx "
+		"efer %#llx idt %#llx+%#x",
+		s.cs.selector, r.rip, r.rsp, r.rflags, s.cr0, s.cr2, s.cr3, s.cr4, s.efer,
+		s.idt.base, s.idt.limit);
 }
 
 static void cpu_fault(struct guest_cpu *cpu, enum cpu_fault fault, const char *what)
@@ -127,7 +137,8 @@ static void cpu_exit_internal_error(struct guest_cpu *cpu)
 {
 	const struct kvm_run *run = cpu->run;
 	char what[200];
-	int n = snprintf(what, sizeof(what), "the hypervisor gave up, internal error %u", run->internal.suberror);
+	int n = snprintf(what, sizeof(what), "the hypervisor gave up, internal error %u",
+		run->internal.suberror);
 
 	for (u32 i = 0; i < run->internal.ndata && i < 4 && n < (int)sizeof(what); i++)
 		n += snprintf(what + n, sizeof(what) - n, " %#llx", run->internal.data[i]);
@@ -197,9 +208,10 @@ static void cpu_exit(struct guest_cpu *cpu)
 	}
 }
 
-/* ---- the thread ------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
-/* Lets the hypervisor finish the instruction whose access was just served: state is whole only then. */
+/* Lets the hypervisor finish the instruction whose access was just served: state is whole only
+ * then. */
 static void cpu_complete(struct guest_cpu *cpu)
 {
 	WRITE_ONCE(cpu->run->immediate_exit, 1);
@@ -295,7 +307,7 @@ int guest_cpu_signals_init(struct error *err)
 	return 0;
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 int guest_cpu_create(struct guest_cpu *cpu, struct error *err)
 {

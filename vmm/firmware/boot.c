@@ -51,8 +51,8 @@ int boot_load(const struct image *kernel, const struct image *initrd, const char
 	return ret < 0 ? ret : boot_write_tables(mem, entry->mode, err);
 }
 
-int boot_load_initrd(const struct image *kernel, const struct image *initrd, const struct guest_memory *mem,
-		     u64 min, u64 max, u64 *addr, u64 *size, struct error *err)
+int boot_load_initrd(const struct image *kernel, const struct image *initrd,
+	const struct guest_memory *mem, u64 min, u64 max, u64 *addr, u64 *size, struct error *err)
 {
 	u64 top = MIN(guest_memory_low_end(mem), max + 1), at;
 	char need[SIZE_TEXT_MAX], have[SIZE_TEXT_MAX];
@@ -63,10 +63,12 @@ int boot_load_initrd(const struct image *kernel, const struct image *initrd, con
 	at = initrd->size <= top ? ALIGN_DOWN(top - initrd->size, 4096) : 0;
 	min = ALIGN_UP(min, 4096);
 	if (at < min || !guest_memory_at(mem, at, initrd->size))
-		return error_set(err, ENOMEM, "%s: does not fit into memory: it has %s, and %s are free "
-				 "above the kernel %s; give more with --memory", initrd->name,
-				 size_format(ALIGN_UP(initrd->size, 1024), need),
-				 size_format(top > min ? ALIGN_DOWN(top - min, 1024) : 0, have), kernel->name);
+		return error_set(err, ENOMEM,
+			"%s: does not fit into memory: it has %s, and %s are free "
+			"above the kernel %s; give more with --memory",
+			initrd->name, size_format(ALIGN_UP(initrd->size, 1024), need),
+			size_format(top > min ? ALIGN_DOWN(top - min, 1024) : 0, have),
+			kernel->name);
 	*addr = at;
 	*size = initrd->size;
 	return image_load(initrd, 0, mem, at, initrd->size, "initrd", err);
@@ -80,8 +82,8 @@ int boot_write_cmdline(const struct image *kernel, const char *cmdline, u64 limi
 
 	limit = MIN(limit, BOOT_CMDLINE_SIZE - 1);
 	if (len > limit)
-		return error_set(err, E2BIG, "--append: %zu characters are too many: %s takes %llu", len,
-				 kernel->name, (unsigned long long)limit);
+		return error_set(err, E2BIG, "--append: %zu characters are too many: %s takes %llu",
+			len, kernel->name, (unsigned long long)limit);
 	if (!dst)
 		return error_set(err, ENOMEM, "there is no memory for the command line");
 	memcpy(dst, cmdline, len + 1);

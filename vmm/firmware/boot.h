@@ -1,6 +1,6 @@
 /*
- * Loading of a kernel straight into guest memory, as a boot loader leaves it. A function of bytes and a
- * memory map: no hypervisor, no files beyond `struct image`. Every number in a kernel file is
+ * Loading of a kernel straight into guest memory, as a boot loader leaves it. A function of bytes
+ * and a memory map: no hypervisor, no files beyond `struct image`. Every number in a kernel file is
  * taken for hostile.
  *
  * Low memory while booting (the kernel may reuse it all):
@@ -52,8 +52,8 @@ int pvh_load(const struct image *kernel, const struct image *initrd, const char 
  * Loads initrd as high as possible with its last byte at most at max and its first at least at min;
  * *addr and *size are zero without one.
  */
-int boot_load_initrd(const struct image *kernel, const struct image *initrd, const struct guest_memory *mem,
-		     u64 min, u64 max, u64 *addr, u64 *size, struct error *err);
+int boot_load_initrd(const struct image *kernel, const struct image *initrd,
+	const struct guest_memory *mem, u64 min, u64 max, u64 *addr, u64 *size, struct error *err);
 int boot_write_cmdline(const struct image *kernel, const char *cmdline, u64 limit,
 		       const struct guest_memory *mem, struct error *err);
 /* GDT and page tables for the mode. */

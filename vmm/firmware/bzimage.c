@@ -1,6 +1,6 @@
 /*
- * Linux's x86 boot protocol (the kernel's Documentation/arch/x86/boot.rst), version 2.06 and later, for
- * bzImages: the 64-bit entry where the kernel has one, else the 32-bit entry.
+ * Linux's x86 boot protocol (the kernel's Documentation/arch/x86/boot.rst), version 2.06 and later,
+ * for bzImages: the 64-bit entry where the kernel has one, else the 32-bit entry.
  */
 #include <asm/bootparam.h>
 #include <errno.h>
@@ -32,7 +32,7 @@ struct bzimage {
 	const struct image *file;
 	struct setup_header hdr;
 	u64 payload_offset, payload_size;	/* in the file */
-	u64 end;				/* guest memory that the kernel needs, from BOOT_KERNEL */
+	u64 end; /* guest memory that the kernel needs, from BOOT_KERNEL */
 };
 
 bool bzimage_probe(const u8 *head, u64 size)
@@ -43,7 +43,8 @@ bool bzimage_probe(const u8 *head, u64 size)
 	if (size < HEADER_OFFSET + offsetof(struct setup_header, realmode_swtch))
 		return false;
 	memcpy(&magic, head + HEADER_OFFSET + offsetof(struct setup_header, header), sizeof(magic));
-	memcpy(&flag, head + HEADER_OFFSET + offsetof(struct setup_header, boot_flag), sizeof(flag));
+	memcpy(&flag, head + HEADER_OFFSET + offsetof(struct setup_header, boot_flag),
+		sizeof(flag));
 	return magic == HEADER_MAGIC && flag == BOOT_FLAG;
 }
 
@@ -58,8 +59,8 @@ static int bzimage_read_header(struct bzimage *bz, struct error *err)
 		return ret;
 	end = 0x202 + (u64)jump_size;
 	memset(&bz->hdr, 0, sizeof(bz->hdr));
-	return image_read(bz->file, HEADER_OFFSET, &bz->hdr, MIN(end - HEADER_OFFSET, sizeof(bz->hdr)),
-			  "setup header", err);
+	return image_read(bz->file, HEADER_OFFSET, &bz->hdr,
+		MIN(end - HEADER_OFFSET, sizeof(bz->hdr)), "setup header", err);
 }
 
 static int bzimage_check_header(const struct bzimage *bz, struct error *err)
@@ -67,14 +68,16 @@ static int bzimage_check_header(const struct bzimage *bz, struct error *err)
 	const char *name = bz->file->name;
 
 	if (bz->hdr.version < PROTOCOL_CMDLINE_SIZE)
-		return error_set(err, ENOEXEC, "%s: speaks boot protocol %d.%02d; 2.06 is the oldest supported",
-				 name, bz->hdr.version >> 8, bz->hdr.version & 0xFF);
+		return error_set(err, ENOEXEC,
+			"%s: speaks boot protocol %d.%02d; 2.06 is the oldest supported", name,
+			bz->hdr.version >> 8, bz->hdr.version & 0xFF);
 	if (!(bz->hdr.loadflags & LOADED_HIGH))
-		return error_set(err, ENOEXEC, "%s: is a zImage, which loads below 1 MiB; only bzImages are supported",
-				 name);
+		return error_set(err, ENOEXEC,
+			"%s: is a zImage, which loads below 1 MiB; only bzImages are supported",
+			name);
 	if (!bz->hdr.relocatable_kernel && bz->hdr.code32_start != BOOT_KERNEL)
-		return error_set(err, ENOEXEC, "%s: is not relocatable and wants to be at %#x", name,
-				 bz->hdr.code32_start);
+		return error_set(err, ENOEXEC, "%s: is not relocatable and wants to be at %#x",
+			name, bz->hdr.code32_start);
 	return 0;
 }
 
@@ -85,16 +88,21 @@ static int bzimage_find_payload(struct bzimage *bz, struct error *err)
 
 	bz->payload_offset = (sects + 1) * SECTOR;
 	if (bz->payload_offset >= bz->file->size)
-		return error_set(err, ENOEXEC, "%s: is truncated: setup_sects is %llu, so the kernel would begin at "
-				 "byte %llu of %llu", bz->file->name, (unsigned long long)sects,
-				 (unsigned long long)bz->payload_offset, (unsigned long long)bz->file->size);
+		return error_set(err, ENOEXEC,
+			"%s: is truncated: setup_sects is %llu, so the kernel would begin at "
+			"byte %llu of %llu",
+			bz->file->name, (unsigned long long)sects,
+			(unsigned long long)bz->payload_offset, (unsigned long long)bz->file->size);
 	bz->payload_size = bz->file->size - bz->payload_offset;
-	/* syssize counts in paragraphs and may round up; what follows it is a signature or padding. */
+	/* syssize counts paragraphs and may round up; behind it is a signature or padding. */
 	if (size > bz->payload_size + 15)
-		return error_set(err, ENOEXEC, "%s: is truncated: syssize says %llu bytes of kernel, the file has %llu",
-				 bz->file->name, (unsigned long long)size, (unsigned long long)bz->payload_size);
+		return error_set(err, ENOEXEC,
+			"%s: is truncated: syssize says %llu bytes of kernel, the file has %llu",
+			bz->file->name, (unsigned long long)size,
+			(unsigned long long)bz->payload_size);
 	if (size == 0)
-		return error_set(err, ENOEXEC, "%s: syssize is 0: there is no kernel in it", bz->file->name);
+		return error_set(
+			err, ENOEXEC, "%s: syssize is 0: there is no kernel in it", bz->file->name);
 	bz->payload_size = MIN(size, bz->payload_size);
 	return 0;
 }
@@ -111,15 +119,25 @@ static int bzimage_find_end(struct bzimage *bz, const struct guest_memory *mem, 
 
 		if (bz->hdr.relocatable_kernel && start < BOOT_KERNEL)
 			start = BOOT_KERNEL;
-		if (__builtin_add_overflow(start, (u64)bz->hdr.init_size, &end) || end > GUEST_HOLE_START)
-			return error_set(err, ENOEXEC, "%s: wants to run at %#llx with %#x bytes, outside low memory",
-					 bz->file->name, (unsigned long long)start, bz->hdr.init_size);
+		if (__builtin_add_overflow(start, (u64)bz->hdr.init_size, &end) ||
+			end > GUEST_HOLE_START)
+			return error_set(err, ENOEXEC,
+				"%s: wants to run at %#llx with %#x bytes, outside low memory",
+				bz->file->name, (unsigned long long)start, bz->hdr.init_size);
 		bz->end = MAX(bz->end, end);
 	}
 	if (bz->end > low_end)
-		return error_set(err, ENOMEM, "%s: needs at least %s of memory; give more with --memory",
-				 bz->file->name, size_format(ALIGN_UP(bz->end, 1 << 20), need));
+		return error_set(err, ENOMEM,
+			"%s: needs at least %s of memory; give more with --memory", bz->file->name,
+			size_format(ALIGN_UP(bz->end, 1 << 20), need));
 	return 0;
+}
+
+static int bzimage_load_payload(const struct bzimage *bz, const struct guest_memory *mem,
+	struct error *err)
+{
+	return image_load(bz->file, bz->payload_offset, mem, BOOT_KERNEL, bz->payload_size, "kernel",
+		err);
 }
 
 static void bzimage_write_e820(struct boot_params *bp, const struct guest_memory *mem)
@@ -138,8 +156,8 @@ static void bzimage_write_e820(struct boot_params *bp, const struct guest_memory
 	bp->screen_info.ext_mem_k = MIN(above >> 10, 0xFFFFu);
 }
 
-static int bzimage_write_params(const struct bzimage *bz, const struct guest_memory *mem, u64 initrd,
-				u64 initrd_size, struct error *err)
+static int bzimage_write_params(const struct bzimage *bz, const struct guest_memory *mem,
+	u64 initrd, u64 initrd_size, struct error *err)
 {
 	struct boot_params *bp = guest_memory_at(mem, BOOT_PARAMS, sizeof(*bp));
 
@@ -160,20 +178,21 @@ static int bzimage_write_params(const struct bzimage *bz, const struct guest_mem
 }
 
 int bzimage_load(const struct image *kernel, const struct image *initrd, const char *cmdline,
-		 const struct guest_memory *mem, struct boot_entry *entry, struct error *err)
+	const struct guest_memory *mem, struct boot_entry *entry, struct error *err)
 {
 	struct bzimage bz = { .file = kernel };
-	u64 rd_addr, rd_size, rd_max;
+	u64 addr, size;
 	int ret;
 
-	if ((ret = bzimage_read_header(&bz, err)) < 0 || (ret = bzimage_check_header(&bz, err)) < 0 ||
-	    (ret = bzimage_find_payload(&bz, err)) < 0 || (ret = bzimage_find_end(&bz, mem, err)) < 0 ||
-	    (ret = image_load(kernel, bz.payload_offset, mem, BOOT_KERNEL, bz.payload_size, "kernel", err)) < 0)
+	if ((ret = bzimage_read_header(&bz, err)) < 0 ||
+	    (ret = bzimage_check_header(&bz, err)) < 0 ||
+	    (ret = bzimage_find_payload(&bz, err)) < 0 ||
+	    (ret = bzimage_find_end(&bz, mem, err)) < 0 ||
+	    (ret = bzimage_load_payload(&bz, mem, err)) < 0)
 		return ret;
-	rd_max = bz.hdr.initrd_addr_max;
-	if ((ret = boot_load_initrd(kernel, initrd, mem, bz.end, rd_max, &rd_addr, &rd_size, err)) < 0 ||
-	    (ret = boot_write_cmdline(kernel, cmdline, bz.hdr.cmdline_size, mem, err)) < 0 ||
-	    (ret = bzimage_write_params(&bz, mem, rd_addr, rd_size, err)) < 0)
+	ret = boot_load_initrd(kernel, initrd, mem, bz.end, bz.hdr.initrd_addr_max, &addr, &size, err);
+	if (ret < 0 || (ret = boot_write_cmdline(kernel, cmdline, bz.hdr.cmdline_size, mem, err)) < 0 ||
+	    (ret = bzimage_write_params(&bz, mem, addr, size, err)) < 0)
 		return ret;
 	entry->rsi = BOOT_PARAMS;
 	if (bz.hdr.version >= PROTOCOL_XLOADFLAGS && bz.hdr.xloadflags & XLF_KERNEL_64) {

@@ -61,9 +61,11 @@ static int image_read_fd(const struct image *image, u64 offset, u8 *dst, u64 len
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return error_set(err, errno, "%s: cannot read: %s", image->name, strerror(errno));
+			return error_set(
+				err, errno, "%s: cannot read: %s", image->name, strerror(errno));
 		if (n == 0)
-			return error_set(err, EIO, "%s: became shorter while it was read", image->name);
+			return error_set(
+				err, EIO, "%s: became shorter while it was read", image->name);
 		dst += n;
 		offset += n;
 		len -= n;
@@ -71,12 +73,14 @@ static int image_read_fd(const struct image *image, u64 offset, u8 *dst, u64 len
 	return 0;
 }
 
-static int image_check_range(const struct image *image, u64 offset, u64 len, const char *what, struct error *err)
+static int image_check_range(
+	const struct image *image, u64 offset, u64 len, const char *what, struct error *err)
 {
 	if (offset <= image->size && len <= image->size - offset)
 		return 0;
-	return error_set(err, EINVAL, "%s: is truncated: the %s would end at byte %llu of %llu", image->name,
-			 what, (unsigned long long)(offset + len), (unsigned long long)image->size);
+	return error_set(err, EINVAL, "%s: is truncated: the %s would end at byte %llu of %llu",
+		image->name, what, (unsigned long long)(offset + len),
+		(unsigned long long)image->size);
 }
 
 int image_read(const struct image *image, u64 offset, void *dst, u64 len, const char *what,
@@ -92,12 +96,13 @@ int image_read(const struct image *image, u64 offset, void *dst, u64 len, const 
 	return 0;
 }
 
-int image_load(const struct image *image, u64 offset, const struct guest_memory *mem, u64 gpa, u64 len,
-	       const char *what, struct error *err)
+int image_load(const struct image *image, u64 offset, const struct guest_memory *mem, u64 gpa,
+	u64 len, const char *what, struct error *err)
 {
 	void *dst = guest_memory_at(mem, gpa, len);
 
 	if (!dst)
-		return error_set(err, ENOMEM, "%s: the %s does not fit into memory", image->name, what);
+		return error_set(
+			err, ENOMEM, "%s: the %s does not fit into memory", image->name, what);
 	return image_read(image, offset, dst, len, what, err);
 }

@@ -23,10 +23,11 @@ int image_read(const struct image *image, u64 offset, void *dst, u64 len, const 
 	       struct error *err);
 
 /*
- * The same into guest memory. It is copied: mapping the file there would be faster, but whoever cuts the
- * file short later would take the pages away from the running guest, private copies included.
+ * The same into guest memory. It is copied: mapping the file there would be faster, but whoever
+ * cuts the file short later would take the pages away from the running guest, private copies
+ * included.
  */
-int image_load(const struct image *image, u64 offset, const struct guest_memory *mem, u64 gpa, u64 len,
-	       const char *what, struct error *err);
+int image_load(const struct image *image, u64 offset, const struct guest_memory *mem, u64 gpa,
+	u64 len, const char *what, struct error *err);
 
 #endif

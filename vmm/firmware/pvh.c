@@ -1,7 +1,7 @@
 /*
  * ELF kernels by the PVH boot protocol (Xen's docs/misc/pvh.pandoc, hvm_start_info of
- * xen/include/public/arch-x86/hvm/start_info.h): a 32-bit entry point given by an ELF note, paging off,
- * EBX at a description of memory, command line and initrd.
+ * xen/include/public/arch-x86/hvm/start_info.h): a 32-bit entry point given by an ELF note, paging
+ * off, EBX at a description of memory, command line and initrd.
  */
 #include <elf.h>
 #include <errno.h>
@@ -67,7 +67,7 @@ static int elf_bad(const struct elf *elf, struct error *err, const char *reason)
 	return error_set(err, ENOEXEC, "%s: %s", elf->file->name, reason);
 }
 
-/* ---- headers ---------------------------------------------------------------------------------- */
+/* ---- headers --------------------------------------------------------------------------------- */
 
 static int elf_read_header(struct elf *elf, struct error *err)
 {
@@ -100,8 +100,9 @@ static int elf_read_header(struct elf *elf, struct error *err)
 	if (phentsize != (elf->is64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr)))
 		return elf_bad(elf, err, "has ELF program headers of a wrong size");
 	if (elf->phnum == 0 || elf->phnum > PHNUM_MAX)
-		return error_set(err, ENOEXEC, "%s: has %u ELF program headers; 1 to %d are supported",
-				 elf->file->name, elf->phnum, PHNUM_MAX);
+		return error_set(err, ENOEXEC,
+			"%s: has %u ELF program headers; 1 to %d are supported", elf->file->name,
+			elf->phnum, PHNUM_MAX);
 	return 0;
 }
 
@@ -112,15 +113,17 @@ static int elf_read_segment(struct elf *elf, unsigned i, struct segment *s, stru
 	int ret;
 
 	if (elf->is64) {
-		ret = image_read(elf->file, elf->phoff + i * sizeof(p64), &p64, sizeof(p64), "program header", err);
+		ret = image_read(elf->file, elf->phoff + i * sizeof(p64), &p64, sizeof(p64),
+			"program header", err);
 		if (ret == 0)
-			*s = (struct segment){ p64.p_type, p64.p_offset, p64.p_paddr, p64.p_filesz, p64.p_memsz,
-					       p64.p_align };
+			*s = (struct segment){p64.p_type, p64.p_offset, p64.p_paddr, p64.p_filesz,
+				p64.p_memsz, p64.p_align};
 	} else {
-		ret = image_read(elf->file, elf->phoff + i * sizeof(p32), &p32, sizeof(p32), "program header", err);
+		ret = image_read(elf->file, elf->phoff + i * sizeof(p32), &p32, sizeof(p32),
+			"program header", err);
 		if (ret == 0)
-			*s = (struct segment){ p32.p_type, p32.p_offset, p32.p_paddr, p32.p_filesz, p32.p_memsz,
-					       p32.p_align };
+			*s = (struct segment){p32.p_type, p32.p_offset, p32.p_paddr, p32.p_filesz,
+				p32.p_memsz, p32.p_align};
 	}
 	return ret;
 }
@@ -128,7 +131,8 @@ static int elf_read_segment(struct elf *elf, unsigned i, struct segment *s, stru
 static int elf_read_segments(struct elf *elf, struct error *err)
 {
 	if (elf->phoff > elf->file->size)
-		return elf_bad(elf, err, "is truncated: its ELF program headers lie beyond its end");
+		return elf_bad(
+			elf, err, "is truncated: its ELF program headers lie beyond its end");
 	elf->segment = calloc(elf->phnum, sizeof(*elf->segment));
 	if (!elf->segment)
 		return error_set(err, ENOMEM, "out of memory");
@@ -141,7 +145,7 @@ static int elf_read_segments(struct elf *elf, struct error *err)
 	return 0;
 }
 
-/* ---- notes ------------------------------------------------------------------------------------ */
+/* ---- notes ----------------------------------------------------------------------------------- */
 
 /* Looks through notes of n bytes. Padding is to 4 bytes, or to 8 where the segment says so. */
 static void elf_scan_notes(struct elf *elf, const u8 *notes, u64 n, u64 align)
@@ -193,15 +197,17 @@ static int elf_find_entry(struct elf *elf, struct error *err)
 			return ret;
 	}
 	if (!elf->has_entry)
-		return elf_bad(elf, err, "has no PVH entry point (ELF note Xen 18); boot the bzImage instead, or "
-			       "build with CONFIG_PVH=y");
+		return elf_bad(elf, err,
+			"has no PVH entry point (ELF note Xen 18); boot the bzImage instead, or "
+			"build with CONFIG_PVH=y");
 	if (elf->entry >= GUEST_HOLE_START)
-		return error_set(err, ENOEXEC, "%s: has its PVH entry point at %#llx, outside low memory",
-				 elf->file->name, (unsigned long long)elf->entry);
+		return error_set(err, ENOEXEC,
+			"%s: has its PVH entry point at %#llx, outside low memory", elf->file->name,
+			(unsigned long long)elf->entry);
 	return 0;
 }
 
-/* ---- segments --------------------------------------------------------------------------------- */
+/* ---- segments -------------------------------------------------------------------------------- */
 
 static bool ranges_overlap(u64 a, u64 an, u64 b, u64 bn)
 {
@@ -220,8 +226,9 @@ static int elf_bad_segment(const struct elf *elf, unsigned i, struct error *err,
 {
 	const struct segment *s = &elf->segment[i];
 
-	return error_set(err, ENOEXEC, "%s: ELF segment %u (%#llx bytes at %#llx) %s", elf->file->name, i,
-			 (unsigned long long)s->memsz, (unsigned long long)s->paddr, reason);
+	return error_set(err, ENOEXEC, "%s: ELF segment %u (%#llx bytes at %#llx) %s",
+		elf->file->name, i, (unsigned long long)s->memsz, (unsigned long long)s->paddr,
+		reason);
 }
 
 static int elf_check_segment(const struct elf *elf, unsigned i, const struct guest_memory *mem,
@@ -240,7 +247,8 @@ static int elf_check_segment(const struct elf *elf, unsigned i, const struct gue
 	for (unsigned j = 0; j < i; j++) {
 		const struct segment *o = &elf->segment[j];
 
-		if (o->type == PT_LOAD && o->memsz && ranges_overlap(s->paddr, s->memsz, o->paddr, o->memsz))
+		if (o->type == PT_LOAD && o->memsz &&
+			ranges_overlap(s->paddr, s->memsz, o->paddr, o->memsz))
 			return elf_bad_segment(elf, i, err, "overlaps another segment");
 	}
 	return 0;
@@ -259,10 +267,12 @@ static int elf_load_segments(struct elf *elf, const struct guest_memory *mem, st
 		ret = elf_check_segment(elf, i, mem, err);
 		if (ret < 0)
 			return ret;
-		ret = image_load(elf->file, s->offset, mem, s->paddr, s->filesz, "ELF segment", err);
+		ret = image_load(
+			elf->file, s->offset, mem, s->paddr, s->filesz, "ELF segment", err);
 		if (ret < 0)
 			return ret;
-		memset((u8 *)guest_memory_at(mem, s->paddr, s->memsz) + s->filesz, 0, s->memsz - s->filesz);
+		memset((u8 *)guest_memory_at(mem, s->paddr, s->memsz) + s->filesz, 0,
+			s->memsz - s->filesz);
 		if (s->paddr < GUEST_HOLE_START)
 			elf->end = MAX(elf->end, s->paddr + s->memsz);
 		holds_entry |= elf->entry >= s->paddr && elf->entry - s->paddr < s->filesz;
@@ -272,9 +282,10 @@ static int elf_load_segments(struct elf *elf, const struct guest_memory *mem, st
 	return 0;
 }
 
-/* ---- start info ------------------------------------------------------------------------------- */
+/* ---- start info ------------------------------------------------------------------------------ */
 
-static int pvh_write_info(const struct guest_memory *mem, u64 initrd, u64 initrd_size, struct error *err)
+static int pvh_write_info(
+	const struct guest_memory *mem, u64 initrd, u64 initrd_size, struct error *err)
 {
 	struct pvh_page *page = guest_memory_at(mem, BOOT_PARAMS, sizeof(*page));
 	struct e820 map;
@@ -295,7 +306,8 @@ static int pvh_write_info(const struct guest_memory *mem, u64 initrd, u64 initrd
 	};
 	page->module = (struct pvh_module){ .addr = initrd, .size = initrd_size };
 	for (unsigned i = 0; i < map.count; i++)
-		page->memmap[i] = (struct pvh_memmap){ map.entry[i].addr, map.entry[i].size, map.entry[i].type, 0 };
+		page->memmap[i] = (struct pvh_memmap){
+			map.entry[i].addr, map.entry[i].size, map.entry[i].type, 0};
 	return 0;
 }
 
@@ -309,12 +321,12 @@ int pvh_load(const struct image *kernel, const struct image *initrd, const char 
 	if ((ret = elf_read_header(&elf, err)) < 0 || (ret = elf_read_segments(&elf, err)) < 0 ||
 	    (ret = elf_find_entry(&elf, err)) < 0 || (ret = elf_load_segments(&elf, mem, err)) < 0)
 		goto out;
-	if ((ret = boot_load_initrd(kernel, initrd, mem, elf.end, GUEST_HOLE_START - 1, &rd_addr, &rd_size,
-				    err)) < 0 ||
-	    (ret = boot_write_cmdline(kernel, cmdline, BOOT_CMDLINE_SIZE, mem, err)) < 0 ||
-	    (ret = pvh_write_info(mem, rd_addr, rd_size, err)) < 0)
+	if ((ret = boot_load_initrd(kernel, initrd, mem, elf.end, GUEST_HOLE_START - 1, &rd_addr,
+		     &rd_size, err)) < 0 ||
+		(ret = boot_write_cmdline(kernel, cmdline, BOOT_CMDLINE_SIZE, mem, err)) < 0 ||
+		(ret = pvh_write_info(mem, rd_addr, rd_size, err)) < 0)
 		goto out;
-	*entry = (struct boot_entry){ .mode = BOOT_PROTECTED, .rip = elf.entry, .rbx = BOOT_PARAMS };
+	*entry = (struct boot_entry){.mode = BOOT_PROTECTED, .rip = elf.entry, .rbx = BOOT_PARAMS};
 out:
 	free(elf.segment);
 	return ret;

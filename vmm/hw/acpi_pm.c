@@ -1,6 +1,6 @@
 /*
- * ACPI fixed hardware (ACPI 6.4, 4.8): the PM1 registers with the power button and S5, and the power
- * management timer. There is no SMI command port: ACPI mode is always on.
+ * ACPI fixed hardware (ACPI 6.4, 4.8): the PM1 registers with the power button and S5, and the
+ * power management timer. There is no SMI command port: ACPI mode is always on.
  */
 #include <errno.h>
 
@@ -134,7 +134,7 @@ void acpi_pm_power_button(struct acpi_pm *pm)
 	pm_update(pm);
 }
 
-/* ---- device ----------------------------------------------------------------------------------- */
+/* ---- device ---------------------------------------------------------------------------------- */
 
 static void pm_reset(void *dev)
 {
@@ -161,7 +161,8 @@ static const struct state_field pm_fields[] = {
 	STATE_FIELD(struct acpi_pm_state, control, 1),
 };
 
-static const struct state_table pm_table = STATE_TABLE("acpi-pm", struct acpi_pm_state, 1, pm_fields);
+static const struct state_table pm_table =
+	STATE_TABLE("acpi-pm", struct acpi_pm_state, 1, pm_fields);
 
 static void pm_save(void *dev, void *state)
 {

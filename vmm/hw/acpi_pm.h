@@ -22,7 +22,7 @@ struct acpi_pm {
 	void *arg;
 
 	u16 status, enable, control;
-	u64 timer_seen;		/* PM timer count, not cut to 32 bits, up to which TMR_STS is accounted for */
+	u64 timer_seen;	/* PM timer, all bits, up to which TMR_STS is accounted for */
 };
 
 struct acpi_pm_state {

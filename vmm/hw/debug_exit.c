@@ -18,4 +18,5 @@ static void debug_exit_write(void *dev, u64 offset, u64 value, unsigned size)
 	d->events.request(d->events.arg, MACHINE_EXIT, (int)((value << 1 | 1) & 0xFF));
 }
 
-const struct io_ops debug_exit_io_ops = { .read = debug_exit_read, .write = debug_exit_write, .width = 4 };
+const struct io_ops debug_exit_io_ops = {
+	.read = debug_exit_read, .write = debug_exit_write, .width = 4};

@@ -1,6 +1,6 @@
 /*
- * The debug console of Bochs (port 0xE9) and of SeaBIOS and OVMF under QEMU (port 0x402): reading it
- * gives 0xE9, which is how guests find it. It has no state that a guest could see.
+ * The debug console of Bochs (port 0xE9) and of SeaBIOS and OVMF under QEMU (port 0x402): reading
+ * it gives 0xE9, which is how guests find it. It has no state that a guest could see.
  */
 #include <poll.h>
 #include <unistd.h>
@@ -43,4 +43,4 @@ static u64 debugcon_read(void *dev, u64 offset, unsigned size)
 	return DEBUGCON_PRESENT;
 }
 
-const struct io_ops debugcon_io_ops = { .read = debugcon_read, .write = debugcon_write, .width = 1 };
+const struct io_ops debugcon_io_ops = {.read = debugcon_read, .write = debugcon_write, .width = 1};

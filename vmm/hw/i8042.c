@@ -1,7 +1,7 @@
 /*
  * Intel 8042 keyboard controller as in the IBM PS/2 (PS/2 Hardware Interface Technical Reference,
- * "Keyboard and Auxiliary Device Controller"), with nothing plugged into its two ports: the self-test
- * passes, and a byte sent to a device comes back as the controller's own timeout answer.
+ * "Keyboard and Auxiliary Device Controller"), with nothing plugged into its two ports: the
+ * self-test passes, and a byte sent to a device comes back as the controller's own timeout answer.
  */
 #include <errno.h>
 #include <string.h>
@@ -197,12 +197,13 @@ static void i8042_write_command(void *dev, u64 offset, u64 value, unsigned size)
 	i8042_command(dev, value);
 }
 
-const struct io_ops i8042_data_ops = { .read = i8042_read_data, .write = i8042_write_data, .width = 1 };
+const struct io_ops i8042_data_ops = {
+	.read = i8042_read_data, .write = i8042_write_data, .width = 1};
 const struct io_ops i8042_command_ops = {
 	.read = i8042_read_status, .write = i8042_write_command, .width = 1,
 };
 
-/* ---- device ----------------------------------------------------------------------------------- */
+/* ---- device ---------------------------------------------------------------------------------- */
 
 static void i8042_reset(void *dev)
 {
@@ -236,7 +237,8 @@ static const struct state_field i8042_fields[] = {
 	STATE_FIELD(struct i8042_state, ram, 1),
 };
 
-static const struct state_table i8042_table = STATE_TABLE("i8042", struct i8042_state, 1, i8042_fields);
+static const struct state_table i8042_table =
+	STATE_TABLE("i8042", struct i8042_state, 1, i8042_fields);
 
 static void i8042_save(void *dev, void *state)
 {
@@ -277,6 +279,7 @@ const struct device_ops i8042_device_ops = {
 void i8042_init(struct i8042 *k, const struct irq_line *kbd, const struct irq_line *aux,
 		void (*reset)(void *arg), void *reset_arg)
 {
-	*k = (struct i8042){ .irq_kbd = *kbd, .irq_aux = *aux, .reset = reset, .reset_arg = reset_arg };
+	*k = (struct i8042){
+		.irq_kbd = *kbd, .irq_aux = *aux, .reset = reset, .reset_arg = reset_arg};
 	i8042_reset(k);
 }

@@ -1,6 +1,6 @@
 /*
- * PCI configuration mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2), ports 0xCF8 to 0xCFF: an address register,
- * and behind it a bus with a host bridge and nothing else yet.
+ * PCI configuration mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2), ports 0xCF8 to 0xCFF: an address
+ * register, and behind it a bus with a host bridge and nothing else yet.
  */
 #include "vmm/hw/pci_config.h"
 
@@ -71,7 +71,8 @@ static void pci_config_save(void *dev, void *state)
 
 static int pci_config_load(void *dev, const void *state)
 {
-	((struct pci_config *)dev)->address = ((const struct pci_config_state *)state)->address & ~3U;
+	((struct pci_config *)dev)->address =
+		((const struct pci_config_state *)state)->address & ~3U;
 	return 0;
 }
 

@@ -1,4 +1,5 @@
-/* The pvpanic device of QEMU's docs/specs/pvpanic: one port of event bits, read to learn which exist. */
+/* The pvpanic device of QEMU's docs/specs/pvpanic: one port of event bits, read to learn which
+ * exist. */
 #include "vmm/hw/pvpanic.h"
 
 #define PVPANIC_PANICKED	BIT(0)

@@ -54,7 +54,7 @@ static void port_a_write(void *dev, u64 offset, u64 value, unsigned size)
 }
 
 const struct io_ops reset_control_io_ops = { .read = reset_read, .write = reset_write, .width = 1 };
-const struct io_ops reset_port_a_io_ops = { .read = port_a_read, .write = port_a_write, .width = 1 };
+const struct io_ops reset_port_a_io_ops = {.read = port_a_read, .write = port_a_write, .width = 1};
 
 static void reset_control_reset(void *dev)
 {

@@ -1,8 +1,8 @@
 /*
  * MC146818 real-time clock, after Motorola's MC146818 data sheet, with the PC's CMOS memory.
  *
- * The time is the host's plus an offset that the guest sets. Nothing ticks here: flags are worked out
- * when the guest looks, and a timer is armed only for an interrupt that the guest enabled.
+ * The time is the host's plus an offset that the guest sets. Nothing ticks here: flags are worked
+ * out when the guest looks, and a timer is armed only for an interrupt that the guest enabled.
  */
 #include <errno.h>
 #include <string.h>
@@ -63,7 +63,7 @@ static bool rtc_running(const struct rtc *rtc)
 	return !(rtc->cmos[RTC_B] & B_SET) && (rtc->cmos[RTC_A] & A_DIVIDER) == A_RUNNING;
 }
 
-/* ---- the time in registers -------------------------------------------------------------------- */
+/* ---- the time in registers ------------------------------------------------------------------- */
 
 static u8 rtc_encode(const struct rtc *rtc, unsigned v)
 {
@@ -132,7 +132,7 @@ static bool rtc_is_time(unsigned reg)
 	       (reg >= RTC_WEEKDAY && reg <= RTC_YEAR) || reg == RTC_CENTURY;
 }
 
-/* ---- alarm ------------------------------------------------------------------------------------ */
+/* ---- alarm ----------------------------------------------------------------------------------- */
 
 static bool alarm_any(u8 v)
 {
@@ -159,7 +159,7 @@ static u64 rtc_next_alarm(const struct rtc *rtc, u64 second)
 	return 0;
 }
 
-/* ---- flags and interrupts --------------------------------------------------------------------- */
+/* ---- flags and interrupts -------------------------------------------------------------------- */
 
 /* MC146818 table 5, time base 32768 Hz: 0 is off, 1 and 2 repeat 8 and 9. */
 static u64 rtc_period_ns(const struct rtc *rtc)
@@ -238,7 +238,7 @@ static void rtc_timer(void *arg)
 	rtc_update(arg);
 }
 
-/* ---- ports ------------------------------------------------------------------------------------ */
+/* ---- ports ----------------------------------------------------------------------------------- */
 
 static u8 rtc_read_reg(struct rtc *rtc, unsigned reg)
 {
@@ -319,7 +319,7 @@ static u64 rtc_read(void *dev, u64 offset, unsigned size)
 	struct rtc *rtc = dev;
 
 	(void)size;
-	return offset == 1 ? rtc_read_reg(rtc, rtc->index) : 0xFF;	/* the index is write-only */
+	return offset == 1 ? rtc_read_reg(rtc, rtc->index) : 0xFF; /* the index is write-only */
 }
 
 static void rtc_write(void *dev, u64 offset, u64 value, unsigned size)
@@ -335,7 +335,7 @@ static void rtc_write(void *dev, u64 offset, u64 value, unsigned size)
 
 const struct io_ops rtc_io_ops = { .read = rtc_read, .write = rtc_write, .width = 1 };
 
-/* ---- device ----------------------------------------------------------------------------------- */
+/* ---- device ---------------------------------------------------------------------------------- */
 
 /* The chip has a battery: a reset clears only interrupt enables and flags. */
 static void rtc_reset(void *dev)
@@ -428,7 +428,8 @@ void rtc_set_memory(struct rtc *rtc, u64 low, u64 high)
 void rtc_init(struct rtc *rtc, struct timer_queue *timers, const struct irq_line *irq,
 	      u64 (*wall_ns)(void *arg), void *wall_arg)
 {
-	*rtc = (struct rtc){ .irq = *irq, .wall_ns = wall_ns ? wall_ns : host_wall_ns, .wall_arg = wall_arg };
+	*rtc = (struct rtc){
+		.irq = *irq, .wall_ns = wall_ns ? wall_ns : host_wall_ns, .wall_arg = wall_arg};
 	timer_init(&rtc->timer, timers, rtc_timer, rtc);
 	rtc->cmos[RTC_A] = A_RUNNING | 6;	/* 1024 Hz, as a PC's firmware sets it */
 	rtc->cmos[RTC_B] = B_24H;

@@ -16,7 +16,7 @@ struct rtc {
 	void *wall_arg;
 
 	u8 index;
-	u8 cmos[RTC_CMOS_SIZE];		/* registers A to D and the alarm too; the time only while SET */
+	u8 cmos[RTC_CMOS_SIZE]; /* registers A to D and the alarm too; the time only while SET */
 	s64 offset;			/* guest seconds = host seconds + offset */
 	u64 last_second;		/* guest second up to which UF and AF are accounted for */
 	u64 last_period;		/* guest time of the last periodic tick accounted for, ns */

@@ -2,10 +2,10 @@
  * 16550A UART, after the PC16550D data sheet (June 1995).
  *
  * Characters take no time on the wire: the transmitter is empty again as soon as the host takes the
- * byte. When the host's buffer is full, the transmit FIFO fills up and LSR.THRE stays clear, so a guest
- * that honours it loses nothing. The receiver reads on from the host only while its FIFO has room, and
- * bytes that a reset or a cleared FIFO would throw away go back to the host, to arrive a little later:
- * what is piped into a booting guest survives its drivers' initialization.
+ * byte. When the host's buffer is full, the transmit FIFO fills up and LSR.THRE stays clear, so a
+ * guest that honours it loses nothing. The receiver reads on from the host only while its FIFO has
+ * room, and bytes that a reset or a cleared FIFO would throw away go back to the host, to arrive a
+ * little later: what is piped into a booting guest survives its drivers' initialization.
  */
 #include <errno.h>
 #include <string.h>
@@ -63,7 +63,7 @@ enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_S
 #define UART_CLOCK	1843200
 #define CHAR_BITS	10
 
-/* ---- FIFOs ------------------------------------------------------------------------------------ */
+/* ---- FIFOs ----------------------------------------------------------------------------------- */
 
 static void fifo_push(struct serial_fifo *f, u8 byte)
 {
@@ -99,7 +99,7 @@ static unsigned serial_trigger(const struct serial *s)
 	return s->fcr & FCR_ENABLE ? levels[s->fcr >> 6] : 1;
 }
 
-/* ---- interrupts ------------------------------------------------------------------------------- */
+/* ---- interrupts ------------------------------------------------------------------------------ */
 
 /* PC16550D table IV: the highest pending source. */
 static u8 serial_iir(const struct serial *s)
@@ -119,13 +119,13 @@ static u8 serial_iir(const struct serial *s)
 
 static void serial_update_irq(struct serial *s)
 {
-	/* In loopback the OUT2 pin is inactive (PC16550D 8.6), and with it the PC's interrupt gate. */
+	/* In loopback OUT2 is inactive (PC16550D 8.6), and with it the PC's interrupt gate. */
 	bool gate = s->mcr & MCR_OUT2 && !(s->mcr & MCR_LOOP);
 
 	irq_line_set(&s->irq, gate && serial_iir(s) != IIR_NONE);
 }
 
-/* ---- receiver --------------------------------------------------------------------------------- */
+/* ---- receiver -------------------------------------------------------------------------------- */
 
 static u64 serial_char_ns(const struct serial *s)
 {
@@ -137,7 +137,8 @@ static void serial_arm_timeout(struct serial *s)
 {
 	s->timeout_pending = false;
 	if (s->rx.len && s->fcr & FCR_ENABLE)
-		timer_arm(&s->rx_timeout, timer_queue_now(s->rx_timeout.queue) + 4 * serial_char_ns(s));
+		timer_arm(&s->rx_timeout,
+			timer_queue_now(s->rx_timeout.queue) + 4 * serial_char_ns(s));
 	else
 		timer_cancel(&s->rx_timeout);
 }
@@ -172,7 +173,8 @@ static size_t serial_room(void *arg)
 	return serial_depth(s) - MIN(serial_depth(s), s->rx.len);
 }
 
-/* Linux reads the data register after clearing the FIFOs, to drop what may be left: it must be empty. */
+/* Linux reads the data register after clearing the FIFOs, to drop what may be left: it must be
+ * empty. */
 #define RX_QUIET_NS 1000000
 
 static void serial_clear_rx(struct serial *s)
@@ -232,7 +234,7 @@ static u8 serial_read_data(struct serial *s)
 	return byte;
 }
 
-/* ---- transmitter ------------------------------------------------------------------------------ */
+/* ---- transmitter ----------------------------------------------------------------------------- */
 
 static void serial_transmit(struct serial *s)
 {
@@ -266,7 +268,8 @@ static void serial_write_data(struct serial *s, u8 byte)
 		return;
 	}
 	if (s->tx.len == serial_depth(s)) {
-		/* The guest did not wait for THRE: the holding register is overwritten, a FIFO stays. */
+		/* The guest did not wait for THRE: the holding register is overwritten, a FIFO
+		 * stays. */
 		if (serial_depth(s) == 1)
 			s->tx.data[s->tx.head] = byte;
 		return;
@@ -276,7 +279,7 @@ static void serial_write_data(struct serial *s, u8 byte)
 	serial_transmit(s);
 }
 
-/* ---- control registers ------------------------------------------------------------------------ */
+/* ---- control registers ----------------------------------------------------------------------- */
 
 static void serial_write_ier(struct serial *s, u8 value)
 {
@@ -292,7 +295,7 @@ static void serial_write_fcr(struct serial *s, u8 value)
 {
 	bool toggled = (value ^ s->fcr) & FCR_ENABLE;
 
-	/* Other bits count only together with the enable bit, and changing that clears both FIFOs. */
+	/* Other bits count only with the enable bit, and changing that clears both FIFOs. */
 	if (!(value & FCR_ENABLE))
 		value = 0;
 	if (toggled || value & FCR_CLEAR_RX)
@@ -436,7 +439,7 @@ static u64 serial_read(void *dev, u64 offset, unsigned size)
 
 const struct io_ops serial_io_ops = { .read = serial_read, .write = serial_write, .width = 1 };
 
-/* ---- device ----------------------------------------------------------------------------------- */
+/* ---- device ---------------------------------------------------------------------------------- */
 
 static void serial_reset(void *dev)
 {
@@ -485,7 +488,8 @@ static const struct state_field serial_fields[] = {
 	STATE_FIELD(struct serial_state, tx, 1),
 };
 
-static const struct state_table serial_table = STATE_TABLE("serial", struct serial_state, 1, serial_fields);
+static const struct state_table serial_table =
+	STATE_TABLE("serial", struct serial_state, 1, serial_fields);
 
 static void fifo_load(struct serial_fifo *f, const u8 *data, u8 len)
 {
@@ -499,8 +503,15 @@ static void serial_save(void *dev, void *state)
 	struct serial_state *st = state;
 
 	*st = (struct serial_state){
-		.ier = s->ier, .fcr = s->fcr, .lcr = s->lcr, .mcr = s->mcr, .lsr = s->lsr, .msr = s->msr,
-		.scr = s->scr, .thr_pending = s->thr_pending, .timeout_pending = s->timeout_pending,
+		.ier = s->ier,
+		.fcr = s->fcr,
+		.lcr = s->lcr,
+		.mcr = s->mcr,
+		.lsr = s->lsr,
+		.msr = s->msr,
+		.scr = s->scr,
+		.thr_pending = s->thr_pending,
+		.timeout_pending = s->timeout_pending,
 		.divisor = s->divisor,
 	};
 	st->rx_len = fifo_save(&s->rx, st->rx);
@@ -512,8 +523,9 @@ static int serial_load(void *dev, const void *state)
 	struct serial *s = dev;
 	const struct serial_state *st = state;
 
-	if (st->rx_len > SERIAL_FIFO || st->tx_len > SERIAL_FIFO || st->ier & 0xF0 || st->mcr & 0xE0 ||
-	    st->fcr & ~FCR_KEPT || st->thr_pending > 1 || st->timeout_pending > 1)
+	if (st->rx_len > SERIAL_FIFO || st->tx_len > SERIAL_FIFO || st->ier & 0xF0 ||
+		st->mcr & 0xE0 || st->fcr & ~FCR_KEPT || st->thr_pending > 1 ||
+		st->timeout_pending > 1)
 		return -EINVAL;
 	s->ier = st->ier;
 	s->fcr = st->fcr;
@@ -538,7 +550,8 @@ const struct device_ops serial_device_ops = {
 	.save = serial_save, .load = serial_load,
 };
 
-void serial_init(struct serial *s, struct chardev *chr, struct timer_queue *timers, const struct irq_line *irq)
+void serial_init(struct serial *s, struct chardev *chr, struct timer_queue *timers,
+	const struct irq_line *irq)
 {
 	const struct chardev_front front = {
 		.room = serial_room, .receive = serial_receive, .drained = serial_drained,

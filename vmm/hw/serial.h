@@ -40,6 +40,7 @@ extern const struct io_ops serial_io_ops;
 extern const struct device_ops serial_device_ops;
 
 /* irq is copied. Sets itself up as chr's front end. */
-void serial_init(struct serial *s, struct chardev *chr, struct timer_queue *timers, const struct irq_line *irq);
+void serial_init(struct serial *s, struct chardev *chr, struct timer_queue *timers,
+	const struct irq_line *irq);
 
 #endif

@@ -1,4 +1,4 @@
-/* The choice of a hypervisor: see accel.h and "Choosing where guests run" in docs/architecture.md. */
+/* The choice of a hypervisor: see accel.h. */
 #include <cpuid.h>
 #include <errno.h>
 #include <stdio.h>
@@ -92,12 +92,14 @@ static enum accel_reason probe_open(int error, char *detail, size_t size)
 }
 
 /* Everything but the CPU. */
-static enum accel_reason probe_api(const struct kvm_backend *backend, int fd, char *detail, size_t size)
+static enum accel_reason probe_api(
+	const struct kvm_backend *backend, int fd, char *detail, size_t size)
 {
 	long version = backend->ioctl(fd, KVM_GET_API_VERSION, 0);
 
 	if (version != KVM_API_VERSION) {
-		snprintf(detail, size, "/dev/kvm speaks API version %ld, not %d", version, KVM_API_VERSION);
+		snprintf(detail, size, "/dev/kvm speaks API version %ld, not %d", version,
+			KVM_API_VERSION);
 		return ACCEL_REASON_API_VERSION;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(accel_caps); i++) {
@@ -109,7 +111,8 @@ static enum accel_reason probe_api(const struct kvm_backend *backend, int fd, ch
 	return ACCEL_REASON_OK;
 }
 
-enum accel_reason accel_probe(const struct kvm_backend *backend, bool has_virt, char *detail, size_t size)
+enum accel_reason accel_probe(
+	const struct kvm_backend *backend, bool has_virt, char *detail, size_t size)
 {
 	enum accel_reason reason;
 	int fd = backend->open();
@@ -131,7 +134,8 @@ enum accel_reason accel_probe(const struct kvm_backend *backend, bool has_virt, 
 
 int accel_choose(enum accel wanted, struct accel_choice *choice, struct error *err)
 {
-	*choice = (struct accel_choice){ .backend = &kvm_backend_soft, .reason = ACCEL_REASON_FORCED };
+	*choice =
+		(struct accel_choice){.backend = &kvm_backend_soft, .reason = ACCEL_REASON_FORCED};
 	if (wanted == ACCEL_SOFT) {
 		snprintf(choice->detail, sizeof(choice->detail), "--accel soft");
 		return 0;

@@ -41,7 +41,7 @@ enum accel_reason accel_probe(const struct kvm_backend *backend, bool has_virt, 
 			      size_t detail_size);
 
 bool accel_engine_known(const char *name);
-/* The software engine, by name: "interp". 0, or -EINVAL. Takes effect for hypervisors opened later. */
+/* The software engine, by name: "interp". 0, or -EINVAL. For hypervisors opened later. */
 int accel_set_engine(const char *name);
 
 #endif

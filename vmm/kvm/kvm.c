@@ -38,11 +38,19 @@ static int host_close(int fd)
 }
 
 const struct kvm_backend kvm_backend_host = {
-	.name = "kvm", .open = host_open, .ioctl = host_ioctl, .mmap = host_mmap, .close = host_close,
+	.name = "kvm",
+	.open = host_open,
+	.ioctl = host_ioctl,
+	.mmap = host_mmap,
+	.close = host_close,
 };
 
 const struct kvm_backend kvm_backend_soft = {
-	.name = "soft", .open = qkvm_open, .ioctl = qkvm_ioctl, .mmap = qkvm_mmap, .close = qkvm_close,
+	.name = "soft",
+	.open = qkvm_open,
+	.ioctl = qkvm_ioctl,
+	.mmap = qkvm_mmap,
+	.close = qkvm_close,
 };
 
 int kvm_open(struct kvm *kvm, const struct kvm_backend *backend, struct error *err)
@@ -52,7 +60,8 @@ int kvm_open(struct kvm *kvm, const struct kvm_backend *backend, struct error *e
 
 	*kvm = (struct kvm){ .backend = backend, .fd = fd, .vm_fd = -1 };
 	if (fd < 0)
-		return error_set(err, -fd, "cannot open the %s hypervisor: %s", backend->name, strerror(-fd));
+		return error_set(err, -fd, "cannot open the %s hypervisor: %s", backend->name,
+			strerror(-fd));
 	size = kvm_ioctl_num(kvm, fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (size < (long)sizeof(struct kvm_run)) {
 		kvm_close(kvm);

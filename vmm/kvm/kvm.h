@@ -1,6 +1,6 @@
 /*
- * The VMM's one way into a hypervisor: KVM's file descriptors, by four calls. A backend binds them to
- * the system calls on /dev/kvm or to the hypervisor inside this process. Nothing else in vmm/
+ * The VMM's one way into a hypervisor: KVM's file descriptors, by four calls. A backend binds them
+ * to the system calls on /dev/kvm or to the hypervisor inside this process. Nothing else in vmm/
  * knows which of the two it runs on, and no other file includes a header of hypervisor/.
  */
 #ifndef QUMRA_VMM_KVM_KVM_H

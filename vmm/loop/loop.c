@@ -47,7 +47,8 @@ int loop_init(struct loop *loop, pthread_mutex_t *lock, struct error *err)
 	*loop = (struct loop){ .lock = lock, .epoll_fd = -1, .timer_fd = -1, .wake_fd = -1 };
 	for (int i = 0; i < LOOP_WATCHES_MAX; i++)
 		loop->watch[i].fd = -1;
-	loop->timers = (struct timer_queue){ .clock = loop_clock, .program = loop_program, .arg = loop };
+	loop->timers =
+		(struct timer_queue){.clock = loop_clock, .program = loop_program, .arg = loop};
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -141,7 +142,8 @@ static void loop_drain(int fd)
 	(void)n;
 }
 
-static void loop_dispatch(struct loop *loop, const struct epoll_event *ev, void (*on_wake)(void *), void *arg)
+static void loop_dispatch(
+	struct loop *loop, const struct epoll_event *ev, void (*on_wake)(void *), void *arg)
 {
 	u32 slot = (u32)ev->data.u64;
 	struct loop_watch *w;

@@ -1,6 +1,6 @@
 /*
- * The main thread's event loop over epoll. Callbacks run under the machine's lock, must not block, and
- * may add, change and remove watches, their own too.
+ * The main thread's event loop over epoll. Callbacks run under the machine's lock, must not block,
+ * and may add, change and remove watches, their own too.
  */
 #ifndef QUMRA_VMM_LOOP_LOOP_H
 #define QUMRA_VMM_LOOP_LOOP_H

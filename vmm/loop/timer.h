@@ -1,7 +1,8 @@
 /*
- * Timers of devices, in guest time: nanoseconds that run with the host's monotonic clock while the VM
- * runs and stand still while it is paused. A queue belongs to one VM and is used under its lock.
- * Whoever owns the queue gets told the next deadline through `program`, and calls timer_queue_run().
+ * Timers of devices, in guest time: nanoseconds that run with the host's monotonic clock while the
+ * VM runs and stand still while it is paused. A queue belongs to one VM and is used under its lock.
+ * Whoever owns the queue gets told the next deadline through `program`, and calls
+ * timer_queue_run().
  */
 #ifndef QUMRA_VMM_LOOP_TIMER_H
 #define QUMRA_VMM_LOOP_TIMER_H

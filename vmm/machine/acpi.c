@@ -1,6 +1,6 @@
 /*
- * ACPI tables (ACPI 6.4, chapter 5): RSDP, RSDT and XSDT, FADT, FACS, MADT, and a DSDT with S5 and the
- * devices on the board. They say exactly what pc.c wires up.
+ * ACPI tables (ACPI 6.4, chapter 5): RSDP, RSDT and XSDT, FADT, FACS, MADT, and a DSDT with S5 and
+ * the devices on the board. They say exactly what pc.c wires up.
  */
 #include <errno.h>
 #include <string.h>
@@ -52,7 +52,8 @@ struct acpi_fadt {
 	u32 smi_cmd;
 	u8 acpi_enable, acpi_disable, s4bios_req, pstate_cnt;
 	u32 pm1a_evt, pm1b_evt, pm1a_cnt, pm1b_cnt, pm2_cnt, pm_tmr, gpe0, gpe1;
-	u8 pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_len, gpe1_len, gpe1_base, cst_cnt;
+	u8 pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_len, gpe1_len, gpe1_base,
+		cst_cnt;
 	u16 lvl2_lat, lvl3_lat, flush_size, flush_stride;
 	u8 duty_offset, duty_width, day_alarm, month_alarm, century;
 	u16 boot_arch;
@@ -63,7 +64,8 @@ struct acpi_fadt {
 	u16 arm_boot_arch;
 	u8 minor_version;
 	u64 x_facs, x_dsdt;
-	struct acpi_address x_pm1a_evt, x_pm1b_evt, x_pm1a_cnt, x_pm1b_cnt, x_pm2_cnt, x_pm_tmr, x_gpe0, x_gpe1;
+	struct acpi_address x_pm1a_evt, x_pm1b_evt, x_pm1a_cnt, x_pm1b_cnt, x_pm2_cnt, x_pm_tmr,
+		x_gpe0, x_gpe1;
 	struct acpi_address sleep_control, sleep_status;
 } PACKED;
 _Static_assert(sizeof(struct acpi_fadt) == 268, "ACPI 5.0 table 5-34");
@@ -110,7 +112,8 @@ struct madt_nmi {
 	u8 lint;
 } PACKED;
 _Static_assert(sizeof(struct madt_lapic) == 8 && sizeof(struct madt_ioapic) == 12 &&
-	       sizeof(struct madt_override) == 10 && sizeof(struct madt_nmi) == 6, "ACPI 6.4, 5.2.12");
+		       sizeof(struct madt_override) == 10 && sizeof(struct madt_nmi) == 6,
+	"ACPI 6.4, 5.2.12");
 
 #define MADT_PCAT_COMPAT	BIT(0)
 #define MADT_LEVEL_HIGH		0x000D
@@ -163,7 +166,7 @@ static void table_finish(struct acpi_header *h, const char *signature, u8 revisi
 	h->checksum = firmware_checksum(h, length);
 }
 
-/* ---- DSDT ------------------------------------------------------------------------------------- */
+/* ---- DSDT ------------------------------------------------------------------------------------ */
 
 static const struct dsdt_device {
 	const char *name, *id;
@@ -245,11 +248,12 @@ static struct acpi_header *write_dsdt(struct tables *t, unsigned cpus)
 	return h;
 }
 
-/* ---- fixed tables ----------------------------------------------------------------------------- */
+/* ---- fixed tables ---------------------------------------------------------------------------- */
 
 static struct acpi_address io_address(u16 port, u8 bits, u8 access)
 {
-	return (struct acpi_address){ .space = SPACE_IO, .bits = bits, .access = access, .address = port };
+	return (struct acpi_address){
+		.space = SPACE_IO, .bits = bits, .access = access, .address = port};
 }
 
 static int write_fadt(struct tables *t, unsigned cpus)
@@ -264,7 +268,7 @@ static int write_fadt(struct tables *t, unsigned cpus)
 	*f = (struct acpi_fadt){
 		.facs = table_gpa(t, facs),
 		.dsdt = table_gpa(t, dsdt),
-		.pm_profile = 1,	/* desktop */
+		.pm_profile = 1, /* desktop */
 		.sci_int = IRQ_SCI,
 		.pm1a_evt = PORT_ACPI_PM + ACPI_PM1_EVT,
 		.pm1a_cnt = PORT_ACPI_PM + ACPI_PM1_CNT,
@@ -276,8 +280,8 @@ static int write_fadt(struct tables *t, unsigned cpus)
 		.lvl3_lat = LATENCY_NO_C3,
 		.century = 0x32,
 		.boot_arch = BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA | BOOT_NO_ASPM,
-		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_VAL_EXT |
-			 FADT_RESET_REG_SUP,
+		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC |
+			 FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP,
 		.reset_reg = io_address(PORT_RESET_CONTROL, 8, ACCESS_BYTE),
 		.reset_value = 0x06,
 		.x_dsdt = table_gpa(t, dsdt),
@@ -293,7 +297,8 @@ static int write_fadt(struct tables *t, unsigned cpus)
 static int write_madt(struct tables *t, unsigned cpus)
 {
 	u32 size = sizeof(struct acpi_header) + 8 + cpus * sizeof(struct madt_lapic) +
-		   sizeof(struct madt_ioapic) + 2 * sizeof(struct madt_override) + sizeof(struct madt_nmi);
+		   sizeof(struct madt_ioapic) + 2 * sizeof(struct madt_override) +
+		   sizeof(struct madt_nmi);
 	u8 *p = table_alloc(t, size, 16), *at;
 	const u32 head[2] = { APIC_DEFAULT_BASE, MADT_PCAT_COMPAT };
 
@@ -305,7 +310,7 @@ static int write_madt(struct tables *t, unsigned cpus)
 	at = mempcpy(at, &(struct madt_ioapic){ 1, 12, 0, 0, IOAPIC_DEFAULT_BASE, 0 },
 		     sizeof(struct madt_ioapic));
 	/* The i8254 is wired to pin 2; the SCI is a level that is active high. */
-	at = mempcpy(at, &(struct madt_override){ 2, 10, 0, 0, 2, 0 }, sizeof(struct madt_override));
+	at = mempcpy(at, &(struct madt_override){2, 10, 0, 0, 2, 0}, sizeof(struct madt_override));
 	at = mempcpy(at, &(struct madt_override){ 2, 10, 0, IRQ_SCI, IRQ_SCI, MADT_LEVEL_HIGH },
 		     sizeof(struct madt_override));
 	memcpy(at, &(struct madt_nmi){ 4, 6, MADT_ALL_CPUS, 0, 1 }, sizeof(struct madt_nmi));

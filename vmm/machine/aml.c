@@ -4,9 +4,19 @@
 #include "vmm/machine/aml.h"
 
 enum {
-	AML_ZERO = 0x00, AML_ONE = 0x01, AML_NAME = 0x08, AML_BYTE = 0x0A, AML_WORD = 0x0B, AML_DWORD = 0x0C,
-	AML_STRING = 0x0D, AML_SCOPE = 0x10, AML_BUFFER = 0x11, AML_PACKAGE = 0x12, AML_EXT = 0x5B,
-	AML_EXT_DEVICE = 0x82, AML_ROOT = '\\',
+	AML_ZERO = 0x00,
+	AML_ONE = 0x01,
+	AML_NAME = 0x08,
+	AML_BYTE = 0x0A,
+	AML_WORD = 0x0B,
+	AML_DWORD = 0x0C,
+	AML_STRING = 0x0D,
+	AML_SCOPE = 0x10,
+	AML_BUFFER = 0x11,
+	AML_PACKAGE = 0x12,
+	AML_EXT = 0x5B,
+	AML_EXT_DEVICE = 0x82,
+	AML_ROOT = '\\',
 };
 
 /* Resource descriptors, small items (ACPI 6.4, 6.4.2). */

@@ -21,14 +21,16 @@ static int chips_error(struct error *err, long ret, const char *what)
 
 static void route(struct kvm_irq_routing *r, u32 gsi, u32 chip, u32 pin)
 {
-	r->entries[r->nr++] = (struct kvm_irq_routing_entry){
-		.gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = { .irqchip = chip, .pin = pin } };
+	r->entries[r->nr++] = (struct kvm_irq_routing_entry){.gsi = gsi,
+		.type = KVM_IRQ_ROUTING_IRQCHIP,
+		.u.irqchip = {.irqchip = chip, .pin = pin}};
 }
 
-/* KVM's default, but for the PIT: GSI 0 is pin 2 of the IOAPIC, as the MADT and the MP table say. */
+/* KVM's default, but for the PIT: GSI 0 is the IOAPIC's pin 2, as MADT and MP table say. */
 static long chips_route(const struct kvm *kvm)
 {
-	struct kvm_irq_routing *r = calloc(1, sizeof(*r) + (PC_PIC_IRQS + PC_GSIS) * sizeof(r->entries[0]));
+	struct kvm_irq_routing *r =
+		calloc(1, sizeof(*r) + (PC_PIC_IRQS + PC_GSIS) * sizeof(r->entries[0]));
 	long ret;
 
 	if (!r)

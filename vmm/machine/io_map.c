@@ -50,7 +50,8 @@ static unsigned io_piece(const struct io_range *r, u64 addr, unsigned size)
 
 	if (!r)
 		return 1;
-	while (piece * 2 <= size && piece * 2 <= r->ops->width && addr - r->base + piece * 2 <= r->size)
+	while (piece * 2 <= size && piece * 2 <= r->ops->width &&
+		addr - r->base + piece * 2 <= r->size)
 		piece *= 2;
 	return piece;
 }

@@ -11,7 +11,7 @@
 struct io_ops {
 	u64 (*read)(void *dev, u64 offset, unsigned size);
 	void (*write)(void *dev, u64 offset, u64 value, unsigned size);
-	u8 width;	/* widest access the device takes; wider ones arrive in pieces, lowest first */
+	u8 width; /* widest access the device takes; wider ones arrive in pieces, lowest first */
 };
 
 struct io_range {
@@ -28,7 +28,8 @@ struct io_map {
 	struct io_range range[IO_RANGES_MAX];	/* ascending */
 };
 
-/* -EEXIST when it overlaps a range, -ENOSPC when the map is full, -EINVAL when it is empty or wraps. */
+/* -EEXIST when it overlaps a range, -ENOSPC when the map is full, -EINVAL when it is empty or
+ * wraps. */
 int io_map_add(struct io_map *map, const struct io_range *range);
 const struct io_range *io_map_find(const struct io_map *map, u64 addr);
 

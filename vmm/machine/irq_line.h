@@ -1,4 +1,4 @@
-/* One wire into the interrupt controllers. The device keeps its level; only changes are passed on. */
+/* One wire into the interrupt controllers. It keeps its level; only changes are passed on. */
 #ifndef QUMRA_VMM_MACHINE_IRQ_LINE_H
 #define QUMRA_VMM_MACHINE_IRQ_LINE_H
 

@@ -47,9 +47,10 @@ struct mp_interrupt {
 	u8 bus, irq, apic, pin;
 } PACKED;
 
-_Static_assert(sizeof(struct mp_floating) == 16 && sizeof(struct mp_header) == 44 && sizeof(struct mp_cpu) == 20 &&
-	       sizeof(struct mp_bus) == 8 && sizeof(struct mp_ioapic) == 8 && sizeof(struct mp_interrupt) == 8,
-	       "MP 1.4 chapter 4");
+_Static_assert(sizeof(struct mp_floating) == 16 && sizeof(struct mp_header) == 44 &&
+		       sizeof(struct mp_cpu) == 20 && sizeof(struct mp_bus) == 8 &&
+		       sizeof(struct mp_ioapic) == 8 && sizeof(struct mp_interrupt) == 8,
+	"MP 1.4 chapter 4");
 
 enum { MP_CPU, MP_BUS, MP_IOAPIC, MP_IO_INT, MP_LOCAL_INT };
 enum { INT_VECTORED, INT_NMI, INT_SMI, INT_EXTINT };
@@ -84,9 +85,12 @@ static void mp_add_interrupts(struct mp_writer *w)
 			e.flags = LEVEL_HIGH;
 		mp_add(w, &e, sizeof(e));
 	}
-	mp_add(w, &(struct mp_interrupt){ .type = MP_LOCAL_INT, .kind = INT_EXTINT }, sizeof(struct mp_interrupt));
-	mp_add(w, &(struct mp_interrupt){ .type = MP_LOCAL_INT, .kind = INT_NMI, .apic = ALL_APICS, .pin = 1 },
-	       sizeof(struct mp_interrupt));
+	mp_add(w, &(struct mp_interrupt){.type = MP_LOCAL_INT, .kind = INT_EXTINT},
+		sizeof(struct mp_interrupt));
+	mp_add(w,
+		&(struct mp_interrupt){
+			.type = MP_LOCAL_INT, .kind = INT_NMI, .apic = ALL_APICS, .pin = 1},
+		sizeof(struct mp_interrupt));
 }
 
 int mp_write_table(const struct guest_memory *mem, unsigned cpus)
@@ -102,15 +106,18 @@ int mp_write_table(const struct guest_memory *mem, unsigned cpus)
 	memcpy(w.h->oem, "QUMRA   ", 8);
 	memcpy(w.h->product, "PC          ", 12);
 	for (unsigned i = 0; i < cpus; i++)
-		mp_add(&w, &(struct mp_cpu){ MP_CPU, i, APIC_VERSION, CPU_ENABLED | (i ? 0 : CPU_BOOT), 0x600,
-					     CPU_FEATURES, 0 }, sizeof(struct mp_cpu));
+		mp_add(&w,
+			&(struct mp_cpu){MP_CPU, i, APIC_VERSION, CPU_ENABLED | (i ? 0 : CPU_BOOT),
+				0x600, CPU_FEATURES, 0},
+			sizeof(struct mp_cpu));
 	mp_add(&w, &(struct mp_bus){ MP_BUS, 0, "ISA   " }, sizeof(struct mp_bus));
 	mp_add(&w, &(struct mp_ioapic){ MP_IOAPIC, 0, IOAPIC_VERSION, 1, IOAPIC_DEFAULT_BASE },
 	       sizeof(struct mp_ioapic));
 	mp_add_interrupts(&w);
 	w.h->length = w.at - (u8 *)w.h;
 	w.h->checksum = firmware_checksum(w.h, w.h->length);
-	*f = (struct mp_floating){ .signature = "_MP_", .table = MP_AREA + sizeof(*f), .length = 1, .revision = 4 };
+	*f = (struct mp_floating){
+		.signature = "_MP_", .table = MP_AREA + sizeof(*f), .length = 1, .revision = 4};
 	f->checksum = firmware_checksum(f, sizeof(*f));
 	return 0;
 }

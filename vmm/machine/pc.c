@@ -40,12 +40,14 @@ static void pc_request_power_off(void *arg)
 
 static void pc_init_devices(struct pc *pc, const struct pc_config *c)
 {
-	struct irq_line com1 = pc_irq(c, IRQ_COM1), rtc = pc_irq(c, IRQ_RTC), sci = pc_irq(c, IRQ_SCI);
+	struct irq_line com1 = pc_irq(c, IRQ_COM1), rtc = pc_irq(c, IRQ_RTC),
+			sci = pc_irq(c, IRQ_SCI);
 	struct irq_line kbd = pc_irq(c, IRQ_KBD), aux = pc_irq(c, IRQ_AUX);
 
 	serial_init(&pc->com1, c->serial, c->timers, &com1);
 	rtc_init(&pc->rtc, c->timers, &rtc, NULL, NULL);
-	rtc_set_memory(&pc->rtc, guest_memory_low_end(c->memory), guest_memory_high_size(c->memory));
+	rtc_set_memory(
+		&pc->rtc, guest_memory_low_end(c->memory), guest_memory_high_size(c->memory));
 	i8042_init(&pc->i8042, &kbd, &aux, pc_request_reset, pc);
 	acpi_pm_init(&pc->pm, c->timers, &sci, pc_request_power_off, pc);
 	reset_control_init(&pc->reset, &c->events);
@@ -61,7 +63,7 @@ static void pc_init_devices(struct pc *pc, const struct pc_config *c)
 	pc_device_add(pc, &pci_config_device_ops, &pc->pci);
 }
 
-/* Configuration mechanism 1 owns the doubleword at 0xCF8, the chipset's reset the byte inside it. */
+/* PCI configuration owns the doubleword at 0xCF8, the chipset's reset the byte inside it. */
 static u64 pc_cf8_read(void *dev, u64 offset, unsigned size)
 {
 	struct pc *pc = dev;

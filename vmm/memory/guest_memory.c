@@ -26,19 +26,21 @@ int guest_memory_check(u64 size, struct error *err)
 	if (size & 4095)
 		return error_usage(err, "--memory: %s is not a multiple of 4 KiB", text);
 	if (size > BIT(GUEST_PHYS_BITS) - (GUEST_HOLE_END - GUEST_HOLE_START))
-		return error_usage(err, "--memory: %s does not fit the guest's %d physical address bits "
-				   "(this host has %llu MiB of RAM)", text, GUEST_PHYS_BITS,
-				   (unsigned long long)(ram >> 20));
+		return error_usage(err,
+			"--memory: %s does not fit the guest's %d physical address bits "
+			"(this host has %llu MiB of RAM)",
+			text, GUEST_PHYS_BITS, (unsigned long long)(ram >> 20));
 	if (size > ram)
-		return error_usage(err, "--memory: %s is more than this host's RAM (%llu MiB)", text,
-				   (unsigned long long)(ram >> 20));
+		return error_usage(err, "--memory: %s is more than this host's RAM (%llu MiB)",
+			text, (unsigned long long)(ram >> 20));
 	return 0;
 }
 
 static void region_add(struct guest_memory *mem, u64 gpa, u64 size, u8 *host)
 {
 	if (size)
-		mem->region[mem->count++] = (struct guest_region){ .gpa = gpa, .size = size, .host = host };
+		mem->region[mem->count++] =
+			(struct guest_region){.gpa = gpa, .size = size, .host = host};
 }
 
 void guest_memory_layout(struct guest_memory *mem, u8 *host)
@@ -93,8 +95,9 @@ int guest_memory_register(const struct guest_memory *mem, const struct kvm *kvm,
 		long ret = kvm_ioctl(kvm, kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
 
 		if (ret < 0)
-			return error_set(err, -ret, "the hypervisor refuses guest memory at %#llx: %s",
-					 (unsigned long long)r->gpa, strerror(-ret));
+			return error_set(err, -ret,
+				"the hypervisor refuses guest memory at %#llx: %s",
+				(unsigned long long)r->gpa, strerror(-ret));
 	}
 	return 0;
 }

@@ -1,10 +1,10 @@
 /*
- * Saved device state: a declared table of fields over a struct of its own, apart from the live device.
- * Each field says in which version of the device's table it first appeared, so that a newer
+ * Saved device state: a declared table of fields over a struct of its own, apart from the live
+ * device. Each field says in which version of the device's table it first appeared, so that a newer
  * program loads what an older one saved.
  *
- * On the wire, little-endian: name\0, version u16, fields u16, then for each field name\0, size u16,
- * bytes.
+ * On the wire, little-endian: name\0, version u16, fields u16, then for each field name\0, size
+ * u16, bytes.
  */
 #ifndef QUMRA_VMM_MIGRATION_STATE_H
 #define QUMRA_VMM_MIGRATION_STATE_H
@@ -25,16 +25,22 @@ struct state_table {
 	const struct state_field *fields;
 };
 
-#define STATE_FIELD(type, field, ver) \
-	{ .name = #field, .offset = offsetof(type, field), .size = sizeof(((type *)0)->field), .since = ver }
-#define STATE_TABLE(nm, type, ver, list) \
-	{ .name = nm, .version = ver, .count = ARRAY_SIZE(list), .size = sizeof(type), .fields = list }
+#define STATE_FIELD(type, field, ver)                            \
+	{                                                        \
+		.name = #field, .offset = offsetof(type, field), \
+		.size = sizeof(((type *)0)->field), .since = ver \
+	}
+#define STATE_TABLE(nm, type, ver, list)                                                     \
+	{                                                                                    \
+		.name = nm, .version = ver, .count = ARRAY_SIZE(list), .size = sizeof(type), \
+		.fields = list                                                               \
+	}
 
 /* Bytes written, or -ENOSPC. */
 long state_write(const struct state_table *table, const void *state, void *buf, size_t size);
 /*
- * Bytes read, or -EINVAL for what is not this table's, -ENOTSUP for a version newer than ours. Fields
- * that the writer did not know are zero.
+ * Bytes read, or -EINVAL for what is not this table's, -ENOTSUP for a version newer than ours.
+ * Fields that the writer did not know are zero.
  */
 long state_read(const struct state_table *table, void *state, const void *buf, size_t size);
 

@@ -1,7 +1,8 @@
 /*
- * Fuzz target of the kernel loaders. The first two bytes choose memory size and initrd, the rest is the kernel
- * file. Whatever it is, the loader stays inside file and guest memory, and what it accepts holds together:
- * the entry point lies in RAM, an error has a text, and guest memory outside what was loaded keeps its guard.
+ * Fuzz target of the kernel loaders. The first two bytes choose memory size and initrd, the rest is
+ * the kernel file. Whatever it is, the loader stays inside file and guest memory, and what it
+ * accepts holds together: the entry point lies in RAM, an error has a text, and guest memory
+ * outside what was loaded keeps its guard.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	if (ret == 0)
 		check_entry(&mem, &entry);
 	else
-		CHECK(err.kind == ERROR_FAILURE && err.text[0] && strlen(err.text) < sizeof(err.text));
+		CHECK(err.kind == ERROR_FAILURE && err.text[0] &&
+			strlen(err.text) < sizeof(err.text));
 	return 0;
 }

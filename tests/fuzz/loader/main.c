@@ -1,6 +1,6 @@
 /*
- * The fuzz target without libFuzzer: good kernels, spoiled at random from a seed; or files given by name.
- * fuzz-loader-plain [inputs [seed]] | fuzz-loader-plain FILE...
+ * The fuzz target without libFuzzer: good kernels, spoiled at random from a seed; or files given by
+ * name. fuzz-loader-plain [inputs [seed]] | fuzz-loader-plain FILE...
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,8 +23,23 @@ static u32 next(void)
 static u64 nasty(void)
 {
 	static const u64 values[] = {
-		0, 1, 0xFF, 0x1000, 0x9FFFF, 0xA0000, 0xC0000, 0x100000, 0x7FFFFFFF, 0x80000000, 0xBFFFFFFF,
-		0xFFFFFFFF, 0x100000000, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, ~0ULL, ~0ULL - 4095,
+		0,
+		1,
+		0xFF,
+		0x1000,
+		0x9FFFF,
+		0xA0000,
+		0xC0000,
+		0x100000,
+		0x7FFFFFFF,
+		0x80000000,
+		0xBFFFFFFF,
+		0xFFFFFFFF,
+		0x100000000,
+		0x7FFFFFFFFFFFFFFF,
+		0x8000000000000000,
+		~0ULL,
+		~0ULL - 4095,
 	};
 
 	return values[next() % ARRAY_SIZE(values)] + (next() & 1 ? next() % 17 - 8ULL : 0);
