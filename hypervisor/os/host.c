@@ -36,7 +36,8 @@ int os_user_read(void *dst, u64 addr, size_t n)
 {
 	if (user_bad(addr, n))
 		return -EFAULT;
-	memcpy(dst, (const void *)addr, n);
+	if (n)
+		memcpy(dst, (const void *)addr, n);
 	return 0;
 }
 
@@ -44,7 +45,8 @@ int os_user_write(u64 addr, const void *src, size_t n)
 {
 	if (user_bad(addr, n))
 		return -EFAULT;
-	memcpy((void *)addr, src, n);
+	if (n)
+		memcpy((void *)addr, src, n);
 	return 0;
 }
 

@@ -100,7 +100,7 @@ static void test_set_and_compare(void **state)
 /* Loads XMM0 to XMM15 with a pattern, calls fn(arg), and tells whether all are the same. */
 static bool keeps_registers(void (*fn)(void *arg), void *arg)
 {
-	static u8 before[256] __attribute__((aligned(16))), after[256] __attribute__((aligned(16)));
+	static u8 before[BUF] __attribute__((aligned(16))), after[BUF] __attribute__((aligned(16)));
 
 	fill(before, 3);
 #define EACH(X) \
@@ -117,7 +117,7 @@ static bool keeps_registers(void (*fn)(void *arg), void *arg)
 			 : "rax", "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "cc",
 			   "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
 			   "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
-	return !memcmp(before, after, sizeof(before));
+	return !memcmp(before, after, 16 * 16);
 }
 
 static void use_clock(void *arg)
