@@ -8,6 +8,7 @@
 
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/x86/cpuid.h"
+#include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/mmu.h"
 #include "hypervisor/x86/msr.h"
 #include "hypervisor/x86/segment.h"
@@ -298,7 +299,7 @@ void exec_xgetbv(struct vcpu *v, const struct insn *i)
 	xcr_check(v);
 	if (nr > 1 || (nr == 1 && !vcpu_has(v, F_XGETBV1)))
 		raise_gp(v, 0);
-	set_edx_eax(v, v->xcr0);
+	set_edx_eax(v, nr ? v->xcr0 & fpu_in_use(v) : v->xcr0);
 }
 
 void exec_xsetbv(struct vcpu *v, const struct insn *i)

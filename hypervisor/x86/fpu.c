@@ -17,11 +17,11 @@ static void host_cpuid(u32 leaf, u32 sub, u32 r[4])
 			 : "0"(leaf), "2"(sub));
 }
 
-static u64 host_xcr0(void)
+static u64 host_xgetbv(u32 index)
 {
 	u32 lo, hi;
 
-	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(index));
 	return lo | (u64)hi << 32;
 }
 
@@ -33,7 +33,7 @@ static void fpu_probe_host(struct fpu *f)
 	f->pointers_on_error_only = r[2] == 0x444d4163;		/* "AuthenticAMD" */
 	host_cpuid(1, 0, r);
 	f->host_xsave = r[2] & BIT(27);
-	f->host_avx = f->host_xsave && (r[2] & BIT(28)) && (host_xcr0() & XCR0_ALL) == XCR0_ALL;
+	f->host_avx = f->host_xsave && (r[2] & BIT(28)) && (host_xgetbv(0) & XCR0_ALL) == XCR0_ALL;
 	__asm__ volatile("fxsave64 %0" : "+m"(f->image.fx));
 	/* SDM 1 11.6.6: a mask of zero stands for the processors that had none. */
 	f->mxcsr_mask = f->image.fx.mxcsr_mask ? f->image.fx.mxcsr_mask : 0xffbf;
@@ -128,6 +128,12 @@ void fpu_save(struct vcpu *v)
 	__asm__ volatile("fninit; ldmxcsr %0" : : "m"(clean_mxcsr));
 	if (f->host_avx)
 		__asm__ volatile("vzeroupper");
+}
+
+/* Guests ask only where the host has XGETBV with ECX = 1. */
+u64 fpu_in_use(struct vcpu *v)
+{
+	return v->fpu_live ? host_xgetbv(1) & XCR0_ALL : v->fpu->image.xstate_bv;
 }
 
 /* ---- the KVM API's forms ------------------------------------------------------------------- */

@@ -75,6 +75,9 @@ static inline void fpu_put(struct vcpu *v)
 		fpu_save(v);
 }
 
+/* XINUSE: bits of components that are not in their initial state. SDM 1 13.6 */
+u64 fpu_in_use(struct vcpu *v);
+
 /*
  * Right after each instruction that used the live state (and before any call that does not return).
  * Instrumented host code uses vector registers wherever the compiler's runtime likes, so nothing

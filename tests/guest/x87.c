@@ -202,6 +202,31 @@ static void devices(void)
 	lapic_write(LAPIC_TPR, 0);
 }
 
+static u32 xgetbv(u32 index)
+{
+	u32 lo, hi;
+
+	asm volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(index));
+	return lo;
+}
+
+/* XGETBV with ECX = 1: what is not in its initial state. */
+static void in_use(void)
+{
+	group("XINUSE");
+	if (!(cpuid(1, 0).ecx & BIT(28)) || !(cpuid(0xd, 1).eax & BIT(2))) {
+		skip("XINUSE", "not in CPUID");
+		return;
+	}
+	write_cr4(read_cr4() | CR4_OSXSAVE);
+	asm volatile("xsetbv" :: "a"(7), "d"(0), "c"(0));
+	asm volatile("vzeroall; vpcmpeqd %xmm0, %xmm0, %xmm0");
+	expect("AVX after VZEROALL", xgetbv(1) & 4, 0);
+	asm volatile("vpcmpeqd %ymm0, %ymm0, %ymm0");
+	expect("AVX with an upper half", xgetbv(1) & 4, 4);
+	asm volatile("vzeroupper; xsetbv" :: "a"(3), "d"(0), "c"(0));
+}
+
 /* Vector stores into code that has run. */
 static void code(void)
 {
@@ -241,5 +266,6 @@ void guest_main(void)
 	simd_errors();
 	gates();
 	devices();
+	in_use();
 	code();
 }
