@@ -132,7 +132,8 @@ static void plan_operand(struct encoder *e, const struct operand_info *op)
 
 	if (op->class == CL_VEC)
 		e->trap |= FP_SSE;
-	if (op->class == CL_MMX)
+	/* CVTPI2PS from memory leaves the x87 state alone. SDM 2A */
+	if (op->class == CL_MMX && !(op->place == PL_RM && (i->flags & I_MEM)))
 		e->trap |= FP_MMX;
 	switch (op->place) {
 	case PL_REG:

@@ -51,6 +51,8 @@ static __always_inline_ void fp_gate(struct vcpu *v, u32 families)
 __noreturn_ void native_fault(struct vcpu *v, u64 vector);
 /* A waiting instruction met a pending unmasked x87 exception: #MF, or IRQ 13. SDM 1 8.7 */
 __noreturn_ void x87_error(struct vcpu *v);
+/* Raises it if there is one: before a page fault of the instruction's operand, as the CPU does. */
+void x87_wait(struct vcpu *v);
 /* FSW.TOP := top; the image is in stack order, so its registers are renumbered. */
 void x87_set_top(struct fxsave_image *fx, unsigned int top);
 /* The cause is gone: IRQ 13 falls. */

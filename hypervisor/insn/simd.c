@@ -43,6 +43,8 @@ static __cold_ void native_bounced(
 	bool copy;
 	void *p;
 
+	if (s->trap & FP_MMX)
+		x87_wait(v);
 	if ((la & (s->size - 1)) && opcode_aligned(opcode_row(i->row), i))
 		check_alignment(v, s, la);
 	p = mem_slow_ptr(v, i->seg, ea, s->size, acc);
@@ -183,8 +185,7 @@ static void mmx_begin(struct vcpu *v)
 {
 	struct fxsave_image *fx = &v->fpu->image.fx;
 
-	if (fx->fsw & FSW_ES)
-		x87_error(v);
+	x87_wait(v);
 	x87_set_top(fx, 0);
 	fx->ftw = 0xff;
 	v->fpu->image.xstate_bv |= XCR0_X87;

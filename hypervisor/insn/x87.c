@@ -24,6 +24,12 @@ static bool x87_is_control(u8 modrm, u8 escape)
 	}
 }
 
+/* Of those with a memory operand all but FNSTCW and FNSTSW. */
+static bool x87_waits(u8 modrm, u8 escape)
+{
+	return (modrm >> 3 & 7) != 7 || (escape != 0xd9 && escape != 0xdd);
+}
+
 /* FNCLEX and FNINIT end a pending error. */
 static bool x87_clears_error(u8 modrm, u8 escape)
 {
@@ -51,6 +57,16 @@ static void x87_track(struct vcpu *v, const struct insn *i, u8 escape, u8 modrm)
 		f->fdp = insn_ea(v, i);
 		f->fds = v->seg[i->seg].sel;
 	}
+}
+
+void x87_wait(struct vcpu *v)
+{
+	u16 fsw = v->fpu->image.fx.fsw;
+
+	if (v->fpu_live)
+		__asm__ volatile("fnstsw %0" : "=a"(fsw));
+	if (fsw & FSW_ES)
+		x87_error(v);
 }
 
 /*
@@ -96,8 +112,11 @@ static void x87_memory(struct vcpu *v, const struct insn *i, const struct native
 	u8 buf[16];
 	void *p = mem_hit(v, i->seg, ea, s->size, write);
 
-	if (unlikely(!p))
+	if (unlikely(!p)) {
+		if (x87_waits((u8)i->imm, 0xd8 | (i->imm >> 8 & 7)))
+			x87_wait(v);
 		p = mem_slow_ptr(v, i->seg, ea, s->size, write ? MEM_WRITE : MEM_READ);
+	}
 	if (unlikely(!p && write)) {
 		x87_store_bounced(v, i, s, ea);
 		return;
@@ -125,18 +144,10 @@ void exec_x87(struct vcpu *v, const struct insn *i)
 /* SDM 3A 2.5: #NM only with both MP and TS; EM does not matter. */
 void exec_fwait(struct vcpu *v, const struct insn *i)
 {
-	u16 fsw;
-
 	(void)i;
 	if ((v->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
 		vcpu_raise(v, VEC_NM, 0);
-	if (!v->fpu_live) {
-		fsw = v->fpu->image.fx.fsw;
-	} else {
-		__asm__ volatile("fnstsw %0" : "=a"(fsw));
-	}
-	if (fsw & FSW_ES)
-		x87_error(v);
+	x87_wait(v);
 }
 
 /* ---- tags, and the error summary ----------------------------------------------------------- */
@@ -329,13 +340,6 @@ static void copy_out(struct vcpu *v, const struct insn *i, u64 ea, const u8 *buf
 		mem_probe(v, i->seg, ea + at, MIN(COPY_MAX, size - at), MEM_WRITE);
 	for (unsigned int at = 0; at < size; at += COPY_MAX)
 		mem_copy_out(v, i->seg, ea + at, buf + at, MIN(COPY_MAX, size - at));
-}
-
-/* FLDENV and FRSTOR wait: a pending error comes first. */
-static void x87_wait(struct vcpu *v)
-{
-	if (v->fpu->image.fx.fsw & FSW_ES)
-		x87_error(v);
 }
 
 void exec_fnstenv(struct vcpu *v, const struct insn *i)
