@@ -44,7 +44,7 @@ struct lookup_entry {
 
 #define FETCH_ENTRIES	256
 #define LOOKUP_SETS	64	/* by linear page, so that INVLPG clears one set */
-#define LOOKUP_WAYS	64	/* by offset in the page */
+#define LOOKUP_WAYS	512	/* by offset in the page; a kernel's boot misses 11 % with 64, 1.3 % with 512 */
 #define BLOCK_BUCKETS	8192
 
 struct code_cache {
@@ -95,7 +95,7 @@ static __always_inline_ u64 code_context(const struct vcpu *v)
 
 static __always_inline_ struct lookup_entry *code_lookup_entry(struct vcpu *v, u64 la)
 {
-	return &v->code->lookup[(la >> 12) & (LOOKUP_SETS - 1)][(la ^ la >> 6) & (LOOKUP_WAYS - 1)];
+	return &v->code->lookup[(la >> 12) & (LOOKUP_SETS - 1)][(la ^ la >> 9) & (LOOKUP_WAYS - 1)];
 }
 
 #endif
