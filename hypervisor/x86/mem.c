@@ -82,6 +82,7 @@ u64 mem_linear(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enu
 	return (u32)la;
 }
 
+/* Before page faults: SDM 3A table 6-2 leaves the order open, AMD has it so. */
 static void align_check(struct vcpu *v, u64 la, unsigned int size)
 {
 	static const u8 align[] = { [2] = 2, [4] = 4, [6] = 4, [8] = 8, [10] = 8, [16] = 16,
@@ -290,24 +291,12 @@ static struct access access_data(const struct vcpu *v)
 	return (struct access) { v->mmu_idx, vcpu_64bit(v) ? ~0ULL : 0xffffffff };
 }
 
-/* Page faults come before #AC. SDM 3A table 6-2 */
-static void align_probe(struct vcpu *v, const struct access *a, u64 la, unsigned int size,
-	enum mem_access acc)
-{
-	struct place p[2];
-
-	if (!vcpu_align_checked(v))
-		return;
-	span_find(v, a, la, size, acc, p);
-	align_check(v, la, size);
-}
-
 u64 mem_slow_read(struct vcpu *v, unsigned int seg, u64 off, unsigned int size)
 {
 	u64 la = mem_linear(v, seg, off, size, MEM_READ);
 	struct access a = access_data(v);
 
-	align_probe(v, &a, la, size, MEM_READ);
+	align_check(v, la, size);
 	return linear_read(v, &a, la, size);
 }
 
@@ -316,7 +305,7 @@ void mem_slow_write(struct vcpu *v, unsigned int seg, u64 off, unsigned int size
 	u64 la = mem_linear(v, seg, off, size, MEM_WRITE);
 	struct access a = access_data(v);
 
-	align_probe(v, &a, la, size, MEM_WRITE);
+	align_check(v, la, size);
 	linear_write(v, &a, la, size, val);
 }
 
@@ -328,7 +317,7 @@ void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
 	const struct memslot *slot;
 	struct place p;
 
-	align_probe(v, &a, la, size, acc);
+	align_check(v, la, size);
 	if (!mem_in_page(la, size))
 		return NULL;
 	place_find(v, &a, la, acc, &p);
@@ -345,8 +334,8 @@ void mem_probe(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enu
 	struct access a = access_data(v);
 	struct place p[2];
 
-	span_find(v, &a, la, size, acc, p);
 	align_check(v, la, size);
+	span_find(v, &a, la, size, acc, p);
 }
 
 void mem_copy_in(struct vcpu *v, unsigned int seg, u64 off, void *buf, unsigned int size)
@@ -354,7 +343,7 @@ void mem_copy_in(struct vcpu *v, unsigned int seg, u64 off, void *buf, unsigned 
 	u64 la = mem_linear(v, seg, off, size, MEM_READ);
 	struct access a = access_data(v);
 
-	align_probe(v, &a, la, size, MEM_READ);
+	align_check(v, la, size);
 	linear_copy_in(v, &a, la, buf, size);
 }
 
@@ -363,7 +352,7 @@ void mem_copy_out(struct vcpu *v, unsigned int seg, u64 off, const void *buf, un
 	u64 la = mem_linear(v, seg, off, size, MEM_WRITE);
 	struct access a = access_data(v);
 
-	align_probe(v, &a, la, size, MEM_WRITE);
+	align_check(v, la, size);
 	linear_copy_out(v, &a, la, buf, size);
 }
 
