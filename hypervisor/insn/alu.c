@@ -1,13 +1,13 @@
 /*
- * Integer arithmetic and logic: two-operand and one-operand groups, multiply, divide, exchange. SDM 2.
- * Each operation is one host instruction (insn/flags.h). A plain memory operand is changed in place, with
- * the guest's own LOCK prefix; anything else (MMIO, page crossing, decoded code) is loaded, changed
- * and stored.
+ * Integer arithmetic and logic: two-operand and one-operand groups, multiply, divide, exchange. SDM
+ * 2. Each operation is one host instruction (insn/flags.h). A plain memory operand is changed in
+ * place, with the guest's own LOCK prefix; anything else (MMIO, page crossing, decoded code) is
+ * loaded, changed and stored.
  */
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/flags.h"
 
-/* ---- add or adc sbb and sub xor ------------------------------------------------------------------ */
+/* ---- add or adc sbb and sub xor -------------------------------------------------------------- */
 
 #define BIN_ON_REG(op, pre, sfx, d, s)						\
 	({ u32 ax_;								\
@@ -75,7 +75,7 @@ BINARY(and, "")
 BINARY(sub, "")
 BINARY(xor, "")
 
-/* ---- cmp, test ------------------------------------------------------------------------------------ */
+/* ---- cmp, test ------------------------------------------------------------------------------- */
 
 #define DEFINE_CMP(size, T, sfx, fn, op, a, b)					\
 static void fn(struct vcpu *v, const struct insn *i)				\
@@ -89,15 +89,18 @@ static void fn(struct vcpu *v, const struct insn *i)				\
 }
 
 #define DEFINE_COMPARE(size, T, sfx, name, op)					\
-DEFINE_CMP(size, T, sfx, name##_EG_r##size, op, gpr_get(v, i->rm, size), gpr_get(v, i->reg, size))	\
-DEFINE_CMP(size, T, sfx, name##_EG_m##size, op, insn_load(v, i, size), gpr_get(v, i->reg, size))	\
+DEFINE_CMP(size, T, sfx, name##_EG_r##size, op,					\
+	gpr_get(v, i->rm, size), gpr_get(v, i->reg, size))			\
+DEFINE_CMP(size, T, sfx, name##_EG_m##size, op,					\
+	insn_load(v, i, size), gpr_get(v, i->reg, size))			\
 DEFINE_CMP(size, T, sfx, name##_EI_r##size, op, gpr_get(v, i->rm, size), i->imm)	\
 DEFINE_CMP(size, T, sfx, name##_EI_m##size, op, insn_load(v, i, size), i->imm)
 
 EACH_SIZE(DEFINE_COMPARE, cmp, "cmp")
 EACH_SIZE(DEFINE_COMPARE, test, "test")
 #define DEFINE_CMP_GE(size, T, sfx, unused)					\
-DEFINE_CMP(size, T, sfx, cmp_GE_r##size, "cmp", gpr_get(v, i->reg, size), gpr_get(v, i->rm, size))	\
+DEFINE_CMP(size, T, sfx, cmp_GE_r##size, "cmp",					\
+	gpr_get(v, i->reg, size), gpr_get(v, i->rm, size))			\
 DEFINE_CMP(size, T, sfx, cmp_GE_m##size, "cmp", gpr_get(v, i->reg, size), insn_load(v, i, size))
 EACH_SIZE(DEFINE_CMP_GE, 0)
 
@@ -107,7 +110,7 @@ const struct exec_set x_cmp_EI = SET_ALL(cmp_EI);
 const struct exec_set x_test_EG = SET_ALL(test_EG);
 const struct exec_set x_test_EI = SET_ALL(test_EI);
 
-/* ---- inc dec not neg ------------------------------------------------------------------------------- */
+/* ---- inc dec not neg ------------------------------------------------------------------------- */
 
 #define DEFINE_UNARY(size, T, sfx, name, op, take)				\
 static void name##_r##size(struct vcpu *v, const struct insn *i)		\
@@ -152,7 +155,7 @@ const struct exec_set x_dec_E = SET_ALL(dec);
 const struct exec_set x_neg_E = SET_ALL(neg);
 const struct exec_set x_not_E = SET_ALL(not);
 
-/* ---- mul, imul -------------------------------------------------------------------------------------- */
+/* ---- mul, imul ------------------------------------------------------------------------------- */
 
 /* The 8-bit form puts the product in AX, the others in rDX:rAX. */
 #define DEFINE_MUL8(fn, op, src)						\
@@ -213,7 +216,7 @@ EACH_WIDE(DEFINE_IMULS, 0)
 const struct exec_set x_imul_GE = SET_WIDE(imul_GE);
 const struct exec_set x_imul_GEI = SET_WIDE(imul_GEI);
 
-/* ---- div, idiv --------------------------------------------------------------------------------------- */
+/* ---- div, idiv ------------------------------------------------------------------------------- */
 
 /* hi:lo / d in bits of 8 * size, or #DE. Nothing was written before. */
 static __always_inline_ void div_unsigned(struct vcpu *v, u64 hi, u64 lo, u64 d, unsigned int size,
@@ -287,7 +290,7 @@ EACH_WIDE(DEFINE_DIVS, idiv, div_signed)
 const struct exec_set x_div_E = SET_ALL(div);
 const struct exec_set x_idiv_E = SET_ALL(idiv);
 
-/* ---- xchg, xadd, cmpxchg ------------------------------------------------------------------------------ */
+/* ---- xchg, xadd, cmpxchg --------------------------------------------------------------------- */
 
 /* With memory XCHG is locked, prefix or not. */
 #define DEFINE_XCHG(size, T, sfx, unused)					\
@@ -356,8 +359,9 @@ EACH_SIZE(DEFINE_XADD, 0)
 const struct exec_set x_xadd_EG = SET_ALL(xadd);
 
 /*
- * The comparison is of the accumulator with the destination. A failed one writes the destination's value to the
- * accumulator (with 32 bits and success RAX keeps its upper half; with failure it is cleared).
+ * The comparison is of the accumulator with the destination. A failed one writes the destination's
+ * value to the accumulator (with 32 bits and success RAX keeps its upper half; with failure it is
+ * cleared).
  */
 #define DEFINE_CMPXCHG(size, T, sfx, unused)					\
 static void cmpxchg_r##size(struct vcpu *v, const struct insn *i)		\
@@ -413,7 +417,8 @@ void exec_cmpxchg8b(struct vcpu *v, const struct insn *i)
 	u64 have = want;
 
 	if (likely(p)) {
-		__asm__ volatile("lock cmpxchgq %2, %0" : "+m"(*p), "+a"(have) : "r"(put) : "cc", "memory");
+		__asm__ volatile("lock cmpxchgq %2, %0"
+			: "+m"(*p), "+a"(have) : "r"(put) : "cc", "memory");
 	} else {
 		have = rmw_slow_load(v, i, 8);
 		insn_store(v, i, 8, have == want ? put : have);
@@ -436,8 +441,8 @@ void exec_cmpxchg16b(struct vcpu *v, const struct insn *i)
 		raise_gp(v, 0);
 	p = mem_ptr(v, i->seg, ea, 16, MEM_WRITE);
 	if (likely(p)) {
-		__asm__ volatile("lock cmpxchg16b %0" : "+m"(*(u128 *)p), "+a"(have[0]), "+d"(have[1]),
-			"=@ccz"(zf) : "b"(v->r[R_RBX]), "c"(v->r[R_RCX]) : "memory");
+		__asm__ volatile("lock cmpxchg16b %0"
+			: "+m"(*(u128 *)p), "+a"(have[0]), "+d"(have[1]), "=@ccz"(zf) : "b"(v->r[R_RBX]), "c"(v->r[R_RCX]) : "memory");
 	} else {
 		u64 put[2] = { v->r[R_RBX], v->r[R_RCX] };
 

@@ -1,11 +1,11 @@
 /*
- * Bits: BT family, scans and counts, byte swaps, BMI1, BMI2, ADX, CRC32, random numbers. SDM 2, APM 3.
- * One host instruction each: a guest is offered only what the host has (x86/cpuid.c).
+ * Bits: BT family, scans and counts, byte swaps, BMI1, BMI2, ADX, CRC32, random numbers. SDM 2, APM
+ * 3. One host instruction each: a guest is offered only what the host has (x86/cpuid.c).
  */
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/flags.h"
 
-/* ---- BT, BTS, BTR, BTC -------------------------------------------------------------------------------- */
+/* ---- BT, BTS, BTR, BTC ----------------------------------------------------------------------- */
 
 static __always_inline_ void flags_set_cf(struct vcpu *v, bool cf)
 {
@@ -43,7 +43,9 @@ static void name##_at##size(struct vcpu *v, const struct insn *i, u64 ea, unsign
 	flags_set_cf(v, d >> n & 1);						\
 }
 
-/* A register index reaches outside the operand: it selects the word as well. SDM 2A BT, table 3-2 */
+/*
+ * A register index reaches outside the operand: it selects the word as well. SDM 2A BT, table 3-2
+ */
 #define DEFINE_BT(size, T, sfx, name, op)					\
 DEFINE_BT_AT(size, T, sfx, name, op)						\
 static void name##_reg##size(struct vcpu *v, const struct insn *i, unsigned int n)	\
@@ -87,7 +89,7 @@ BIT_TEST(bts, 's')
 BIT_TEST(btr, 'r')
 BIT_TEST(btc, 'c')
 
-/* ---- scans and counts ---------------------------------------------------------------------------------- */
+/* ---- scans and counts ------------------------------------------------------------------------ */
 
 /* The destination goes in as well: BSF and BSR of zero leave it. */
 #define DEFINE_SCAN_FORM(size, T, sfx, fn, op, src)				\
@@ -111,7 +113,9 @@ SCAN(tzcnt)
 SCAN(lzcnt)
 SCAN(popcnt)
 
-/* Of zero: the destination stays whole, upper half too (APM 3 BSF; every Intel CPU does the same). */
+/*
+ * Of zero: the destination stays whole, upper half too (APM 3 BSF; every Intel CPU does the same).
+ */
 #define DEFINE_BS_FORM(size, T, sfx, fn, op, src)				\
 static void fn(struct vcpu *v, const struct insn *i)				\
 {										\
@@ -132,7 +136,7 @@ EACH_WIDE(DEFINE_BS, bsr)
 const struct exec_set x_bsf_GE = SET_WIDE(bsf);
 const struct exec_set x_bsr_GE = SET_WIDE(bsr);
 
-/* ---- byte swaps ------------------------------------------------------------------------------------------ */
+/* ---- byte swaps ------------------------------------------------------------------------------ */
 
 /* BSWAP of a 16-bit register is undefined; hardware gives zero. */
 static void bswap_r2(struct vcpu *v, const struct insn *i)
@@ -169,7 +173,7 @@ EACH_WIDE(DEFINE_MOVBE, 0)
 const struct exec_set x_movbe_GE = SET_MEM_WIDE(movbe_GE);
 const struct exec_set x_movbe_EG = SET_MEM_WIDE(movbe_EG);
 
-/* ---- CRC32, ADCX, ADOX ------------------------------------------------------------------------------------- */
+/* ---- CRC32, ADCX, ADOX ----------------------------------------------------------------------- */
 
 #define DEFINE_CRC_FORM(size, T, sfx, fn, src)					\
 static void fn(struct vcpu *v, const struct insn *i)				\
@@ -211,7 +215,7 @@ EACH_48(DEFINE_ADCX, adox, RFLAGS_OF)
 const struct exec_set x_adcx_GE = SET_48(adcx);
 const struct exec_set x_adox_GE = SET_48(adox);
 
-/* ---- BMI1, BMI2 --------------------------------------------------------------------------------------------- */
+/* ---- BMI1, BMI2 ------------------------------------------------------------------------------ */
 
 /* dst = op(a, b) with flags; operand order as in the AT&T form "op b, a, dst". */
 #define DEFINE_BMI3(size, T, fn, op, dst, a_, b_, set)				\
@@ -249,9 +253,11 @@ EACH_48(DEFINE_GEV, bzhi, flags_set)
 EACH_48(DEFINE_GEV, sarx, flags_leave)
 EACH_48(DEFINE_GEV, shlx, flags_leave)
 EACH_48(DEFINE_GEV, shrx, flags_leave)
-const struct exec_set x_andn_GVE = SET_48(andn), x_pdep_GVE = SET_48(pdep), x_pext_GVE = SET_48(pext);
+const struct exec_set x_andn_GVE = SET_48(andn);
+const struct exec_set x_pdep_GVE = SET_48(pdep), x_pext_GVE = SET_48(pext);
 const struct exec_set x_bextr_GEV = SET_48(bextr), x_bzhi_GEV = SET_48(bzhi);
-const struct exec_set x_sarx_GEV = SET_48(sarx), x_shlx_GEV = SET_48(shlx), x_shrx_GEV = SET_48(shrx);
+const struct exec_set x_sarx_GEV = SET_48(sarx), x_shlx_GEV = SET_48(shlx);
+const struct exec_set x_shrx_GEV = SET_48(shrx);
 
 #define DEFINE_BMI2_FORM(size, T, fn, op, src)					\
 static void fn(struct vcpu *v, const struct insn *i)				\
@@ -270,7 +276,8 @@ DEFINE_BMI2_FORM(size, T, name##_m##size, #name, MEM(size))
 EACH_48(DEFINE_VE, blsi)
 EACH_48(DEFINE_VE, blsmsk)
 EACH_48(DEFINE_VE, blsr)
-const struct exec_set x_blsi_VE = SET_48(blsi), x_blsmsk_VE = SET_48(blsmsk), x_blsr_VE = SET_48(blsr);
+const struct exec_set x_blsi_VE = SET_48(blsi), x_blsmsk_VE = SET_48(blsmsk);
+const struct exec_set x_blsr_VE = SET_48(blsr);
 
 /* High half to reg, low half to vvvv first: when they are the same register the high half stays. */
 #define DEFINE_MULX_FORM(size, T, fn, src)					\
@@ -301,7 +308,7 @@ static void rorx_m##size(struct vcpu *v, const struct insn *i)			\
 EACH_48(DEFINE_MULX, 0)
 const struct exec_set x_mulx_GVE = SET_48(mulx), x_rorx_GEI = SET_48(rorx);
 
-/* ---- RDRAND, RDSEED: CF says whether a number was there ----------------------------------------------------- */
+/* ---- RDRAND, RDSEED: CF says whether a number was there -------------------------------------- */
 
 #define DEFINE_RANDOM(size, T, sfx, name)					\
 static void name##_r##size(struct vcpu *v, const struct insn *i)		\

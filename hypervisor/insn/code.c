@@ -10,11 +10,12 @@
 #include "hypervisor/x86/system.h"
 
 /*
- * A kernel's boot decodes about 150,000 instructions (40 bytes each); when the arena is full everything is
- * dropped and decoding starts again, which costs some 30 ms of it.
+ * A kernel's boot decodes about 150,000 instructions (40 bytes each); when the arena is full
+ * everything is dropped and decoding starts again, which costs some 30 ms of it.
  */
 #define ARENA_SIZE	(6u << 20)
-#define BLOCK_MAX	48	/* instructions: measured blocks average 5; this bounds the loop's latency */
+/* Instructions. Measured blocks average 9; this bounds how late a kick is seen. */
+#define BLOCK_MAX	48
 #define INSN_MAX	15u	/* bytes. SDM 2A 2.3.11 */
 #define CHUNK_SHIFT	6	/* struct code_page.mask */
 
@@ -72,7 +73,7 @@ void code_flush_lookup_page(struct vcpu *v, u64 la)
 	c->fetch[(la >> 12) & (FETCH_ENTRIES - 1)].epoch = 0;
 }
 
-/* ---- what a page holds --------------------------------------------------------------------------------- */
+/* ---- what a page holds ----------------------------------------------------------------------- */
 
 static u64 chunk_mask(unsigned int off, unsigned int size)
 {
@@ -111,7 +112,8 @@ static void page_stale(struct code_page *p)
 }
 
 /* The bytes [off, off + size) of the page are decoded now: watch them. */
-static void page_cover(struct vcpu *v, const struct fetch_entry *f, unsigned int off, unsigned int size)
+static void page_cover(struct vcpu *v, const struct fetch_entry *f, unsigned int off,
+	unsigned int size)
 {
 	struct code_page *p = memslot_code(f->slot, f->gpa);
 	u64 old = load_acquire(&p->mask);
@@ -139,7 +141,7 @@ void code_note_write(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned 
 	v->boundary = true;
 }
 
-/* ---- fetching -------------------------------------------------------------------------------------------- */
+/* ---- fetching -------------------------------------------------------------------------------- */
 
 /* Code in no memory slot: KVM cannot run it either, and says so. */
 __noreturn_ static void fetch_from_nowhere(struct vcpu *v, u64 gpa)
@@ -180,7 +182,10 @@ static struct fetch_entry *fetch_page(struct vcpu *v, u64 la)
 	return fetch_fill(v, la, f);
 }
 
-/* #GP(0) where RIP cannot be fetched from at all. Returns how many bytes the segment has from there. */
+/*
+ * #GP(0) where RIP cannot be fetched from at all. Returns how many bytes the segment has from
+ * there.
+ */
 static u64 fetch_limit(struct vcpu *v)
 {
 	u64 rip = v->r[R_RIP];
@@ -256,14 +261,17 @@ void code_fetch(struct vcpu *v, struct insn *out)
 	}
 }
 
-/* ---- blocks ---------------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 static unsigned int block_hash(u64 key)
 {
 	return (unsigned int)((key * 0x9e3779b97f4a7c15ULL) >> (64 - __builtin_ctz(BLOCK_BUCKETS)));
 }
 
-/* Decodes instruction n of b at bytes. 0: done, go on; 1: it ends the block; <0: it is not part of it. */
+/*
+ * Decodes instruction n of b at bytes. 0: done, go on; 1: it ends the block; <0: it is not part of
+ * it.
+ */
 static int block_append(struct vcpu *v, struct block *b, const u8 *bytes, unsigned int avail)
 {
 	struct insn *i = &b->insn[b->n];

@@ -2,9 +2,10 @@
  * Decoded code: blocks of instructions, per vCPU, keyed by guest physical address and mode; the
  * lookup from linear address to block; and what makes blocks stale.
  *
- * A block is a run of instructions inside one page that ends at the first transfer of control,
- * at an instruction that may change the mode or let an interrupt in, or at the page's end. It is valid while its
- * page's generation (struct code_page) is the one it was decoded under. Three things raise a generation:
+ * A block is a run of instructions inside one page that ends at the first transfer of control, at
+ * an instruction that may change the mode or let an interrupt in, or at the page's end. It is valid
+ * while its page's generation (struct code_page) is the one it was decoded under. Three things
+ * raise a generation:
  *  - a guest write into a decoded 64-byte chunk: such pages have no fast write translation, so the
  *    write comes through mem_slow_write and code_note_write;
  *  - a difference found when the page is entered anew (a fresh fetch translation): user space may
@@ -44,11 +45,13 @@ struct lookup_entry {
 
 #define FETCH_ENTRIES	256
 #define LOOKUP_SETS	64	/* by linear page, so that INVLPG clears one set */
-#define LOOKUP_WAYS	512	/* by offset in the page; a kernel's boot misses 11 % with 64, 1.3 % with 512 */
+/* By offset in the page. A kernel's boot misses 11 % with 64, 1.3 % with 512. */
+#define LOOKUP_WAYS	512
 #define BLOCK_BUCKETS	8192
 
 struct code_cache {
-	u64 epoch;		/* entries of another epoch are void; in bits 63:16 of a lookup's ctx */
+	/* entries of another epoch are void; in bits 63:16 of a lookup's ctx */
+	u64 epoch;
 	struct lookup_entry lookup[LOOKUP_SETS][LOOKUP_WAYS];
 	struct fetch_entry fetch[FETCH_ENTRIES];
 	struct block *bucket[BLOCK_BUCKETS];
@@ -65,14 +68,14 @@ void code_flush_lookup(struct vcpu *v);
 void code_flush_lookup_page(struct vcpu *v, u64 la);
 
 /*
- * size bytes at gpa, in one page of slot s, are about to be written (or were: the order does not matter to the
- * caller's thread) and the page holds decoded code. Stales the blocks concerned.
+ * size bytes at gpa, in one page of slot s, are about to be written (or were: the order does not
+ * matter to the caller's thread) and the page holds decoded code. Stales the blocks concerned.
  */
 void code_note_write(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int size);
 
 /*
- * The block at CS:RIP, decoded if need be. Raises fetch faults. NULL: the instruction there lies in two pages
- * or reaches over the segment's limit: use code_fetch.
+ * The block at CS:RIP, decoded if need be. Raises fetch faults. NULL: the instruction there lies in
+ * two pages or reaches over the segment's limit: use code_fetch.
  */
 struct block *code_find(struct vcpu *v);
 
@@ -87,7 +90,9 @@ static __always_inline_ u64 code_linear(const struct vcpu *v)
 	return v->code_bytes == 8 ? la : (u32)la;
 }
 
-/* What beside the linear address decides which block it is: address space, privilege, mode, epoch. */
+/*
+ * What beside the linear address decides which block it is: address space, privilege, mode, epoch.
+ */
 static __always_inline_ u64 code_context(const struct vcpu *v)
 {
 	return v->tlb_ctx | (u64)v->code_bytes << 12 | v->code->epoch << 16;

@@ -1,6 +1,6 @@
 /*
- * Near transfers of control. SDM 2 Jcc, JMP, CALL, RET, LOOP. All of them set RIP; the target is checked
- * before anything is written.
+ * Near transfers of control. SDM 2 Jcc, JMP, CALL, RET, LOOP. All of them set RIP; the target is
+ * checked before anything is written.
  */
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/flags.h"
@@ -104,7 +104,7 @@ EACH_WIDE(DEFINE_INDIRECT, 0)
 const struct exec_set x_jmp_E = SET_WIDE(jmp);
 const struct exec_set x_call_E = SET_WIDE(call);
 
-/* ---- LOOP, JCXZ: the counter's width is the address size -------------------------------------------------- */
+/* ---- LOOP, JCXZ: the counter's width is the address size ------------------------------------- */
 
 static void loop_if(struct vcpu *v, const struct insn *i, bool more)
 {

@@ -1,7 +1,7 @@
 /*
- * Arithmetic flags. An operation runs on the host's ALU and its flags are taken from there, undefined ones
- * too, so that a guest sees what this CPU would give. LAHF and SETO are one cheap operation each; PUSHF
- * costs nine on Zen.
+ * Arithmetic flags. An operation runs on the host's ALU and its flags are taken from there,
+ * undefined ones too, so that a guest sees what this CPU would give. LAHF and SETO are one cheap
+ * operation each; PUSHF costs nine on Zen.
  */
 #ifndef QUMRA_HYPERVISOR_INSN_FLAGS_H
 #define QUMRA_HYPERVISOR_INSN_FLAGS_H

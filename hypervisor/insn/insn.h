@@ -1,22 +1,22 @@
 /*
  * A decoded instruction and how it is executed.
  *
- * The decoder turns bytes into a struct insn once; the interpreter then only calls insn->exec(v, insn).
- * General-purpose register operands are stored as byte offsets into v->r (so AH is 1 and RBX is
- * 24): one add reaches any of them. Vector, segment, control and debug registers are plain numbers. Base
- * and index are indexes into v->r, with R_ZERO for "none" and R_RIP for RIP-relative (the
- * instruction's length is already in disp).
+ * The decoder turns bytes into a struct insn once; the interpreter then only calls insn->exec(v,
+ * insn). General-purpose register operands are stored as byte offsets into v->r (so AH is 1 and RBX
+ * is 24): one add reaches any of them. Vector, segment, control and debug registers are plain
+ * numbers. Base and index are indexes into v->r, with R_ZERO for "none" and R_RIP for RIP-relative
+ * (the instruction's length is already in disp).
  *
  * The handler's contract:
- *  - v->r[R_RIP] is the address of this instruction. The interpreter adds insn->len after exec returns,
- *    except for rows with ATTR_BRANCH, whose handlers always set R_RIP themselves.
+ *  - v->r[R_RIP] is the address of this instruction. The interpreter adds insn->len after exec
+ *    returns, except for rows with ATTR_BRANCH, whose handlers always set R_RIP themselves.
  *  - All accesses that can fault come before any change of architectural state; then a fault (which
  *    unwinds and never returns, x86/vcpu.h) leaves exactly the state before the instruction.
  *  - A repeated string instruction commits registers after each element (or run of elements), calls
  *    io_log_clear(v), and where it is to stop before RCX is zero (v->kick is set, or v->step: after
  *    one element), calls vcpu_unwind(v, UNWIND_RESTART) with R_RIP still at the instruction.
- *  - The CPUID feature, LOCK, and mode validity were checked by the decoder; a CPL or CR bit is checked
- *    by the handler.
+ *  - The CPUID feature, LOCK, and mode validity were checked by the decoder; a CPL or CR bit is
+ *    checked by the handler.
  */
 #ifndef QUMRA_HYPERVISOR_INSN_INSN_H
 #define QUMRA_HYPERVISOR_INSN_INSN_H
@@ -47,12 +47,16 @@ enum {
 
 struct insn {
 	insn_fn *exec;
-	u64 imm;	/* immediate, sign-extended; near branch: displacement; far pointer: offset, with
-			 * the selector in imm2; moffs: the offset; x87: opcode byte << 8 | ModRM */
+	/*
+	 * Immediate, sign-extended; near branch: displacement; far pointer: offset, with the
+	 * selector in imm2; moffs: the offset.
+	 */
+	u64 imm;
 	s32 disp;
 	u8 len;
 	u8 reg;		/* ModRM.reg operand */
-	u8 rm;		/* ModRM.rm operand in register form; also the register of opcode & 7 forms */
+	/* ModRM.rm operand in register form; also the register of opcode & 7 forms */
+	u8 rm;
 	u8 vvvv;	/* VEX.vvvv: GPR byte offset for BMI rows, else a vector register number */
 	u8 base, index, scale;	/* scale is a shift: 0 to 3 */
 	u8 seg;		/* enum segreg of the memory operand, default resolved */
@@ -60,10 +64,12 @@ struct insn {
 	u8 asize;	/* 2, 4, 8 */
 	u16 row;	/* opcode_row(row): the table row (insn/opcode.h) */
 	u16 flags;	/* I_* */
-	u16 imm2;	/* far pointer's selector, ENTER's level, second immediate of EXTRQ/INSERTQ */
-	u32 aux;	/* I_NATIVE: the stub's offset, set when the instruction enters the code cache */
+	/* far pointer's selector, ENTER's level, second immediate of EXTRQ/INSERTQ */
+	u16 imm2;
+	/* I_NATIVE: the stub's offset, set when the instruction enters the code cache */
+	u32 aux;
 };
-_Static_assert(sizeof(struct insn) == 48 || sizeof(struct insn) == 40, "a decoded instruction is small");
+_Static_assert(sizeof(struct insn) == 40, "a decoded instruction is small");
 
 /*
  * Handlers of one operation by operand width and place: fn[log2(size)] for a register operand,
@@ -81,8 +87,8 @@ enum decode_result {
 };
 
 /*
- * Decodes one instruction from bytes[0 .. avail). code_bytes: 2, 4, 8 as v->code_bytes. No guest state is
- * looked at: rows that exist for the mode decode whatever CPUID says. The caller then
+ * Decodes one instruction from bytes[0 .. avail). code_bytes: 2, 4, 8 as v->code_bytes. No guest
+ * state is looked at: rows that exist for the mode decode whatever CPUID says. The caller then
  * compares the row's feature with v->guest_features.
  */
 enum decode_result insn_decode(const u8 *bytes, unsigned int avail, unsigned int code_bytes,
@@ -136,7 +142,8 @@ static __always_inline_ u64 insn_load(struct vcpu *v, const struct insn *i, unsi
 	return mem_read(v, i->seg, insn_ea(v, i), size);
 }
 
-static __always_inline_ void insn_store(struct vcpu *v, const struct insn *i, unsigned int size, u64 val)
+static __always_inline_ void insn_store(struct vcpu *v, const struct insn *i, unsigned int size,
+	u64 val)
 {
 	mem_write(v, i->seg, insn_ea(v, i), size, val);
 }
@@ -165,8 +172,10 @@ static __always_inline_ void io_log_clear(struct vcpu *v)
 	v->io.next = 0;
 }
 
-/* A taken near branch: checks the limit or canonicality (#GP(0)), then sets RIP. Last thing a handler does.
- * insn/control.c */
+/*
+ * A taken near branch: checks the limit or canonicality (#GP(0)), then sets RIP. The last thing a
+ * handler does. insn/control.c
+ */
 void branch_to(struct vcpu *v, u64 rip);
 
 #endif

@@ -2,12 +2,12 @@
  * The interpreter: the CPU engine that runs everything. It executes blocks of decoded instructions
  * (insn/code.h), and looks up from the inside of a block only between blocks.
  *
- * Two speeds. Normally a block runs as a straight loop over its handlers. In step mode (v->step: single-step,
- * breakpoints, interrupt shadows, RF) one instruction is fetched, executed and followed by the
- * debug checks.
+ * Two speeds. Normally a block runs as a straight loop over its handlers. In step mode (v->step:
+ * single-step, breakpoints, interrupt shadows, RF) one instruction is fetched, executed and
+ * followed by the debug checks.
  *
- * What ends a stay in the loop: a fault or exit (unwinds), a kick, HLT, or an interrupt that has been
- * waiting for this moment (v->irq_wanted).
+ * What ends a stay in the loop: a fault or exit (unwinds), a kick, HLT, or an interrupt that has
+ * been waiting for this moment (v->irq_wanted).
  */
 #include "hypervisor/insn/code.h"
 #include "hypervisor/insn/exec.h"
@@ -78,7 +78,10 @@ static __always_inline_ bool must_leave(const struct vcpu *v)
 	return v->kick || v->run->immediate_exit;
 }
 
-/* Would an interrupt that waits be taken now? The run loop decides in full; this only must not miss it. */
+/*
+ * Would an interrupt that waits be taken now? The run loop decides in full; this only must not miss
+ * it.
+ */
 static __always_inline_ bool irq_window(const struct vcpu *v)
 {
 	return v->irq_wanted && (v->rflags & RFLAGS_IF) && !v->irq_shadow && !v->mov_ss_shadow;
@@ -104,7 +107,8 @@ static void interp_loop(struct vcpu *v)
 		la = code_linear(v);
 		e = code_lookup_entry(v, la);
 		b = e->block;
-		if (unlikely(e->la != la || e->ctx != code_context(v) || b->gen != load_acquire(&b->page->gen)))
+		if (unlikely(e->la != la || e->ctx != code_context(v) ||
+			     b->gen != load_acquire(&b->page->gen)))
 			b = code_find(v);
 		if (likely(b)) {
 			v->stat.insns += b->n;
@@ -119,8 +123,8 @@ static void interp_loop(struct vcpu *v)
 }
 
 /*
- * A repeated string instruction stopped between two elements. For single-step that is an instruction
- * boundary; the rest of the time it just goes on.
+ * A repeated string instruction stopped between two elements. For single-step that is an
+ * instruction boundary; the rest of the time it just goes on.
  */
 static void restart_in_step(struct vcpu *v)
 {

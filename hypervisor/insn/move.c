@@ -1,12 +1,12 @@
 /*
- * Moves, conversions, flag bits, decimal adjustments. SDM 2. Decimal adjustments follow the manual's
- * pseudo-code: they do not exist in 64-bit mode, so the host cannot run them for us.
+ * Moves, conversions, flag bits, decimal adjustments. SDM 2. Decimal adjustments follow the
+ * manual's pseudo-code: they do not exist in 64-bit mode, so the host cannot run them for us.
  */
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/flags.h"
 #include "hypervisor/x86/system.h"
 
-/* ---- MOV, LEA -------------------------------------------------------------------------------------- */
+/* ---- MOV, LEA -------------------------------------------------------------------------------- */
 
 #define DEFINE_MOV(size, T, sfx, unused)					\
 static void mov_EG_r##size(struct vcpu *v, const struct insn *i)		\
@@ -53,7 +53,7 @@ const struct exec_set x_mov_AO = SET_MEM(mov_AO);
 const struct exec_set x_mov_OA = SET_MEM(mov_OA);
 const struct exec_set x_lea_G = SET_MEM(lea);
 
-/* ---- MOVZX, MOVSX, MOVSXD ---------------------------------------------------------------------------- */
+/* ---- MOVZX, MOVSX, MOVSXD -------------------------------------------------------------------- */
 
 #define DEFINE_EXTEND(size, T, sfx, name, S, from)				\
 static void name##_r##size(struct vcpu *v, const struct insn *i)		\
@@ -70,13 +70,15 @@ EACH_WIDE(DEFINE_EXTEND, movsxb, s8, 1)
 EACH_WIDE(DEFINE_EXTEND, movsxw, s16, 2)
 DEFINE_EXTEND(4, u32, "l", movsxd, s32, 4)
 DEFINE_EXTEND(8, u64, "q", movsxd, s32, 4)
-/* MOVSXD to a 16-bit register reads 32 bits of memory on AMD (APM 3 MOVSXD), 16 on Intel (SDM 2B). */
+/*
+ * MOVSXD to a 16-bit register reads 32 bits of memory on AMD (APM 3 MOVSXD), 16 on Intel (SDM 2B).
+ */
 DEFINE_EXTEND(2, u16, "w", movsxd, s32, 4)
 const struct exec_set x_movzxb_GE = SET_WIDE(movzxb), x_movzxw_GE = SET_WIDE(movzxw);
 const struct exec_set x_movsxb_GE = SET_WIDE(movsxb), x_movsxw_GE = SET_WIDE(movsxw);
 const struct exec_set x_movsxd_GE = SET_WIDE(movsxd);
 
-/* ---- CMOVcc, SETcc ------------------------------------------------------------------------------------- */
+/* ---- CMOVcc, SETcc --------------------------------------------------------------------------- */
 
 #define EACH_CC(X)								\
 	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)					\
@@ -114,7 +116,7 @@ EACH_CC(DEFINE_CC)
 const struct exec_set x_cmov_GE[16] = { EACH_CC(CMOV_ROW) };
 const struct exec_set x_set_E[16] = { EACH_CC(SET_ROW) };
 
-/* ---- segment registers ---------------------------------------------------------------------------------- */
+/* ---- segment registers ----------------------------------------------------------------------- */
 
 /* To memory always 16 bits; to a register zero-extended to its width. */
 void exec_mov_from_sreg(struct vcpu *v, const struct insn *i)
@@ -175,7 +177,7 @@ void exec_lgs(struct vcpu *v, const struct insn *i)
 	load_far_pointer(v, i, SEG_GS);
 }
 
-/* ---- accumulator, flags ----------------------------------------------------------------------------------- */
+/* ---- accumulator, flags ---------------------------------------------------------------------- */
 
 void exec_cbw(struct vcpu *v, const struct insn *i)
 {
@@ -241,7 +243,7 @@ void exec_std(struct vcpu *v, const struct insn *i)
 	v->rflags |= RFLAGS_DF;
 }
 
-/* ---- decimal and ASCII adjustments --------------------------------------------------------------------------- */
+/* ---- decimal and ASCII adjustments ----------------------------------------------------------- */
 
 /* SF, ZF and PF of AL, with CF and AF as given; OF as the host leaves it after OR: clear. */
 static void flags_of_al(struct vcpu *v, bool cf, bool af)
@@ -324,7 +326,7 @@ void exec_das(struct vcpu *v, const struct insn *i)
 	decimal_adjust(v, true);
 }
 
-/* ---- nothing ---------------------------------------------------------------------------------------------------- */
+/* ---- nothing --------------------------------------------------------------------------------- */
 
 void exec_nop(struct vcpu *v, const struct insn *i)
 {

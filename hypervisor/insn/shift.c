@@ -1,7 +1,7 @@
 /*
- * Shifts and rotates. SDM 2B SAL/SAR/SHL/SHR, RCL/RCR/ROL/ROR, SHLD, SHRD. The count is masked to 5 bits,
- * 6 with a 64-bit operand; a count of zero changes no flag. Results and flags that the manual leaves
- * undefined (counts beyond the width) are those of the host.
+ * Shifts and rotates. SDM 2B SAL/SAR/SHL/SHR, RCL/RCR/ROL/ROR, SHLD, SHRD. The count is masked to 5
+ * bits, 6 with a 64-bit operand; a count of zero changes no flag. Results and flags that the manual
+ * leaves undefined (counts beyond the width) are those of the host.
  */
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/flags.h"
@@ -61,7 +61,7 @@ SHIFT(shl, "", FLAGS_ARITH)
 SHIFT(shr, "", FLAGS_ARITH)
 SHIFT(sar, "", FLAGS_ARITH)
 
-/* ---- SHLD, SHRD ------------------------------------------------------------------------------------- */
+/* ---- SHLD, SHRD ------------------------------------------------------------------------------ */
 
 #define DOUBLE_REG(op, sfx, d, s, n)						\
 	({ u32 ax_;								\

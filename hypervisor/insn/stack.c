@@ -1,6 +1,6 @@
 /*
- * The stack: PUSH, POP and their kin, ENTER, LEAVE. SDM 2, SDM 1 6.2. A push stores first and moves RSP after,
- * so that a fault leaves RSP alone.
+ * The stack: PUSH, POP and their kin, ENTER, LEAVE. SDM 2, SDM 1 6.2. A push stores first and moves
+ * RSP after, so that a fault leaves RSP alone.
  */
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/flags.h"
@@ -77,7 +77,9 @@ void exec_pusha(struct vcpu *v, const struct insn *i)
 	unsigned int n = i->opsize;
 	u64 sp = v->r[R_RSP];
 
-	/* All of it must be writable before any is written; the span may wrap, so probe by element. */
+	/*
+	 * All of it must be writable before any is written; the span may wrap, so probe by element.
+	 */
 	for (unsigned int k = 1; k <= 8; k++)
 		mem_probe(v, SEG_SS, (sp - k * n) & v->stack_mask, n, MEM_WRITE);
 	for (unsigned int k = 0; k < 8; k++)

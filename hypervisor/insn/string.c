@@ -1,10 +1,11 @@
 /*
  * String instructions. SDM 1 7.3.9, SDM 2 MOVS, CMPS, SCAS, LODS, STOS, INS, OUTS, REP.
  *
- * A repeated MOVS, STOS, CMPS or SCAS runs in chunks: as many elements as lie in one page at either end
- * (counting upwards, plain memory on both sides) are one host string instruction, whose overlap semantics
- * are the guest's own. All else goes element by element through the slow path. Registers are committed
- * after every chunk, so that a fault, an exit or an interrupt finds a restartable state.
+ * A repeated MOVS, STOS, CMPS or SCAS runs in chunks: as many elements as lie in one page at either
+ * end (counting upwards, plain memory on both sides) are one host string instruction, whose overlap
+ * semantics are the guest's own. All else goes element by element through the slow path. Registers
+ * are committed after every chunk, so that a fault, an exit or an interrupt finds a restartable
+ * state.
  */
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/flags.h"
@@ -34,8 +35,8 @@ static __always_inline_ void index_move(struct vcpu *v, const struct insn *i, un
 }
 
 /* How many elements from offset off up stay in its page and in the address size. At least 1. */
-static __always_inline_ u64 run_length(struct vcpu *v, const struct insn *i, unsigned int seg, u64 off,
-	unsigned int size)
+static __always_inline_ u64 run_length(struct vcpu *v, const struct insn *i, unsigned int seg,
+	u64 off, unsigned int size)
 {
 	u64 la = v->ebase[seg] + off;
 	u64 bytes = 0x1000 - (la & 0xfff);
@@ -53,8 +54,8 @@ static __always_inline_ bool can_run(const struct vcpu *v)
 }
 
 /*
- * After n elements of a repeated instruction: RCX, then on with the next instruction (true), or out of the
- * handler to come back (unwinds), or on with this one (false).
+ * After n elements of a repeated instruction: RCX, then on with the next instruction (true), or out
+ * of the handler to come back (unwinds), or on with this one (false).
  */
 static __always_inline_ bool rep_done(struct vcpu *v, const struct insn *i, u64 n)
 {
@@ -69,7 +70,7 @@ static __always_inline_ bool rep_done(struct vcpu *v, const struct insn *i, u64 
 	return false;
 }
 
-/* ---- MOVS --------------------------------------------------------------------------------------------- */
+/* ---- MOVS ------------------------------------------------------------------------------------ */
 
 #define DEFINE_MOVS(size, T, sfx, unused)					\
 static void movs_one##size(struct vcpu *v, const struct insn *i)		\
@@ -92,7 +93,8 @@ static u64 movs_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
 		movs_one##size(v, i);						\
 		return 1;							\
 	}									\
-	n = MIN(n, MIN(run_length(v, i, i->seg, si, size), run_length(v, i, SEG_ES, di, size)));	\
+	n = MIN(n, run_length(v, i, i->seg, si, size));				\
+	n = MIN(n, run_length(v, i, SEG_ES, di, size));				\
 	c = n;									\
 	__asm__ volatile("rep movs" sfx : "+S"(s), "+D"(d), "+c"(c) : : "memory");	\
 	index_move(v, i, R_RSI, n, size);					\
@@ -112,7 +114,7 @@ static void movs_m##size(struct vcpu *v, const struct insn *i)			\
 EACH_SIZE(DEFINE_MOVS, 0)
 const struct exec_set x_movs = SET_MEM(movs);
 
-/* ---- STOS --------------------------------------------------------------------------------------------- */
+/* ---- STOS ------------------------------------------------------------------------------------ */
 
 #define DEFINE_STOS(size, T, sfx, unused)					\
 static void stos_one##size(struct vcpu *v, const struct insn *i)		\
@@ -149,7 +151,7 @@ static void stos_m##size(struct vcpu *v, const struct insn *i)			\
 EACH_SIZE(DEFINE_STOS, 0)
 const struct exec_set x_stos = SET_MEM(stos);
 
-/* ---- LODS --------------------------------------------------------------------------------------------- */
+/* ---- LODS ------------------------------------------------------------------------------------ */
 
 #define DEFINE_LODS(size, T, sfx, unused)					\
 static void lods_one##size(struct vcpu *v, const struct insn *i)		\
@@ -172,7 +174,7 @@ static void lods_m##size(struct vcpu *v, const struct insn *i)			\
 EACH_SIZE(DEFINE_LODS, 0)
 const struct exec_set x_lods = SET_MEM(lods);
 
-/* ---- CMPS, SCAS: REPE goes on while ZF is set, REPNE while it is clear --------------------------------- */
+/* ---- CMPS, SCAS: REPE goes on while ZF is set, REPNE while it is clear ----------------------- */
 
 static __always_inline_ bool scan_goes_on(const struct vcpu *v, const struct insn *i)
 {
@@ -204,7 +206,8 @@ static u64 cmps_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
 		cmps_one##size(v, i);						\
 		return 1;							\
 	}									\
-	n = MIN(n, MIN(run_length(v, i, i->seg, si, size), run_length(v, i, SEG_ES, di, size)));	\
+	n = MIN(n, run_length(v, i, i->seg, si, size));				\
+	n = MIN(n, run_length(v, i, SEG_ES, di, size));				\
 	c = n;									\
 	if (i->flags & I_REPNE)							\
 		__asm__ volatile("repne cmps" sfx FLAGS_TAKE			\
@@ -291,7 +294,7 @@ static void scas_m##size(struct vcpu *v, const struct insn *i)			\
 EACH_SIZE(DEFINE_SCAS, 0)
 const struct exec_set x_scas = SET_MEM(scas);
 
-/* ---- INS, OUTS ------------------------------------------------------------------------------------------ */
+/* ---- INS, OUTS ------------------------------------------------------------------------------- */
 
 static void ins_one(struct vcpu *v, const struct insn *i, unsigned int size)
 {

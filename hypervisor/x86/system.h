@@ -10,7 +10,8 @@
 
 /* ---- mode.c ---------------------------------------------------------------------------------- */
 
-void vcpu_reset(struct vcpu *v, bool init);	/* power-up (false) or INIT. SDM 3A table 10-1. No unwinding. */
+/* power-up (false) or INIT. SDM 3A table 10-1. No unwinding. */
+void vcpu_reset(struct vcpu *v, bool init);
 
 /* Writes with all checks (#GP) and effects (flushes, mode). */
 void cr_write(struct vcpu *v, unsigned int nr, u64 val);
@@ -30,13 +31,12 @@ bool vcpu_amd(const struct vcpu *v);
 /* MOV/POP/LxS to a data segment register or SS, real and V86 mode too. */
 void segment_load(struct vcpu *v, enum segreg s, u16 sel);
 void segment_set_real(struct vcpu *v, enum segreg s, u16 sel);	/* base = sel << 4. No unwinding. */
-/* Reads the descriptor at sel (8 bytes); raises vector with the selector as error where it is outside the
- * table. */
+/* Reads the descriptor at sel (8 bytes); outside the table: vector, the selector as its error. */
 u64 descriptor_read(struct vcpu *v, u16 sel, u8 vector);
 /* Descriptor bytes to cached form. No unwinding. */
 void segment_unpack(struct segment *seg, u16 sel, u64 desc);
 
-/* ---- far.c: JMP, CALL, RET, IRET between segments, gates and tasks ------------------------------ */
+/* ---- far.c: JMP, CALL, RET, IRET between segments, gates and tasks --------------------------- */
 /* All set RIP. opsize 2, 4, 8; next: RIP of the following instruction. */
 void far_jump(struct vcpu *v, u16 sel, u64 off, unsigned int opsize, u64 next);
 void far_call(struct vcpu *v, u16 sel, u64 off, unsigned int opsize, u64 next);
@@ -45,7 +45,8 @@ void far_iret(struct vcpu *v, unsigned int opsize, u64 next);
 
 /* ---- task.c ---------------------------------------------------------------------------------- */
 enum task_reason { TASK_JUMP, TASK_CALL, TASK_IRET, TASK_GATE };
-void task_switch(struct vcpu *v, u16 tss_sel, enum task_reason why, bool has_error, u32 error, u64 next);
+void task_switch(struct vcpu *v, u16 tss_sel, enum task_reason why, bool has_error, u32 error,
+	u64 next);
 
 /* ---- event.c --------------------------------------------------------------------------------- */
 
@@ -53,9 +54,9 @@ void task_switch(struct vcpu *v, u16 tss_sel, enum task_reason why, bool has_err
 __noreturn_ void event_soft(struct vcpu *v, enum event_type type, u8 vector, u8 insn_len);
 
 /*
- * Delivers v->event through the IDT, with nested faults, double fault and triple fault resolved. Not
- * itself unwinding. Returns UNWIND_NONE (delivered, v->event.type is EV_NONE), UNWIND_SHUTDOWN, or
- * UNWIND_EXIT when user space must act first (call again on re-entry).
+ * Delivers v->event through the IDT, with nested faults, double fault and triple fault resolved.
+ * Not itself unwinding. Returns UNWIND_NONE (delivered, v->event.type is EV_NONE), UNWIND_SHUTDOWN,
+ * or UNWIND_EXIT when user space must act first (call again on re-entry).
  */
 enum unwind event_deliver(struct vcpu *v);
 
@@ -86,7 +87,7 @@ bool debug_armed(const struct vcpu *v);
 /* Is a data breakpoint armed on this page? Then its TLB entry is slow. No unwinding. */
 bool debug_watches_page(const struct vcpu *v, u64 la);
 
-/* ---- io.c: accesses that user space or an in-kernel device serves --------------------------------- */
+/* ---- io.c: accesses that user space or an in-kernel device serves ---------------------------- */
 
 /* By port. Permission (io_check) is the handler's business. size 1, 2, 4. */
 u32 pio_read(struct vcpu *v, u16 port, unsigned int size);
@@ -98,7 +99,7 @@ void mmio_write(struct vcpu *v, u64 gpa, const void *buf, unsigned int size);
 /* On KVM_RUN after an exit for I/O: takes the answer from v->run into v->io. No unwinding. */
 void io_complete(struct vcpu *v);
 
-/* ---- tsc.c, kvmclock.c ------------------------------------------------------------------------ */
+/* ---- tsc.c, kvmclock.c ----------------------------------------------------------------------- */
 
 u64 tsc_read(struct vcpu *v);				/* the guest's TSC now. No unwinding. */
 u64 tsc_to_ns(struct vcpu *v, u64 ticks);

@@ -1,9 +1,10 @@
 /*
- * A virtual CPU: the architectural state, what is derived from it for speed, and what ties it to its
- * VM. Only the vCPU's own thread touches it, but for the fields in "cross-thread" at the end.
+ * A virtual CPU: the architectural state, what is derived from it for speed, and what ties it to
+ * its VM. Only the vCPU's own thread touches it, but for the fields in "cross-thread" at the end.
  *
  * After any change of a control register, EFER, RFLAGS.{VM,AC,TF}, CS, SS, or another segment, the
- * derived part is stale: vcpu_update_mode() (x86/mode.c) renews all of it from the architectural part.
+ * derived part is stale: vcpu_update_mode() (x86/mode.c) renews all of it from the architectural
+ * part.
  */
 #ifndef QUMRA_HYPERVISOR_X86_VCPU_H
 #define QUMRA_HYPERVISOR_X86_VCPU_H
@@ -48,7 +49,8 @@ enum event_type {
 	EV_NONE,
 	EV_EXTINT,	/* external interrupt */
 	EV_NMI,
-	EV_FAULT,	/* hardware exception; its RIP is that of the instruction, RF set in the image */
+	/* hardware exception; its RIP is that of the instruction, RF set in the image */
+	EV_FAULT,
 	EV_TRAP,	/* hardware exception reported after the instruction (#DB traps) */
 	EV_SOFTINT,	/* INT n */
 	EV_SOFTEXC,	/* INT3, INTO */
@@ -60,6 +62,7 @@ struct event {
 	u8 vector;
 	bool has_error;
 	u8 insn_len;	/* soft events: RIP pushed is R_RIP + insn_len */
+	bool injected;	/* by user space or a chip: no payload, CR2 and DR6 stay */
 	u32 error;
 	u64 payload;	/* CR2 for #PF, DR6 bits for #DB */
 };
@@ -68,7 +71,8 @@ struct event {
 enum unwind {
 	UNWIND_NONE,
 	UNWIND_EVENT,	/* v->event is to be delivered */
-	UNWIND_EXIT,	/* user space must act: v->run is filled in; the instruction runs again on re-entry */
+	/* user space must act: v->run is filled in; the instruction runs again on re-entry */
+	UNWIND_EXIT,
 	UNWIND_RESTART,	/* run on from the present state: the instruction is over or begins again */
 	UNWIND_SHUTDOWN,/* triple fault */
 };
@@ -96,7 +100,8 @@ struct io_log {
  * Inline TLB. tag = linear page | v->tlb_ctx, so that a tag of another address space, privilege or
  * SMAP state cannot match. TLB_SLOW set in a stored tag makes the fast compare fail while the entry
  * is still known to the slow path (MMIO, code pages, watched pages). Size: a kernel's boot with its
- * decompressor fills 4.2 million entries of a TLB with 10 bits, 0.5 million with 12 (a tenth of the boot's time).
+ * decompressor fills 4.2 million entries of a TLB with 10 bits, 0.5 million with 12 (a tenth of the
+ * boot's time).
  */
 #define TLB_BITS	12
 #define TLB_ENTRIES	(1u << TLB_BITS)
@@ -116,7 +121,10 @@ struct tlb_entry {
 #define FP_SSE	4
 #define FP_AVX	8
 
-/* Requests, v->requests: set by anyone with vcpu_request(), served by the run loop between guest code. */
+/*
+ * Requests, v->requests: set by anyone with vcpu_request(), served by the run loop between guest
+ * code.
+ */
 enum {
 	REQ_EVENT,		/* look at interrupts, NMI, SMI again */
 	REQ_TLB_FLUSH,		/* drop all translations */
@@ -132,11 +140,12 @@ enum {
 };
 
 struct vcpu {
-	/* ---- hot: the engine's working set ------------------------------------------------------ */
+	/* ---- hot: the engine's working set --------------------------------------------------- */
 	u64 r[NR_REGS];
 	u64 rflags;		/* complete and architectural, bit 1 set */
 	u64 tlb_ctx;		/* bits 11:3 address space, 2:1 enum mmu_index, 0 clear */
-	u64 hit_base[6];	/* ebase, or HIT_NEVER while each access through the segment must be checked */
+	/* ebase, or HIT_NEVER while each access through the segment must be checked */
+	u64 hit_base[6];
 	u64 ebase[6];		/* base to add by segment: zero for ES CS SS DS in 64-bit mode */
 	u32 fp_trap;		/* FP_* that raise #UD or #NM */
 	volatile u32 kick;	/* non-zero: leave guest code at the next boundary (cross-thread) */
@@ -144,16 +153,19 @@ struct vcpu {
 	u8 code_bytes;		/* 2, 4 or 8: decoding mode from CS.D, CS.L, EFER.LMA */
 	u8 stack_bytes;		/* 2, 4 or 8: width of the stack pointer */
 	u8 mmu_idx;		/* enum mmu_index of ordinary data accesses */
-	bool step;		/* one instruction at a time: TF, RF, shadows, breakpoints, guest debug */
-	bool boundary;		/* the present instruction did more than compute (wrote into decoded code, did I/O):
+	/* one instruction at a time: TF, RF, shadows, breakpoints, guest debug */
+	bool step;
+	bool boundary;		/* the present instruction did I/O or wrote into decoded code:
 				 * the interpreter leaves its block after it */
-	bool irq_wanted;	/* an interrupt waits for IF or the end of a shadow: come back when it can */
-	bool fpu_live;		/* the guest's vector state is in the host's registers (x86/fpu.h) */
+	/* an interrupt waits for IF or the end of a shadow: come back when it can */
+	bool irq_wanted;
+	/* the guest's vector state is in the host's registers (x86/fpu.h) */
+	bool fpu_live;
 	u64 stack_mask;		/* of RSP by stack_bytes */
 	u64 rip_mask;		/* of RIP by code_bytes */
 	struct tlb_entry tlb[TLB_ENTRIES];
 
-	/* ---- architectural ---------------------------------------------------------------------- */
+	/* ---- architectural ------------------------------------------------------------------- */
 	struct segment seg[NR_SEGS];
 	struct dtable gdt, idt;
 	u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
@@ -170,21 +182,25 @@ struct vcpu {
 		u64 hwcr, syscfg, vm_hsave_pa, de_cfg, nb_cfg;
 		u64 mcg_cap;	/* KVM_X86_SETUP_MCE */
 		u64 feat_ctl, platform_info, power_ctl;
-		u64 kvm_system_time, kvm_wall_clock, kvm_steal_time, kvm_async_pf_en, kvm_pv_eoi, kvm_poll_control;
+		u64 kvm_system_time, kvm_wall_clock, kvm_steal_time;
+		u64 kvm_async_pf_en, kvm_pv_eoi, kvm_poll_control;
 		u64 kvm_async_pf_int;
 		u64 smbase;
 	} msr;
 	struct fpu *fpu;	/* x86/fpu.h */
 
-	/* ---- events ----------------------------------------------------------------------------- */
+	/* ---- events -------------------------------------------------------------------------- */
 	struct event event;	/* with UNWIND_EVENT: to be delivered; type EV_NONE otherwise */
 	struct event delivering;/* being delivered: a fault now is contributory */
 	struct event pending_db;/* #DB trap to take after the present instruction */
 	bool nmi_pending, nmi_blocked;
-	bool irq_shadow;	/* STI or MOV SS: no interrupt after the next instruction boundary */
+	/* STI or MOV SS: no interrupt after the next instruction boundary */
+	bool irq_shadow;
 	bool mov_ss_shadow;	/* MOV SS, POP SS: debug traps wait as well */
-	bool step_tf;		/* step mode: RFLAGS.TF was set when the present instruction began */
-	bool rf_keep;		/* step mode: the present instruction loaded RF, so it stays (IRET, task switch) */
+	/* step mode: RFLAGS.TF was set when the present instruction began */
+	bool step_tf;
+	/* step mode: the present instruction loaded RF, so it stays (IRET, task switch) */
+	bool rf_keep;
 	bool halted;		/* mirrors mp_state HALTED */
 	u32 mp_state;		/* KVM_MP_STATE_* */
 	u32 sipi_vector;
@@ -197,7 +213,7 @@ struct vcpu {
 	u32 guest_debug;	/* KVM_SET_GUEST_DEBUG: KVM_GUESTDBG_* */
 	u64 guest_debug_dr[8];	/* with KVM_GUESTDBG_USE_HW_BP: instead of the guest's own */
 
-	/* ---- paging ----------------------------------------------------------------------------- */
+	/* ---- paging -------------------------------------------------------------------------- */
 	struct mmu_state {
 		u16 asid;		/* current, 1 to 511 */
 		u16 asid_next;
@@ -207,13 +223,13 @@ struct vcpu {
 		u64 maxphyaddr_mask;		/* reserved physical address bits, set */
 	} mmu;
 
-	/* ---- CPUID ------------------------------------------------------------------------------ */
+	/* ---- CPUID --------------------------------------------------------------------------- */
 	struct kvm_cpuid_entry2 cpuid[128];
 	u32 cpuid_n;
 	u8 maxphyaddr, maxlinaddr;
 	u64 guest_features[4];	/* bitmap of enum cpu_feature (x86/cpuid.h) that this guest has */
 
-	/* ---- ties ------------------------------------------------------------------------------- */
+	/* ---- ties ---------------------------------------------------------------------------- */
 	struct vm *vm;
 	u32 id;			/* as given to KVM_CREATE_VCPU: the APIC id */
 	u32 index;
@@ -229,18 +245,19 @@ struct vcpu {
 	bool signal_mask_set;
 	struct os_timer signal_poll;	/* looks for the others while KVM_RUN lasts */
 
-	/* ---- cross-thread ----------------------------------------------------------------------- */
+	/* ---- cross-thread -------------------------------------------------------------------- */
 	u32 requests;		/* REQ_* bits, atomic */
 	u32 in_guest;		/* the vCPU thread runs guest code or holds slot pointers, atomic */
 	struct os_event wake;	/* ends a HLT sleep */
 	struct vcpu_stat {
-		u64 insns, runs, blocks, decodes, tlb_fills, exits, mmio, pio, halts, events, code_flushes;
+		u64 insns, runs, blocks, decodes, code_flushes, tlb_fills;
+		u64 exits, mmio, pio, halts, events;
 	} stat;
 };
 
 /*
- * Handler unwinding. All three leave the present handler at once and never return to it, so a handler
- * makes every access that can fault before it changes state.
+ * Handler unwinding. All three leave the present handler at once and never return to it, so a
+ * handler makes every access that can fault before it changes state.
  */
 __noreturn_ void vcpu_unwind(struct vcpu *v, enum unwind why);
 /* A hardware fault; error is pushed for the vectors that have one. */
@@ -249,7 +266,9 @@ __noreturn_ void vcpu_raise_pf(struct vcpu *v, u64 linear, u32 error);
 #define raise_ud(v)		vcpu_raise((v), VEC_UD, 0)
 #define raise_gp(v, err)	vcpu_raise((v), VEC_GP, (err))
 
-/* x86/mode.c: recomputes everything derived (cpl, widths, bases, checks, tlb_ctx, fp_trap, step). */
+/*
+ * x86/mode.c: recomputes everything derived (cpl, widths, bases, checks, tlb_ctx, fp_trap, step).
+ */
 void vcpu_update_mode(struct vcpu *v);
 
 static inline bool vcpu_long_mode(const struct vcpu *v) { return v->efer & EFER_LMA; }
