@@ -10,7 +10,6 @@
 #include "hypervisor/insn/insn.h"
 #include "hypervisor/x86/segment.h"
 
-#define PAYLOAD_NONE	(~0ULL)	/* CR2 and DR6 are what user space made them */
 #define ERROR_EXT	1u	/* the fault's origin is outside the program */
 #define ERROR_IDT	2u	/* the index is that of an IDT gate */
 
@@ -45,7 +44,7 @@ static u64 event_rflags(const struct vcpu *v, const struct event *e)
 /* CR2 and DR6 are written when delivery begins, whatever comes of it. */
 static void event_commit_payload(struct vcpu *v, struct event *e)
 {
-	if (e->payload == PAYLOAD_NONE)
+	if (e->injected)
 		return;
 	if (e->vector == VEC_PF && e->type == EV_FAULT)
 		v->cr2 = e->payload;
@@ -339,7 +338,8 @@ static void event_merge_pending(struct vcpu *v)
 
 	if (!event_is_debug(e) || v->pending_db.type == EV_NONE)
 		return;
-	e->payload = (e->payload == PAYLOAD_NONE ? 0 : e->payload) | v->pending_db.payload;
+	e->payload |= v->pending_db.payload;
+	e->injected = false;
 	pending_db_clear(v);
 }
 
@@ -402,7 +402,7 @@ void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error
 		.has_error = has_error,
 		.insn_len = soft ? 1 : 0,
 		.error = error,
-		.payload = PAYLOAD_NONE,
+		.injected = true,
 	};
 }
 

@@ -144,9 +144,11 @@ static void drop_inner_segments(struct vcpu *v)
 		struct segment *s = &v->seg[data[n]];
 		bool conforming = (s->attr & (SEG_TYPE_CODE | SEG_TYPE_EC)) == (SEG_TYPE_CODE | SEG_TYPE_EC);
 
-		if (s->attr & SEG_UNUSABLE || conforming || SEG_DPL(s->attr) >= v->cpl)
-			continue;
-		segment_set_null(s, 0);
+		/* Null selectors lose their RPL, as processors do it; FS and GS keep a base from their MSRs. */
+		if (s->attr & SEG_UNUSABLE)
+			s->sel = 0;
+		else if (!conforming && SEG_DPL(s->attr) < v->cpl)
+			segment_set_null(s, 0);
 	}
 }
 
