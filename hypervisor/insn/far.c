@@ -1,6 +1,6 @@
 /*
- * Instructions that go to another segment or privilege level: far JMP, CALL, RET, IRET, INT, and the
- * fast system calls. SDM 2, APM 3. The work of the former is in x86/far.c and x86/event.c.
+ * Instructions that go to another segment or privilege level: far JMP, CALL, RET, IRET, INT, and
+ * the fast system calls. SDM 2, APM 3. The work of the former is in x86/far.c and x86/event.c.
  *
  * SYSCALL and its kin exist in different modes on AMD and Intel; the guest's vendor decides.
  */
@@ -143,7 +143,10 @@ void exec_syscall(struct vcpu *v, const struct insn *i)
 		v->r[R_RCX] = (u32)next;
 		v->rflags &= ~(RFLAGS_IF | RFLAGS_RF | RFLAGS_VM);
 	}
-	/* Whether to trap after it is asked of the new TF, so that a masked TF never traps in the kernel. */
+	/*
+	 * Whether to trap after it is asked of the new TF, so that a masked TF never traps in the
+	 * kernel.
+	 */
 	v->step_tf = v->rflags & RFLAGS_TF;
 	fast_enter(v, cs, (u16)(cs + 8), wide, 0, rip);
 }

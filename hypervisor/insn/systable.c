@@ -1,6 +1,6 @@
 /*
- * Instructions on descriptor tables and descriptors: LGDT and its kin, LLDT, LTR, LAR, LSL, VERR, VERW,
- * ARPL. SDM 2, SDM 3A 5.10. User-mode instruction prevention: SDM 3A 2.5 (CR4.UMIP).
+ * Instructions on descriptor tables and descriptors: LGDT and its kin, LLDT, LTR, LAR, LSL, VERR,
+ * VERW, ARPL. SDM 2, SDM 3A 5.10. User-mode instruction prevention: SDM 3A 2.5 (CR4.UMIP).
  */
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/x86/segment.h"
@@ -136,7 +136,10 @@ void exec_smsw(struct vcpu *v, const struct insn *i)
 
 /* ---- questions about descriptors ---- */
 
-/* Types of system descriptors that the instruction knows, legacy and long mode. SDM 2A tables 3-53, 3-56 */
+/*
+ * Types of system descriptors that the instruction knows, legacy and long mode. SDM 2A tables 3-53,
+ * 3-56
+ */
 #define T(n)		(1u << (n))
 #define LSL_LONG	(T(SYS_LDT) | T(SYS_TSS32) | T(SYS_TSS32_BUSY))
 #define LSL_LEGACY	(LSL_LONG | T(SYS_TSS16) | T(SYS_TSS16_BUSY))

@@ -1,7 +1,8 @@
 /*
- * Control of the processor: control and debug registers, interrupt flag, HLT, MSRs, time stamp, CPUID,
- * ports, TLB and cache control, hypercalls. SDM 2, APM 3; KVM's hypercalls: Linux
- * Documentation/virt/kvm/x86/hypercalls.rst. Virtual-8086 mode extensions (CR4.VME, PVI) are not offered.
+ * Control of the processor: control and debug registers, interrupt flag, HLT, MSRs, time stamp,
+ * CPUID, ports, TLB and cache control, hypercalls. SDM 2, APM 3; KVM's hypercalls: Linux
+ * Documentation/virt/kvm/x86/hypercalls.rst. Virtual-8086 mode extensions (CR4.VME, PVI) are not
+ * offered.
  */
 #include <linux/errno.h>
 #include <linux/kvm_para.h>
@@ -66,11 +67,12 @@ void exec_clts(struct vcpu *v, const struct insn *i)
 /* PE can be set, not cleared. SDM 2A LMSW */
 void exec_lmsw(struct vcpu *v, const struct insn *i)
 {
+	const u64 bits = CR0_MP | CR0_EM | CR0_TS;
 	u64 val;
 
 	require_cpl0(v);
 	val = i->flags & I_MEM ? insn_load(v, i, 2) : gpr_get(v, i->rm, 2);
-	cr_write(v, 0, (v->cr0 & ~(CR0_MP | CR0_EM | CR0_TS)) | (val & (CR0_PE | CR0_MP | CR0_EM | CR0_TS)));
+	cr_write(v, 0, (v->cr0 & ~bits) | (val & (bits | CR0_PE)));
 }
 
 /* ---- interrupt flag, HLT ---- */
@@ -291,7 +293,9 @@ static void xcr_check(struct vcpu *v)
 		raise_ud(v);
 }
 
-/* XCR 1 is XINUSE; a component may be said to be in use when it holds its initial state. SDM 1 13.6 */
+/*
+ * XCR 1 is XINUSE; a component may be said to be in use when it holds its initial state. SDM 1 13.6
+ */
 void exec_xgetbv(struct vcpu *v, const struct insn *i)
 {
 	u32 nr = (u32)v->r[R_RCX];

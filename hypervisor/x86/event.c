@@ -1,11 +1,11 @@
 /*
- * Events: exceptions, interrupts, NMI and software interrupts through the real-mode vector table, the
- * IDT of 16 and 32 bits, and the 64-bit IDT; double and triple faults. SDM 3A chapter 6, 20.3.3;
- * SDM 2A INT n.
+ * Events: exceptions, interrupts, NMI and software interrupts through the real-mode vector table,
+ * the IDT of 16 and 32 bits, and the 64-bit IDT; double and triple faults. SDM 3A chapter 6,
+ * 20.3.3; SDM 2A INT n.
  *
- * event_deliver() tries v->event. Everything up to the commit at the end of each deliver_*() can fault
- * without having changed a register; the fault then joins with the event in delivery by the table of
- * SDM 3A 6-5 and the loop goes round.
+ * event_deliver() tries v->event. Everything up to the commit at the end of each deliver_*() can
+ * fault without having changed a register; the fault then joins with the event in delivery by the
+ * table of SDM 3A 6-5 and the loop goes round.
  */
 #include "hypervisor/insn/insn.h"
 #include "hypervisor/x86/segment.h"
@@ -22,7 +22,8 @@ static bool event_is_soft(const struct event *e)
 
 static bool event_is_debug(const struct event *e)
 {
-	return e->vector == VEC_DB && (e->type == EV_FAULT || e->type == EV_TRAP || e->type == EV_ICEBP);
+	return e->vector == VEC_DB &&
+		(e->type == EV_FAULT || e->type == EV_TRAP || e->type == EV_ICEBP);
 }
 
 /* The instruction that caused it is over: return to the next one. */
@@ -33,7 +34,10 @@ static u64 event_return_rip(const struct vcpu *v, const struct event *e)
 	return after ? (v->r[R_RIP] + e->insn_len) & v->rip_mask : v->r[R_RIP];
 }
 
-/* RF is set so that a code breakpoint does not hit again when the instruction restarts. SDM 3B 17.3.1.1 */
+/*
+ * RF is set so that a code breakpoint does not hit again when the instruction restarts. SDM 3B
+ * 17.3.1.1
+ */
 static u64 event_rflags(const struct vcpu *v, const struct event *e)
 {
 	bool restarts = e->type == EV_FAULT && e->vector != VEC_DB && e->vector != VEC_DF;
@@ -164,7 +168,8 @@ static void drop_v86_segments(struct vcpu *v)
 	segment_set_null(&v->seg[SEG_GS], 0);
 }
 
-static void push_frame(struct vcpu *v, struct new_stack *st, unsigned int size, const struct event *e)
+static void push_frame(struct vcpu *v, struct new_stack *st, unsigned int size,
+	const struct event *e)
 {
 	stack_push(v, st, size, event_rflags(v, e));
 	stack_push(v, st, size, v->seg[SEG_CS].sel);
@@ -177,7 +182,8 @@ static void push_frame(struct vcpu *v, struct new_stack *st, unsigned int size, 
 
 static void deliver_task(struct vcpu *v, const struct event *e, u64 gate)
 {
-	task_switch(v, gate_selector(gate), TASK_GATE, e->has_error, e->error, event_return_rip(v, e));
+	task_switch(v, gate_selector(gate), TASK_GATE, e->has_error, e->error,
+		event_return_rip(v, e));
 }
 
 static void deliver_protected(struct vcpu *v, const struct event *e)
@@ -331,7 +337,10 @@ static void pending_db_clear(struct vcpu *v)
 	v->pending_db.payload = 0;
 }
 
-/* What MOV SS held back becomes part of a #DB that comes now: two would share a stack. INT1 alone leaves DR6. */
+/*
+ * What MOV SS held back becomes part of a #DB that comes now: two would share a stack. INT1 alone
+ * leaves DR6.
+ */
 static void event_merge_pending(struct vcpu *v)
 {
 	struct event *e = &v->event;
@@ -345,7 +354,10 @@ static void event_merge_pending(struct vcpu *v)
 
 enum unwind event_deliver(struct vcpu *v)
 {
-	/* A breakpoint that the faulting instruction met is lost; one that waits behind MOV SS is not. */
+	/*
+	 * A breakpoint that the faulting instruction met is lost; one that waits behind MOV SS is
+	 * not.
+	 */
 	if (!v->mov_ss_shadow)
 		pending_db_clear(v);
 	event_merge_pending(v);
@@ -379,7 +391,9 @@ void event_soft(struct vcpu *v, enum event_type type, u8 vector, u8 insn_len)
 {
 	bool v86_trapped = vcpu_v86(v) && (v->rflags & RFLAGS_IOPL) != RFLAGS_IOPL;
 
-	/* INT n is sensitive to IOPL in virtual-8086 mode; INT3, INTO, INT1 are not. SDM 3A 20.2.7 */
+	/*
+	 * INT n is sensitive to IOPL in virtual-8086 mode; INT3, INTO, INT1 are not. SDM 3A 20.2.7
+	 */
 	if (type == EV_SOFTINT && v86_trapped)
 		raise_gp(v, 0);
 	if (type == EV_SOFTEXC && vector == VEC_BP)
@@ -389,8 +403,8 @@ void event_soft(struct vcpu *v, enum event_type type, u8 vector, u8 insn_len)
 }
 
 /*
- * Exceptions of user space are hardware's, but #BP and #OF: those are INT3 and INTO at RIP, of one byte each.
- * Linux Documentation/virt/kvm/api.rst KVM_SET_GUEST_DEBUG, KVM_SET_VCPU_EVENTS
+ * Exceptions of user space are hardware's, but #BP and #OF: those are INT3 and INTO at RIP, of one
+ * byte each. Linux Documentation/virt/kvm/api.rst KVM_SET_GUEST_DEBUG, KVM_SET_VCPU_EVENTS
  */
 void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error, u32 error)
 {

@@ -1,6 +1,6 @@
 /*
- * Far JMP, CALL, RET and IRET in every mode. SDM 2A CALL, JMP, RET, IRET pseudo-code; SDM 3A 5.8, 6.12.1,
- * 20.2. Gates and tasks are in gate.c and task.c.
+ * Far JMP, CALL, RET and IRET in every mode. SDM 2A CALL, JMP, RET, IRET pseudo-code; SDM 3A 5.8,
+ * 6.12.1, 20.2. Gates and tasks are in gate.c and task.c.
  */
 #include "hypervisor/insn/insn.h"
 #include "hypervisor/x86/segment.h"
@@ -142,9 +142,12 @@ static void drop_inner_segments(struct vcpu *v)
 
 	for (n = 0; n < ARRAY_SIZE(data); n++) {
 		struct segment *s = &v->seg[data[n]];
-		bool conforming = (s->attr & (SEG_TYPE_CODE | SEG_TYPE_EC)) == (SEG_TYPE_CODE | SEG_TYPE_EC);
+		bool conforming = s->attr & SEG_TYPE_CODE && s->attr & SEG_TYPE_EC;
 
-		/* Null selectors lose their RPL, as processors do it; FS and GS keep a base from their MSRs. */
+		/*
+		 * Null selectors lose their RPL, as processors do it; FS and GS keep a base from
+		 * their MSRs.
+		 */
 		if (s->attr & SEG_UNUSABLE)
 			s->sel = 0;
 		else if (!conforming && SEG_DPL(s->attr) < v->cpl)
@@ -204,7 +207,8 @@ void far_return(struct vcpu *v, unsigned int opsize, u16 pop_bytes)
 #define IRET_FLAGS32	(RFLAGS_RF | RFLAGS_AC | RFLAGS_ID)
 
 /* Flags that this privilege may load. SDM 2A IRET */
-static void iret_flags(struct vcpu *v, const struct far_frame *f, unsigned int cpl, unsigned int iopl)
+static void iret_flags(struct vcpu *v, const struct far_frame *f, unsigned int cpl,
+	unsigned int iopl)
 {
 	u64 mask = IRET_FLAGS;
 

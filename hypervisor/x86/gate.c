@@ -1,13 +1,16 @@
 /*
- * Call gates, the stacks of inner privilege levels, and the checks that end every far transfer.
- * SDM 3A 6.8.3 to 6.8.6, 6.14, 8.6; SDM 2A CALL, JMP. A stack that is being entered is filled through
+ * Call gates, the stacks of inner privilege levels, and the checks that end every far transfer. SDM
+ * 3A 6.8.3 to 6.8.6, 6.14, 8.6; SDM 2A CALL, JMP. A stack that is being entered is filled through
  * struct new_stack while SS:RSP still are the old ones, so that a fault finds them unchanged.
  */
 #include "hypervisor/x86/segment.h"
 
 /* ---- stacks ---- */
 
-/* Offsets in the TSS of the stack pointer of level 0 and the step to the next. SDM 3A 8.2.1, 8.6, 8.7 */
+/*
+ * Offsets in the TSS of the stack pointer of level 0 and the step to the next. SDM 3A 8.2.1, 8.6,
+ * 8.7
+ */
 #define TSS32_ESP0	4
 #define TSS32_STEP	8
 #define TSS16_SP0	2
@@ -93,8 +96,8 @@ static bool stack_in_limit(const struct new_stack *st, u32 off, unsigned int siz
 }
 
 /*
- * A stack of the present privilege is pushed to as the guest would (in user mode with user rights); an
- * inner one with supervisor rights. The error code names SS only where it is a new one.
+ * A stack of the present privilege is pushed to as the guest would (in user mode with user rights);
+ * an inner one with supervisor rights. The error code names SS only where it is a new one.
  */
 void stack_push(struct vcpu *v, struct new_stack *st, unsigned int size, u64 val)
 {

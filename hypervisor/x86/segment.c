@@ -1,7 +1,7 @@
 /*
- * Segment registers: descriptor tables, the checks on loading, real and virtual-8086 mode.
- * SDM 3A 3.4, 3.5, 5.2 to 5.6; SDM 2B MOV, LLDT, LTR. Where a null selector goes to FS or GS, the base
- * is cleared (Intel; AMD since Zen 2).
+ * Segment registers: descriptor tables, the checks on loading, real and virtual-8086 mode. SDM 3A
+ * 3.4, 3.5, 5.2 to 5.6; SDM 2B MOV, LLDT, LTR. Where a null selector goes to FS or GS, the base is
+ * cleared (Intel; AMD since Zen 2).
  */
 #include "hypervisor/x86/segment.h"
 
@@ -104,8 +104,8 @@ void segment_set_v86(struct segment *seg, u16 sel)
 }
 
 /*
- * Limit, D/B and granularity survive a load in real mode ("unreal mode" rests on it); the rights are
- * those of real mode. SDM 3A 9.9.2
+ * Limit, D/B and granularity survive a load in real mode ("unreal mode" rests on it); the rights
+ * are those of real mode. SDM 3A 9.9.2
  */
 void segment_set_real(struct vcpu *v, enum segreg s, u16 sel)
 {

@@ -14,7 +14,8 @@
 
 /* Types of system descriptors. SDM 3A table 3-2; 4, 5, 6 and 7 do not exist in long mode. */
 enum {
-	SYS_TSS16 = 1, SYS_LDT = 2, SYS_TSS16_BUSY = 3, SYS_CALL16 = 4, SYS_TASK = 5, SYS_INT16 = 6, SYS_TRAP16 = 7,
+	SYS_TSS16 = 1, SYS_LDT = 2, SYS_TSS16_BUSY = 3, SYS_CALL16 = 4, SYS_TASK = 5, SYS_INT16 = 6,
+	SYS_TRAP16 = 7,
 	SYS_TSS32 = 9, SYS_TSS32_BUSY = 11, SYS_CALL32 = 12, SYS_INT32 = 14, SYS_TRAP32 = 15,
 };
 #define SYS_BUSY	2u
@@ -37,7 +38,10 @@ static inline bool desc_writable_data(u64 desc)
 
 /* Fields of a gate; offset's upper half lies in the second 8 bytes in long mode. */
 static inline u16 gate_selector(u64 gate) { return (u16)(gate >> 16); }
-static inline u32 gate_offset(u64 gate) { return (u32)(gate & 0xffff) | (u32)(gate >> 32 & 0xffff0000); }
+static inline u32 gate_offset(u64 gate)
+{
+	return (u32)(gate & 0xffff) | (u32)(gate >> 32 & 0xffff0000);
+}
 
 static inline bool sel_null(u16 sel) { return !(sel & ~SEL_RPL); }
 static inline unsigned int sel_rpl(u16 sel) { return sel & SEL_RPL; }
@@ -91,7 +95,9 @@ void stack_commit(struct vcpu *v, const struct new_stack *st, bool load_ss);
 
 /* Is rip a possible target in this code segment? #GP(0) if not. */
 void far_check_rip(struct vcpu *v, const struct segment *cs, u64 rip);
-/* Reads a code descriptor and fills in cs, with RPL cpl. Privilege was checked. L and D both: #GP. */
+/*
+ * Reads a code descriptor and fills in cs, with RPL cpl. Privilege was checked. L and D both: #GP.
+ */
 void far_read_code(struct vcpu *v, struct segment *cs, u16 sel, u64 desc, unsigned int cpl);
 /* CS and RIP, and all that depends on them. No unwinding. */
 void far_commit(struct vcpu *v, const struct segment *cs, u64 rip);

@@ -1,9 +1,10 @@
 /*
- * Hardware task switch by JMP, CALL, IRET and task gates, with TSSs of 16 and 32 bits. SDM 3A 8.2, 8.3.
+ * Hardware task switch by JMP, CALL, IRET and task gates, with TSSs of 16 and 32 bits. SDM 3A 8.2,
+ * 8.3.
  *
- * Up to the commit point (task_commit) faults belong to the old task, which is untouched. The new TSS
- * is read in full before the old one is written. From the commit on, faults belong to the new task: its
- * registers are in place, and its selectors, whose descriptors are not loaded yet.
+ * Up to the commit point (task_commit) faults belong to the old task, which is untouched. The new
+ * TSS is read in full before the old one is written. From the commit on, faults belong to the new
+ * task: its registers are in place, and its selectors, whose descriptors are not loaded yet.
  */
 #include "hypervisor/insn/insn.h"
 #include "hypervisor/x86/mmu.h"
@@ -18,11 +19,12 @@ struct tss_layout {
 };
 
 static const struct tss_layout tss16 = {
-	.size = 2, .min_limit = 0x2b, .ip = 14, .flags = 16, .gpr = 18, .seg = 34, .nr_segs = 4, .ldt = 42,
+	.size = 2, .min_limit = 0x2b, .ip = 14, .flags = 16, .gpr = 18, .seg = 34, .nr_segs = 4,
+	.ldt = 42,
 };
 static const struct tss_layout tss32 = {
-	.size = 4, .min_limit = 0x67, .ip = 32, .flags = 36, .gpr = 40, .seg = 72, .nr_segs = 6, .ldt = 96,
-	.cr3 = 28, .trap = 100,
+	.size = 4, .min_limit = 0x67, .ip = 32, .flags = 36, .gpr = 40, .seg = 72, .nr_segs = 6,
+	.ldt = 96, .cr3 = 28, .trap = 100,
 };
 
 /* ES CS SS DS FS GS, as enum segreg counts, is also the order in the TSS. */
@@ -119,8 +121,8 @@ static void task_mark(struct vcpu *v, const struct task *t, enum task_reason why
 
 /* ---- the commit ---- */
 
-#define TASK_FLAGS	(RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_RF | \
-			 RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
+#define TASK_FLAGS	(RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | \
+			 RFLAGS_NT | RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
 #define DR7_LOCAL	0x155ULL	/* L0 to L3, LE: cleared by a task switch. SDM 3B 17.2.4 */
 
 static void task_commit_gprs(struct vcpu *v, const struct task *t)
@@ -176,7 +178,8 @@ static void task_load_code(struct vcpu *v, u16 sel)
 	if (sel_null(sel))
 		vcpu_raise(v, VEC_TS, SEL_ERROR(sel));
 	desc = descriptor_read(v, sel, VEC_TS);
-	if (!desc_code(desc) || (desc_conforming(desc) ? desc_dpl(desc) > rpl : desc_dpl(desc) != rpl))
+	if (!desc_code(desc) ||
+	    (desc_conforming(desc) ? desc_dpl(desc) > rpl : desc_dpl(desc) != rpl))
 		vcpu_raise(v, VEC_TS, SEL_ERROR(sel));
 	if (!desc_present(desc))
 		vcpu_raise(v, VEC_NP, SEL_ERROR(sel));
@@ -226,7 +229,8 @@ static void task_push_error(struct vcpu *v, const struct task *t, u32 error)
 	stack_set(v, sp);
 }
 
-void task_switch(struct vcpu *v, u16 tss_sel, enum task_reason why, bool has_error, u32 error, u64 next)
+void task_switch(struct vcpu *v, u16 tss_sel, enum task_reason why, bool has_error, u32 error,
+	u64 next)
 {
 	struct task t;
 

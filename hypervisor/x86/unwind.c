@@ -2,11 +2,12 @@
  * How a handler that cannot go on leaves: straight back to the loop that called it.
  *
  * The loop saves its place in v->unwind with __builtin_setjmp; faults and exits jump there, past
- * every frame between. So a handler holds no lock and no resource when it may unwind, and whatever it
- * changed before stays changed.
+ * every frame between. So a handler holds no lock and no resource when it may unwind, and whatever
+ * it changed before stays changed.
  *
- * vcpu_guarded() puts a second place on top, for code that must see each unwinding (event delivery).
- * __builtin_longjmp needs a frame other than setjmp's, hence the separate functions, never inlined.
+ * vcpu_guarded() puts a second place on top, for code that must see each unwinding (event
+ * delivery). __builtin_longjmp needs a frame other than setjmp's, hence the separate functions,
+ * never inlined.
  */
 #include "hypervisor/x86/system.h"
 

@@ -1,4 +1,6 @@
-/* Which vendor's processor the guest sees: CPUID leaf 0 as user space set it (usually the host's). */
+/*
+ * Which vendor's processor the guest sees: CPUID leaf 0 as user space set it (usually the host's).
+ */
 #include "hypervisor/x86/system.h"
 
 /* "AuthenticAMD" and "HygonGenuine" (which makes AMD's design), as EBX says them. */
@@ -7,10 +9,10 @@
 
 bool vcpu_amd(const struct vcpu *v)
 {
-	u32 n;
+	u32 n, ebx = 0;
 
 	for (n = 0; n < v->cpuid_n; n++)
 		if (v->cpuid[n].function == 0)
-			return v->cpuid[n].ebx == VENDOR_AMD_EBX || v->cpuid[n].ebx == VENDOR_HYGON_EBX;
-	return false;
+			ebx = v->cpuid[n].ebx;
+	return ebx == VENDOR_AMD_EBX || ebx == VENDOR_HYGON_EBX;
 }
