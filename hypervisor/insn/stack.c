@@ -135,7 +135,10 @@ void exec_popf(struct vcpu *v, const struct insn *i)
 	vcpu_update_mode(v);
 }
 
-/* SDM 2A ENTER. The frame pointer's width follows the stack's. */
+/*
+ * SDM 2A ENTER. The frame pointer's width follows the stack's. A fault halfway leaves what was pushed
+ * below RSP, as on the CPU; run again, it is written again.
+ */
 void exec_enter(struct vcpu *v, const struct insn *i)
 {
 	unsigned int n = i->opsize;
@@ -145,12 +148,6 @@ void exec_enter(struct vcpu *v, const struct insn *i)
 	u64 bp = v->r[R_RBP];
 	u64 size = (u16)i->imm;
 
-	for (unsigned int k = 1; k < level; k++)
-		mem_probe(v, SEG_SS, (bp - k * n) & v->stack_mask, n, MEM_READ);
-	for (unsigned int k = 0; k <= level; k++)
-		mem_probe(v, SEG_SS, (sp - k * n) & v->stack_mask, n, MEM_WRITE);
-	/* The new top of the stack must be writable too. */
-	mem_probe(v, SEG_SS, (sp - level * n - size) & v->stack_mask, n, MEM_WRITE);
 	stack_write(v, sp, n, bp);
 	/* Old and new frame may overlap: each link is read after the one before was written. */
 	for (unsigned int k = 1; k < level; k++) {
@@ -161,6 +158,8 @@ void exec_enter(struct vcpu *v, const struct insn *i)
 		sp -= n;
 		stack_write(v, sp, n, frame & v->stack_mask);
 	}
+	/* The new top of the stack must be writable too. */
+	mem_probe(v, SEG_SS, (sp - size) & v->stack_mask, n, MEM_WRITE);
 	gpr_set(v, R_RBP * 8, n, frame);
 	stack_set(v, sp - size);
 }

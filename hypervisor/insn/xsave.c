@@ -84,12 +84,11 @@ static void part_load(struct vcpu *v, const struct insn *i, u64 ea, void *image,
 		mem_copy_in(v, i->seg, ea + at, to + at, MIN(COPY_MAX, off + len - at));
 }
 
-/* The ends of the area fault first, as on AMD; the manuals leave the order open. */
-static void probe_ends(
-	struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, enum mem_access acc)
+/* The ends of XSAVE's area fault first, as on AMD; the manuals leave the order open. */
+static void probe_ends(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
 {
-	mem_probe(v, i->seg, ea, 1, acc);
-	mem_probe(v, i->seg, ea + size - 1, 1, acc);
+	mem_probe(v, i->seg, ea, 1, MEM_WRITE);
+	mem_probe(v, i->seg, ea + size - 1, 1, MEM_WRITE);
 }
 
 static void check_alignment(struct vcpu *v, const struct insn *i, u64 ea, unsigned int align)
@@ -175,7 +174,7 @@ void exec_fxsave(struct vcpu *v, const struct insn *i)
 	struct fxsave_image fx = v->fpu->image.fx;
 	struct parts p = { 0 };
 
-	probe_ends(v, i, ea, sizeof(fx), MEM_WRITE);
+	mem_probe(v, i->seg, ea + sizeof(fx) - 1, 1, MEM_WRITE);	/* first, as on AMD */
 	pointers_pack(v, i, &fx);
 	fx.reserved = 0;
 	fx.mxcsr_mask = v->fpu->mxcsr_mask;
@@ -192,7 +191,7 @@ void exec_fxrstor(struct vcpu *v, const struct insn *i)
 	struct xsave_image *image = &v->fpu->image;
 	struct fxsave_image fx;
 
-	probe_ends(v, i, ea, sizeof(fx), MEM_READ);
+	mem_probe(v, i->seg, ea + sizeof(fx) - 1, 1, MEM_READ);		/* first, as on AMD */
 	part_load(v, i, ea, &fx, 0, sizeof(fx));
 	if ((v->cr4 & CR4_OSFXSR) && (fx.mxcsr & ~v->fpu->mxcsr_mask))
 		raise_gp(v, 0);
@@ -246,7 +245,7 @@ static void xsave_standard(struct vcpu *v, const struct insn *i, bool optimize)
 	struct parts p = { 0 };
 	struct xsave_image x;
 
-	probe_ends(v, i, ea, area_size(rfbm), MEM_WRITE);
+	probe_ends(v, i, ea, area_size(rfbm));
 	image_begin(v, i, &x);
 	part_load(v, i, ea, &x, offsetof(struct xsave_image, xstate_bv), 8);
 	x.xstate_bv = (x.xstate_bv & ~rfbm) | (inuse & rfbm);
@@ -272,7 +271,7 @@ static void xsave_compact(struct vcpu *v, const struct insn *i, u64 supervisor)
 	struct xsave_image x;
 	u64 save;
 
-	probe_ends(v, i, ea, area_size(rfbm), MEM_WRITE);
+	probe_ends(v, i, ea, area_size(rfbm));
 	image_begin(v, i, &x);
 	if (x.fx.mxcsr != MXCSR_DEFAULT)
 		inuse |= XCR0_SSE;
