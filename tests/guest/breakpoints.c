@@ -1,6 +1,6 @@
 /*
- * Debug registers: code, data and port breakpoints, DR6, general detect, RF, and what MOV SS delays.
- * SDM 3B 17.2, 17.3.
+ * Debug registers: code, data and port breakpoints, DR6, general detect, RF, and what MOV SS
+ * delays. SDM 3B 17.2, 17.3.
  */
 #include "guest.h"
 
@@ -97,11 +97,14 @@ static void registers(void)
 		expect_ok("DR4 without CR4.DE", asm volatile(".byte 0x0f, 0x21, 0xe0" : "=a"(v)));
 		expect("is DR6", v, 0xffff0ff1);
 		write_cr4(read_cr4() | CR4_DE);
-		expect_fault_at("DR4 with CR4.DE", UD, 0, asm volatile(AT(".byte 0x0f, 0x21, 0xe0") : "=a"(v)));
+		expect_fault_at("DR4 with CR4.DE", UD, 0,
+			asm volatile(AT(".byte 0x0f, 0x21, 0xe0") : "=a"(v)));
 	}
 #if REG64
-	expect_fault_at("upper half of DR7", GP, 0, asm volatile(AT("mov %0, %%db7") :: "r"(1ul << 32)));
-	expect_fault_at("upper half of DR6", GP, 0, asm volatile(AT("mov %0, %%db6") :: "r"(1ul << 32)));
+	expect_fault_at("upper half of DR7", GP, 0,
+		asm volatile(AT("mov %0, %%db7") :: "r"(1ul << 32)));
+	expect_fault_at("upper half of DR6", GP, 0,
+		asm volatile(AT("mov %0, %%db6") :: "r"(1ul << 32)));
 #endif
 	reset();
 }
@@ -274,7 +277,8 @@ static void expect_steps(const char *name, unsigned n)
 
 	for (i = 0; i < n; i++) {
 		if (i >= nr_steps || steps[i] != step_labels[i]) {
-			check(false, "%s: step %u of %u at %lx, want %lx", name, i, nr_steps, steps[i], step_labels[i]);
+			check(false, "%s: step %u of %u at %lx, want %lx", name, i, nr_steps,
+				steps[i], step_labels[i]);
 			return;
 		}
 	}
@@ -349,10 +353,12 @@ static void held_back(void)
 	group("MOV SS");
 	asm volatile("mov %%ss, %0" : "=m"(selector));
 	arm(0, &selector, BP_ACCESS, LEN2);
-	asm volatile("mov" WORD_SUFFIX " $771f, mark\n mov %0, %%ss\n nop\n 771:" :: "m"(selector) : "memory");
+	asm volatile("mov" WORD_SUFFIX " $771f, mark\n mov %0, %%ss\n nop\n 771:"
+		:: "m"(selector) : "memory");
 	expect_hit("holds back its own breakpoint", 1);
 	arm(0, &selector, BP_ACCESS, LEN2);
-	asm volatile("mov" WORD_SUFFIX " $771f, mark\n mov %0, %%ss\n .byte 0xf1\n 771:" :: "m"(selector) : "memory");
+	asm volatile("mov" WORD_SUFFIX " $771f, mark\n mov %0, %%ss\n .byte 0xf1\n 771:"
+		:: "m"(selector) : "memory");
 	expect_hit("and int1 takes it along", 1);
 	arm(0, &selector, BP_ACCESS, LEN2);
 	catch(asm volatile("mov %0, %%ss\n ud2" :: "m"(selector) : "memory"));

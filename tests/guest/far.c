@@ -1,6 +1,6 @@
 /*
- * Far JMP, CALL, RET and IRET between segments, call gates, privilege levels and code sizes. SDM 2A CALL, JMP,
- * RET, IRET; SDM 3A 5.8.
+ * Far JMP, CALL, RET and IRET between segments, call gates, privilege levels and code sizes. SDM 2A
+ * CALL, JMP, RET, IRET; SDM 3A 5.8.
  */
 #include "guest.h"
 
@@ -39,7 +39,8 @@ asm(".text\n"
 "	mov %cs, %" AX "; mov %" AX ", seen_cs; mov " SPR ", seen_sp\n"
 "	lretl\n"
 "gate_target:\n"
-"	mov %cs, %" AX "; mov %" AX ", seen_cs; mov " SPR ", seen_sp; mov %ss, %" AX "; mov %" AX ", seen_ss\n"
+"	mov %cs, %" AX "; mov %" AX ", seen_cs; mov " SPR ", seen_sp; mov %ss, %" AX "; "
+"mov %" AX ", seen_ss\n"
 "	" LRET_GATE "\n"
 "gate_target16:\n"
 "	mov %cs, %" AX "; mov %" AX ", seen_cs; mov " SPR ", seen_sp\n"
@@ -48,14 +49,16 @@ asm(".text\n"
 "gate_params:\n"
 "	mov %cs, %eax; mov %eax, seen_cs; mov %esp, seen_sp; mov %ss, %eax; mov %eax, seen_ss\n"
 "	push %ecx; xor %ecx, %ecx\n"
-"1:	mov %ss:4(%esp, %ecx, 4), %eax; mov %eax, %ss:seen_frame(, %ecx, 4); inc %ecx; cmp $6, %ecx; jb 1b\n"
+"1:	mov %ss:4(%esp, %ecx, 4), %eax; mov %eax, %ss:seen_frame(, %ecx, 4); inc %ecx; "
+"cmp $6, %ecx; jb 1b\n"
 "	pop %ecx\n"
 "	lret $8\n"
 #else
 "gate_params:\n"
 "	mov %cs, %rax; mov %rax, seen_cs; mov %rsp, seen_sp; mov %ss, %rax; mov %rax, seen_ss\n"
 "	push %rcx; xor %ecx, %ecx\n"
-"1:	mov 8(%rsp, %rcx, 8), %rax; mov %rax, seen_frame(, %rcx, 8); inc %ecx; cmp $6, %ecx; jb 1b\n"
+"1:	mov 8(%rsp, %rcx, 8), %rax; mov %rax, seen_frame(, %rcx, 8); inc %ecx; cmp $6, %ecx; "
+"jb 1b\n"
 "	pop %rcx\n"
 "	lretq\n"
 #endif
@@ -137,10 +140,12 @@ static void direct_faults(void)
 
 		sweep(t[i].name);
 		catch(JUMP_FAR(p));
-		sweep_check(fault.vector == t[i].vector && fault.f.error == t[i].error, "ljmp: %d(%lx)",
+		sweep_check(fault.vector == t[i].vector && fault.f.error == t[i].error,
+			"ljmp: %d(%lx)",
 			    fault.vector, fault.f.error);
 		catch(CALL_FAR(p));
-		sweep_check(fault.vector == t[i].vector && fault.f.error == t[i].error, "lcall: %d(%lx)",
+		sweep_check(fault.vector == t[i].vector && fault.f.error == t[i].error,
+			"lcall: %d(%lx)",
 			    fault.vector, fault.f.error);
 		sweep_end();
 	}
@@ -150,7 +155,8 @@ static void direct_faults(void)
 
 static void gates_same(void)
 {
-	struct far_pointer p = far_to(SEL_GATE, (void *)0x12345678ul);	/* the offset means nothing */
+	/* the offset means nothing */
+	struct far_pointer p = far_to(SEL_GATE, (void *)0x12345678ul);
 	ulong sp, after;
 
 	group("call gate, same level");
@@ -263,7 +269,8 @@ static void gates_inner(void)
 	expect("value after the return", fault.f.ax, 0x77);
 	expect("CS", seen_cs, SEL_KCODE);
 	expect("SS", seen_ss, REG64 ? 0 : SEL_KDATA);
-	expect("stack from the TSS", seen_sp, (ulong)trap_stack_top - (REG64 ? 4 : 6) * sizeof(ulong));
+	expect("stack from the TSS", seen_sp,
+		(ulong)trap_stack_top - (REG64 ? 4 : 6) * sizeof(ulong));
 	expect("CS in the frame", seen_frame[1] & 0xffff, SEL_UCODE);
 #if REG64
 	expect("RSP in the frame", seen_frame[2], user_sp);
@@ -334,7 +341,8 @@ static void returns_outer(void)
 #else
 #define OUTER "push %1; push %2; push %0; push %3; lret"
 #endif
-#define RETURN_OUTER(cs_, ss_, pre) asm volatile(pre OUTER :: "r"((ulong)(cs_)), "r"((ulong)(ss_)), \
+#define RETURN_OUTER(cs_, ss_, pre) asm volatile(pre OUTER :: "r"((ulong)(cs_)), \
+	"r"((ulong)(ss_)), \
 	"r"(sp), "r"(user_report), "c"(SEL_DATA_DPL0), "a"(SEL_UDATA) : "memory")
 	expect_fault("to CPL 3", VEC_USER_RETURN, 0,
 		RETURN_OUTER(cs, ss, "mov %%ecx, %%ds; mov %%eax, %%gs;"));
@@ -346,7 +354,8 @@ static void returns_outer(void)
 	expect_fault("SS of another RPL", GP, SEL_KDATA, RETURN_OUTER(cs, SEL_KDATA, ""));
 	expect_fault("SS of another DPL", GP, SEL_KDATA, RETURN_OUTER(cs, SEL_KDATA | 3, ""));
 	gdt_set(SEL_FREE + 0x40, descriptor(0, 0xfffff, 0x73, 0xc));
-	expect_fault("SS not present", SS, SEL_FREE + 0x40, RETURN_OUTER(cs, (SEL_FREE + 0x40) | 3, ""));
+	expect_fault("SS not present", SS, SEL_FREE + 0x40,
+		RETURN_OUTER(cs, (SEL_FREE + 0x40) | 3, ""));
 }
 
 USER_TEXT static ulong user_inward(ulong cs)
@@ -408,8 +417,10 @@ static void irets(void)
 	(void)sp;
 	group("iret");
 	expect_fault("null CS", GP, 0, IRET_TO(far_target, 0, SEL_KDATA, sp, 2));
-	expect_fault("data segment", GP, SEL_KDATA, IRET_TO(far_target, SEL_KDATA, SEL_KDATA, sp, 2));
-	expect_fault("code not present", NP, SEL_ABSENT, IRET_TO(far_target, SEL_ABSENT, SEL_KDATA, sp, 2));
+	expect_fault("data segment", GP, SEL_KDATA,
+		IRET_TO(far_target, SEL_KDATA, SEL_KDATA, sp, 2));
+	expect_fault("code not present", NP, SEL_ABSENT,
+		IRET_TO(far_target, SEL_ABSENT, SEL_KDATA, sp, 2));
 #if REG64
 	expect_fault("non-canonical RIP", GP, 0, IRET_TO(1ul << 47, SEL_KCODE, SEL_KDATA, sp, 2));
 	expect_fault("SS not present", SS, SEL_FREE + 0x48, ({
@@ -462,7 +473,8 @@ static void compat(void)
 	user_gate32 = far_to(SEL_GATE | 3, NULL);
 	set_gate(SEL_GATE, SEL_KCODE, (ulong)gate_params, 0xe0 | GATE_CALL32, 0);
 	memset((void *)seen_frame, 0, sizeof(seen_frame));
-	expect_vector("64-bit call gate from 32-bit code", compat_call(compat_gate), VEC_USER_RETURN, 0);
+	expect_vector("64-bit call gate from 32-bit code", compat_call(compat_gate),
+		VEC_USER_RETURN, 0);
 	expect("CS inside", seen_cs, SEL_KCODE);
 	expect("CS in the frame", seen_frame[1], SEL_UCODE32);
 	expect("back in 32-bit code", compat_seen[0], SEL_UCODE32);
@@ -474,7 +486,8 @@ static void compat_kernel(void)
 {
 	struct far_pointer back, p;
 
-	asm volatile("movl $1f, %0; movw %w2, %1" : "=m"(back.off), "=m"(back.sel) : "r"(SEL_KCODE) : "memory");
+	asm volatile("movl $1f, %0; movw %w2, %1" : "=m"(back.off), "=m"(back.sel)
+		: "r"(SEL_KCODE) : "memory");
 	p = far_to(SEL_KCODE32, NULL);
 	asm volatile("movl $2f, %0\n"
 		"mov %2, %%ebx\n"

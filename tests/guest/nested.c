@@ -1,7 +1,8 @@
 /*
- * A second exception while one is delivered: which pairs are delivered one after the other, which become #DF.
- * SDM 3A 6.15 (#DF), table 6-5. The first comes from user mode, so that its handler's stack (RSP0) can be made
- * to fault; the second's handler and #DF's have stacks of their own (IST 1).
+ * A second exception while one is delivered: which pairs are delivered one after the other, which
+ * become #DF. SDM 3A 6.15 (#DF), table 6-5. The first comes from user mode, so that its handler's
+ * stack (RSP0) can be made to fault; the second's handler and #DF's have stacks of their own (IST
+ * 1).
  */
 #include "guest.h"
 
@@ -107,11 +108,13 @@ static void pair(int first, enum breakage how)
 		idt_set(second, SEL_KCODE, trap_stub(second), GATE_INT, 0, 1);
 	break_delivery(first, how);
 	got = user_call(user_fault, first);
-	sweep_check(got == want && fault.f.error == error, "%d, then %d: %d(%lx), want %d(%lx)", first, second, got,
+	sweep_check(got == want && fault.f.error == error, "%d, then %d: %d(%lx), want %d(%lx)",
+		first, second, got,
 		    fault.f.error, want, error);
 	sweep_check(fault.f.cs == SEL_UCODE, "%d, then %d: CS %lx", first, second, fault.f.cs);
 	if (want == PF)
-		sweep_check(fault.cr2 == HOLE + 0x1000 - 8, "%d, then %d: CR2 %lx", first, second, fault.cr2);
+		sweep_check(fault.cr2 == HOLE + 0x1000 - 8, "%d, then %d: CR2 %lx", first,
+		second, fault.cr2);
 	mend();
 }
 
@@ -127,7 +130,8 @@ void guest_main(void)
 	write_cr3(read_cr3());
 	group("nested exceptions");
 	for (how = 0; how < NR_BREAKAGES; how++) {
-		static const char *const name[] = { "no stack page", "stack not canonical", "gate not present",
+		static const char *const name[] = { "no stack page", "stack not canonical",
+			"gate not present",
 			"gate to data" };
 
 		sweep(name[how]);

@@ -1,6 +1,6 @@
 /*
- * Segment registers and descriptors: LAR, LSL, VERR, VERW, ARPL, LDT, limits, expand-down, accessed bits.
- * SDM 3A 3.4, 5.2 to 5.6, 5.10; SDM 2.
+ * Segment registers and descriptors: LAR, LSL, VERR, VERW, ARPL, LDT, limits, expand-down, accessed
+ * bits. SDM 3A 3.4, 5.2 to 5.6, 5.10; SDM 2.
  */
 #include "guest.h"
 
@@ -54,7 +54,8 @@ static void system_types(void)
 {
 	const u32 lar_ok = REG64 ? BIT(2) | BIT(9) | BIT(11) | BIT(12) :
 		BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(9) | BIT(11) | BIT(12);
-	const u32 lsl_ok = REG64 ? BIT(2) | BIT(9) | BIT(11) : BIT(1) | BIT(2) | BIT(3) | BIT(9) | BIT(11);
+	const u32 lsl_ok = REG64 ? BIT(2) | BIT(9) | BIT(11) :
+		BIT(1) | BIT(2) | BIT(3) | BIT(9) | BIT(11);
 	u32 val;
 	int t;
 
@@ -64,10 +65,11 @@ static void system_types(void)
 	for (t = 0; t < 16; t++) {
 		gdt_set(SEL(0), descriptor(0x1234, 0x5678, 0xe0 | t, 1));
 		sweep_check(lar(SEL(0), &val) == !!(lar_ok & BIT(t)), "lar of type %d", t);
-		sweep_check(val == (lar_ok & BIT(t) ? 0x10e000u | (u32)t << 8 : 0x5555aaaa), "lar of type %d: %x",
-			    t, val);
+		sweep_check(val == (lar_ok & BIT(t) ? 0x10e000u | (u32)t << 8 : 0x5555aaaa),
+			"lar of type %d: %x", t, val);
 		sweep_check(lsl(SEL(0), &val) == !!(lsl_ok & BIT(t)), "lsl of type %d", t);
-		sweep_check(val == (lsl_ok & BIT(t) ? 0x5678 : 0x5555aaaa), "lsl of type %d: %x", t, val);
+		sweep_check(val == (lsl_ok & BIT(t) ? 0x5678 : 0x5555aaaa), "lsl of type %d: %x",
+			t, val);
 		sweep_check(!verr(SEL(0)), "verr of type %d", t);
 		sweep_check(!verw(SEL(0)), "verw of type %d", t);
 	}
@@ -85,14 +87,16 @@ static void segment_types(void)
 	for (t = 0; t < 16; t++) {
 		bool code = t & 8, rw = t & 2, ok;
 
-		gdt_set(SEL(0), descriptor(0, 0xabcde, 0x10 | t, 0xd));	/* not present, which does not matter */
+		/* not present, which does not matter */
+		gdt_set(SEL(0), descriptor(0, 0xabcde, 0x10 | t, 0xd));
 		ok = lar(SEL(0), &val);
 		sweep_check(ok && val == (0xd01000u | (u32)t << 8), "lar of type %d: %x", t, val);
 		ok = lsl(SEL(0), &val);
 		sweep_check(ok && val == 0xabcdefff, "lsl of type %d: %x", t, val);
 		sweep_check(verr(SEL(0)) == (!code || rw), "verr of type %d", t);
 		sweep_check(verw(SEL(0)) == (!code && rw), "verw of type %d", t);
-		sweep_check(lar(SEL(0) | 3, &val) == ((t & 12) == 12), "lar of type %d with RPL 3", t);
+		sweep_check(lar(SEL(0) | 3, &val) == ((t & 12) == 12),
+			"lar of type %d with RPL 3", t);
 		sweep_check(verr(SEL(0) | 1) == ((t & 14) == 14), "verr of type %d with RPL 1", t);
 	}
 	sweep_end();
@@ -172,7 +176,8 @@ static void ldts(void)
 #if REG64
 	gdt_set(SEL(2), descriptor(0, 0xff, 0x82, 0));
 	gdt_set(SEL(3), 0x00010000);
-	expect_fault("lldt, non-canonical base", GP, SEL(2), asm volatile("lldt %w0" :: "r"((u32)SEL(2))));
+	expect_fault("lldt, non-canonical base", GP, SEL(2),
+		asm volatile("lldt %w0" :: "r"((u32)SEL(2))));
 	gdt_set(SEL(3), 0);
 #endif
 	asm volatile("mov %0, %%fs; lldt %w0" :: "r"(0));
@@ -185,7 +190,8 @@ static void ldts(void)
 static u8 arena[0x3000] PAGE_ALIGNED;
 
 #define FS_READ(size, reg, off) asm volatile("mov" size " %%fs:(%0), %%" reg :: "r"(off) : "eax")
-#define FS_WRITE(size, reg, off) asm volatile("mov" size " %%" reg ", %%fs:(%0)" :: "r"(off) : "memory")
+#define FS_WRITE(size, reg, off) asm volatile("mov" size " %%" reg ", %%fs:(%0)" \
+	:: "r"(off) : "memory")
 #define FS_LOAD(sel) asm volatile("mov %0, %%fs" :: "r"(sel) : "memory")
 
 static void limits(void)
@@ -248,10 +254,14 @@ static void atomic_loads(void)
 	FS_LOAD(0);
 }
 
-/* In user mode, since at CPL 0 the handler would have no stack. arg: the SS selector, and ESP above it. */
+/*
+ * In user mode, since at CPL 0 the handler would have no stack. arg: the SS selector, and ESP above
+ * it.
+ */
 USER_TEXT static ulong user_push(ulong arg)
 {
-	asm volatile("mov %w0, %%ss; mov %1, %%esp; push %%eax; ud2" :: "r"(arg & 0xffff), "r"(arg >> 16) : "memory");
+	asm volatile("mov %w0, %%ss; mov %1, %%esp; push %%eax; ud2" :: "r"(arg & 0xffff),
+		"r"(arg >> 16) : "memory");
 	return 0;
 }
 
@@ -271,7 +281,8 @@ static void stacks(void)
 	expect("SP after it", fault.f.sp & 0xffff, 0xffc);
 	gdt_set(SEL(0), descriptor((u32)arena, 0xfff, 0xf6, 0x4));
 	expect_vector("expand-down stack", user_call(user_push, sel | 0x1004 << 16), UD, 0);
-	expect_vector("expand-down stack, at the limit", user_call(user_push, sel | 0x1002 << 16), SS, 0);
+	expect_vector("expand-down stack, at the limit",
+		user_call(user_push, sel | 0x1002 << 16), SS, 0);
 }
 #endif
 
@@ -310,7 +321,8 @@ static void bases(void)
 		expect("wrfsbase r32", rdmsr(MSR_FS_BASE), 0x80001000);
 		asm volatile("rdfsbase %k0" : "=r"(v) : "0"(~0ul));
 		expect("rdfsbase r32", v, 0x80001000);
-		expect_fault("wrfsbase non-canonical", GP, 0, asm volatile("wrfsbase %0" :: "r"(1ul << 48)));
+		expect_fault("wrfsbase non-canonical", GP, 0,
+			asm volatile("wrfsbase %0" :: "r"(1ul << 48)));
 	}
 	write_cr4(old);
 	asm volatile("mov %%gs, %0" : "=r"(sel));

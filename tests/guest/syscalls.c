@@ -1,6 +1,6 @@
 /*
- * SYSCALL, SYSRET, SYSENTER, SYSEXIT: what they load, what they save, where they do not exist. SDM 2, APM 3;
- * the vendors differ in compatibility mode, long mode and legacy mode.
+ * SYSCALL, SYSRET, SYSENTER, SYSEXIT: what they load, what they save, where they do not exist. SDM
+ * 2, APM 3; the vendors differ in compatibility mode, long mode and legacy mode.
  */
 #include "guest.h"
 
@@ -37,7 +37,8 @@ asm(".text\n"
 "entry64:\n"
 "	mov %rcx, seen; mov %r11, seen + 8; mov %rsp, seen + 24; incq seen + 48\n"
 "	mov %cs, %rax; mov %rax, seen + 32; mov %ss, %rax; mov %rax, seen + 40\n"
-"	mov $trap_stack_top - 4096, %rsp; pushf; pop %rax; mov %rax, seen + 16; mov seen + 24, %rsp\n"
+"	mov $trap_stack_top - 4096, %rsp; pushf; pop %rax; mov %rax, seen + 16; "
+"mov seen + 24, %rsp\n"
 "	cmpq $0, sysret_flags; je 1f; mov sysret_flags, %r11\n"
 "1:	sysretq\n"
 "entry32:\n"
@@ -95,18 +96,21 @@ static void syscalls(void)
 	setup();
 	expect_vector("and back", try_user(user_syscall, FL_CF | FL_DF), NONE, 0);
 	expect("entered once", seen.count, 1);
-	check(seen.cx > (ulong)user_syscall && seen.cx < (ulong)user_syscall + 64, "RCX is the next RIP");
+	check(seen.cx > (ulong)user_syscall && seen.cx < (ulong)user_syscall + 64,
+		"RCX is the next RIP");
 	expect("R11 has the flags", seen.r11 & (FL_CF | FL_DF | FL_RF), FL_CF | FL_DF);
 	expect("SFMASK", seen.flags & FL_DF, 0);
 	expect("others stay", seen.flags & FL_CF, FL_CF);
 	expect("CS", seen.cs, SEL_KCODE);
 	expect("SS", seen.ss, SEL_KDATA);
-	check(seen.sp <= (ulong)user_stack_top && seen.sp > (ulong)user_stack_top - 1024, "RSP stays");
+	check(seen.sp <= (ulong)user_stack_top && seen.sp > (ulong)user_stack_top - 1024,
+		"RSP stays");
 	expect("CS and SS after SYSRET", fault.f.ax, (ulong)SEL_UCODE64 << 16 | SEL_UDATA);
 	expect("flags after SYSRET", user_result & (FL_CF | FL_DF), FL_CF | FL_DF);
 	sysret_flags = 0xffffffff & ~(ulong)(FL_TF | FL_AC | FL_IF);
 	try_user(user_syscall, 0);
-	expect("no VM, RF, or reserved flags by SYSRET", user_result & (FL_VM | FL_RF | 0xffffffffffc08028), 0);
+	expect("no VM, RF, or reserved flags by SYSRET",
+		user_result & (FL_VM | FL_RF | 0xffffffffffc08028), 0);
 	expect("IOPL and NT by SYSRET", user_result & (FL_IOPL | FL_NT), FL_IOPL | FL_NT);
 	sysret_flags = 0;
 	write_flags(2);
@@ -123,7 +127,8 @@ static void refused(void)
 	expect_fault("non-canonical CSTAR", GP, 0, wrmsr(MSR_CSTAR, 1ul << 63));
 	if (amd()) {
 		expect_vector("sysenter in 64-bit mode", try_user(user_sysenter, 0), UD, 0);
-		expect_fault_at("sysexit in 64-bit mode", UD, 0, asm volatile(AT(".byte 0x0f, 0x35")));
+		expect_fault_at("sysexit in 64-bit mode", UD, 0,
+			asm volatile(AT(".byte 0x0f, 0x35")));
 	}
 }
 
@@ -206,7 +211,8 @@ USER_TEXT static ulong user_syscall(ulong arg)
 {
 	ulong cs, ss;
 
-	asm volatile("syscall; mov %%cs, %0; mov %%ss, %1" : "=b"(cs), "=S"(ss) :: "eax", "ecx", "memory", "cc");
+	asm volatile("syscall; mov %%cs, %0; mov %%ss, %1" : "=b"(cs), "=S"(ss) :: "eax", "ecx",
+		"memory", "cc");
 	return cs << 16 | ss;
 }
 

@@ -1,6 +1,6 @@
 /*
- * Hardware task switch: CALL, JMP, IRET, task gates, TSSs of 32 and 16 bits, and what faults in the new task.
- * SDM 3A 8.2, 8.3.
+ * Hardware task switch: CALL, JMP, IRET, task gates, TSSs of 32 and 16 bits, and what faults in the
+ * new task. SDM 3A 8.2, 8.3.
  */
 #include "guest.h"
 
@@ -12,7 +12,8 @@
 #define SEL_ABSENT	(SEL_FREE + 0x28)
 
 struct tss16 {
-	u16 back, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di, es, cs, ss, ds, ldt;
+	u16 back, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di, es,
+		cs, ss, ds, ldt;
 };
 _Static_assert(sizeof(struct tss16) == 44, "SDM 3A figure 8-10");
 
@@ -160,8 +161,10 @@ static void state(void)
 
 	group("state");
 	task_reset(task_iret);
-	asm volatile("lcall %4, $0" : "+a"(a), "+b"(b), "+c"(c), "+d"(d) : "i"(SEL_TASK) : "memory", "cc");
-	check(a == 0x11 && b == 0x22 && c == 0x33 && d == 0x44, "registers come back: %lx %lx %lx %lx", a, b, c, d);
+	asm volatile("lcall %4, $0" : "+a"(a), "+b"(b), "+c"(c), "+d"(d)
+		: "i"(SEL_TASK) : "memory", "cc");
+	check(a == 0x11 && b == 0x22 && c == 0x33 && d == 0x44,
+		"registers come back: %lx %lx %lx %lx", a, b, c, d);
 	ldt[0] = descriptor(0, 0xfffff, 0x93, 0xc);
 	gdt_set(SEL_LDT, descriptor((ulong)ldt, sizeof(ldt) - 1, 0x82, 0));
 	task_reset(task_iret);
@@ -184,7 +187,8 @@ static void state(void)
 extern u8 task16_entry[];
 REAL_CODE(
 	"task16_entry:\n"
-	"	mov %ax, 0x6000; mov %sp, 0x6002; pushf; pop %ax; mov %ax, 0x6004; str %ax; mov %ax, 0x6006\n"
+	"	mov %ax, 0x6000; mov %sp, 0x6002; pushf; pop %ax; mov %ax, 0x6004; str %ax; "
+	"mov %ax, 0x6006\n"
 	"	mov %ss, 0x6008; mov %fs, 0x600a; mov %bx, 0x600c\n"
 	"	iret\n"
 	"	jmp task16_entry\n");
@@ -204,7 +208,8 @@ static void tasks16(void)
 	task16.ss = task16.ds = task16.es = SEL_KDATA16;
 	set_tss(SEL_TASK16, &task16, sizeof(task16) - 1, 1);
 	asm volatile("mov %4, %%fs; mov %%esp, %2; lcall %5, $0; mov %%esp, %3"
-		: "+a"(a), "+b"(b), "=&S"(sp1), "=D"(sp2) : "d"(SEL_KDATA), "i"(SEL_TASK16) : "memory", "cc");
+		: "+a"(a), "+b"(b), "=&S"(sp1), "=D"(sp2) : "d"(SEL_KDATA),
+		"i"(SEL_TASK16) : "memory", "cc");
 	expect("AX", R[0], 0x1616);
 	expect("SP", R[1], 0x7000);
 	expect("NT", R[2] & FL_NT, FL_NT);
@@ -248,7 +253,8 @@ static void idt_gates(void)
 	task_reset(task_error);
 	idt[GP] = task_gate(SEL_TASK);
 	/* The task steps over the MOV. */
-	asm volatile("mov %0, %%eax; movl $1f, mark; 1: mov %%eax, %%fs" :: "i"(0x7ff8) : "eax", "memory");
+	asm volatile("mov %0, %%eax; movl $1f, mark; 1: mov %%eax, %%fs" :: "i"(0x7ff8) : "eax",
+		"memory");
 	idt_default(GP);
 	expect("exception", seen.count, 1);
 	expect("error code on the new stack", seen.eax, 0x7ff8);
@@ -278,7 +284,8 @@ static void early_faults(void)
 	expect_fault("IRET to a TSS that is not busy", TS, SEL_TASK, ({
 		write_flags(FL_NT | 2); asm volatile("iret"); }));
 	tss.back = 0x7ff8;
-	expect_fault("IRET behind the GDT", TS, 0x7ff8, ({ write_flags(FL_NT | 2); asm volatile("iret"); }));
+	expect_fault("IRET behind the GDT", TS, 0x7ff8,
+		({ write_flags(FL_NT | 2); asm volatile("iret"); }));
 	write_flags(2);
 	tss.back = 0;
 	expect("TR", tr(), SEL_TSS);
@@ -325,15 +332,21 @@ static void expect_caught(const char *name, int vector, ulong error)
 	JUMP_TASK(SEL_TASK);
 	idt_default(vector);
 	if (caught != 1 || caught_error != error)
-		check(false, "%s: %u faults, error %lx, want %lx", name, caught, caught_error, error);
+		check(false, "%s: %u faults, error %lx, want %lx", name, caught, caught_error,
+			error);
 	else
-		check(caught_back == SEL_TASK && caught_eip == (ulong)task_jump, "%s: in the new task (%lx, %lx)", name,
-		      caught_back, caught_eip);
+		check(caught_back == SEL_TASK && caught_eip == (ulong)task_jump,
+			"%s: in the new task (%lx, %lx)", name, caught_back, caught_eip);
 }
 
 static void late_faults(void)
 {
-	static const struct { const char *name; u16 offset; u16 sel; int vector; ulong error; } t[] = {
+	static const struct {
+		const char *name;
+		u16 offset, sel;
+		int vector;
+		ulong error;
+	} t[] = {
 #define F(reg) offsetof(struct tss, reg)
 		{ "null CS", F(cs), 0, TS, 0 },
 		{ "CS of data", F(cs), SEL_KDATA, TS, SEL_KDATA },
@@ -377,7 +390,8 @@ static void double_fault(void)
 	task_reset(task_jump);
 	task.esp = 0x1000;
 	task.ss = SEL_ABSENT;
-	gdt_set(SEL_ABSENT, descriptor(0, 0xff, 0x93, 0x4));	/* too short for any push at 0x1000 */
+	/* too short for any push at 0x1000 */
+	gdt_set(SEL_ABSENT, descriptor(0, 0xff, 0x93, 0x4));
 	expect_caught("no stack for the handler", DF, 0);
 }
 

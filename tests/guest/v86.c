@@ -59,17 +59,22 @@ static void run(const u8 *body, unsigned iopl, ulong flags)
 	catch(v86_enter((ulong)body, IOPL(iopl) | flags, 0));
 }
 
-static void expect_v86(const char *name, const u8 *body, unsigned iopl, int vector, ulong error, const u8 *at)
+static void expect_v86(const char *name, const u8 *body, unsigned iopl, int vector, ulong error,
+	const u8 *at)
 {
 	run(body, iopl, 0);
 	if (fault.vector != vector || (vector >= 10 && vector < 15 && fault.f.error != error))
-		check(false, "%s: %d(%lx), want %d(%lx)", name, fault.vector, fault.f.error, vector, error);
-	else if (vector != VEC_USER_RETURN && (fault.f.ip != (ulong)at || fault.f.cs || !(fault.f.flags & FL_VM)))
-		check(false, "%s: at %lx:%lx flags %lx, want %lx", name, fault.f.cs, fault.f.ip, fault.f.flags, (ulong)at);
+		check(false, "%s: %d(%lx), want %d(%lx)", name, fault.vector, fault.f.error,
+			vector, error);
+	else if (vector != VEC_USER_RETURN &&
+		 (fault.f.ip != (ulong)at || fault.f.cs || !(fault.f.flags & FL_VM)))
+		check(false, "%s: at %lx:%lx flags %lx, want %lx", name, fault.f.cs, fault.f.ip,
+			fault.f.flags, (ulong)at);
 	else
 		check(true, "%s", name);
 }
-#define FAULTS(name, iopl, vector, error) expect_v86(#name, v86_##name, iopl, vector, error, v86_##name##_at)
+#define FAULTS(name, iopl, vector, error) expect_v86(#name, v86_##name, iopl, vector, error, \
+	v86_##name##_at)
 #define RUNS(name, iopl) expect_v86(#name " runs", v86_##name, iopl, VEC_USER_RETURN, 0, NULL)
 
 /* ---- what depends on IOPL ---- */
@@ -140,13 +145,15 @@ REAL_CODE(
 	"v86_work:\n"
 	"	mov %ds, %ax; mov %ax, %bx; xor %ax, %ax; mov %ax, %ds; mov %bx, 0x6000\n"
 	"	mov $0x610, %ax; mov %ax, %es; movw $0x1234, %es:2\n"			/* 0x6102 */
-	"	mov $0xffff, %ax; mov %ax, %fs; mov %fs:0x10, %al; mov %al, 0x6004\n"	/* 0x100000 */
+	"	mov $0xffff, %ax; mov %ax, %fs; mov %fs:0x10, %al; "
+	"mov %al, 0x6004\n"	/* 0x100000 */
 	"	lcall $0x100, $(v86_work_far - 0x1000); mov %dx, 0x6006\n"
 	"	push $0x610; pop %gs; mov %gs:2, %ax; mov %ax, 0x6008\n"
 	"	pushf; pop %ax; mov %ax, 0x600a\n"
 	"	pushl $0x3002; popfl; pushfl; pop %eax; mov %eax, 0x600c\n"
 	"	cli; pushf; pop %ax; mov %ax, 0x6010; sti; nop; pushf; pop %ax; mov %ax, 0x6012\n"
-	"	push $0x0246; push $0; push $1f; iret\n"	/* IOPL 0 in the image is not loaded */
+	"	push $0x0246; push $0; push $1f; "
+	"iret\n"	/* IOPL 0 in the image is not loaded */
 	"1:	pushf; pop %ax; mov %ax, 0x6014\n"
 	"	smsw %ax; mov %ax, 0x6016\n"
 	"	mov %sp, 0x6018\n"
@@ -181,7 +188,8 @@ static void work(void)
 	expect("saved SS:SP", fault.f.ss << 16 | fault.f.sp, 0x7000);
 	expect("DS in the handler is null", fault.f.ds, 0);
 	expect("GS in the handler is null", fault.f.gs, 0);
-	expect("the stack is that of the TSS", fault.frame_at + sizeof(struct trap_frame), (ulong)trap_stack_top);
+	expect("the stack is that of the TSS", fault.frame_at + sizeof(struct trap_frame),
+		(ulong)trap_stack_top);
 }
 
 /* ---- in and out ---- */
@@ -193,16 +201,17 @@ static void ways(void)
 	idt_set(0x42, SEL_FREE, trap_stub(0x42), GATE_INT, 3, 0);
 	gdt_set(SEL_FREE, descriptor(0, 0xfffff, 0x9f, 0xc));
 	run(v86_intn, 3, 0);
-	check(fault.vector == GP && fault.f.error == SEL_FREE, "gate to conforming code: %d(%lx)", fault.vector,
-	      fault.f.error);
+	check(fault.vector == GP && fault.f.error == SEL_FREE,
+		"gate to conforming code: %d(%lx)", fault.vector, fault.f.error);
 	gdt_set(SEL_FREE, descriptor(0, 0xfffff, 0xbb, 0xc));
 	run(v86_intn, 3, 0);
-	check(fault.vector == GP && fault.f.error == SEL_FREE, "gate to code of DPL 1: %d(%lx)", fault.vector,
-	      fault.f.error);
+	check(fault.vector == GP && fault.f.error == SEL_FREE, "gate to code of DPL 1: %d(%lx)",
+		fault.vector, fault.f.error);
 	idt_default(0x42);
 	/* RF and the rest of the image. */
 	run(v86_ud, 3, FL_AC | FL_CF);
-	check((fault.f.flags & (FL_AC | FL_CF | FL_RF)) == (FL_AC | FL_CF | FL_RF), "flags saved by a fault: %lx",
+	check((fault.f.flags & (FL_AC | FL_CF | FL_RF)) == (FL_AC | FL_CF | FL_RF),
+		"flags saved by a fault: %lx",
 	      fault.f.flags);
 }
 
