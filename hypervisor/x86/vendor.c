@@ -9,10 +9,10 @@
 
 bool vcpu_amd(const struct vcpu *v)
 {
-	u32 n, ebx = 0;
+	u32 n = 0, ebx;
 
-	for (n = 0; n < v->cpuid_n; n++)
-		if (v->cpuid[n].function == 0)
-			ebx = v->cpuid[n].ebx;
+	while (n < v->cpuid_n && v->cpuid[n].function != 0)
+		n++;
+	ebx = n < v->cpuid_n ? v->cpuid[n].ebx : 0;
 	return ebx == VENDOR_AMD_EBX || ebx == VENDOR_HYGON_EBX;
 }
