@@ -160,13 +160,18 @@ void kvmclock_update(struct vcpu *v)
 	page_write(v->vm, v->msr.kvm_system_time & ~SYSTEM_TIME_ENABLE, &t, sizeof(t));
 }
 
+/* Zero is what the MSR holds after reset, and what user space writes back then: no page. */
 void kvmclock_write_wall(struct vcpu *v, u64 gpa)
 {
-	u64 boot = os_wall_ns() - kvmclock_now(v->vm);
-	struct pvclock_wall wall = {
+	struct pvclock_wall wall;
+	u64 boot;
+
+	if (!gpa)
+		return;
+	boot = os_wall_ns() - kvmclock_now(v->vm);
+	wall = (struct pvclock_wall) {
 		.sec = (u32)(boot / NS_PER_SEC),
 		.nsec = (u32)(boot % NS_PER_SEC),
 	};
-
 	page_write(v->vm, gpa, &wall, sizeof(wall));
 }

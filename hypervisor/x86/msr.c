@@ -52,15 +52,22 @@ static const struct vcpu *tsc_reference(const struct vcpu *v)
  * a second of another vCPU's clock takes that clock over, and zero ("reset") leaves it running: as
  * KVM does, since otherwise they would drift apart by the time between the writes.
  */
+static bool tsc_within_second(u64 a, u64 b)
+{
+	u64 second = (u64)os_tsc_khz() * 1000;
+
+	return a - b + second < 2 * second;
+}
+
 static u64 tsc_host_offset(struct vcpu *v, u64 val)
 {
 	const struct vcpu *other = tsc_reference(v);
-	u64 second = (u64)os_tsc_khz() * 1000;
 	u64 now = tsc_host();
+	u64 offset = other ? READ_ONCE(other->tsc_offset) : v->tsc_offset;
 
-	if (other && (!val || now + READ_ONCE(other->tsc_offset) - val + second < 2 * second))
-		return READ_ONCE(other->tsc_offset);
-	return val ? val - now : v->tsc_offset;
+	if (!val || (other && tsc_within_second(now + offset, val)))
+		return offset;
+	return val - now;
 }
 
 /* The first vCPU's clock begins at zero, the others share it. */
