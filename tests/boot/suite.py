@@ -91,7 +91,7 @@ def on_qumra(build, name, log):
     limit = 240 * build.slow
     r = run_process([build.qumra, "run", "--kernel", kernel, "--initrd", initrd, "--accel", "soft",
                      "--memory", "512M", "--serial", "stdio", "--append", "console=ttyS0 panic=-1"], limit, log)
-    return judge(r, limit, ("kvm-clock", "tsc"))
+    return judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
 
 
 def on_qemu(name, log):
@@ -102,7 +102,7 @@ def on_qemu(name, log):
                          "-append", "console=ttyS0 panic=-1"], 240, log)
     except FileNotFoundError:
         raise Skip("no QEMU") from None
-    return judge(r, 240, ("tsc", "acpi_pm", "hpet", "refined-jiffies", "kvm-clock"))
+    return judge(r, 240, ("tsc", "tsc-early", "acpi_pm", "hpet", "refined-jiffies", "kvm-clock"))
 
 
 def tests(build):
