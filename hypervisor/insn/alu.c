@@ -442,7 +442,8 @@ void exec_cmpxchg16b(struct vcpu *v, const struct insn *i)
 	p = mem_ptr(v, i->seg, ea, 16, MEM_WRITE);
 	if (likely(p)) {
 		__asm__ volatile("lock cmpxchg16b %0"
-			: "+m"(*(u128 *)p), "+a"(have[0]), "+d"(have[1]), "=@ccz"(zf) : "b"(v->r[R_RBX]), "c"(v->r[R_RCX]) : "memory");
+			: "+m"(*(u128 *)p), "+a"(have[0]), "+d"(have[1]), "=@ccz"(zf)
+			: "b"(v->r[R_RBX]), "c"(v->r[R_RCX]) : "memory");
 	} else {
 		u64 put[2] = { v->r[R_RBX], v->r[R_RCX] };
 
