@@ -19,7 +19,7 @@ LONG_FILES = {  # a file of 1000 lines or more: tables only
 }
 LINES_MAX = 1000
 FUNCTION_MAX = 150
-COLUMNS_MAX = 120
+COLUMNS_MAX = 110       # the style says 100; a row of a table may hang over
 # Mutable data in hypervisor/, with the reason why it is no state of a VM.
 MUTABLE = {
 }
