@@ -90,8 +90,13 @@ def on_qumra(build, name, log):
     kernel, initrd = files(name)
     limit = 240 * build.slow
     r = run_process([build.qumra, "run", "--kernel", kernel, "--initrd", initrd, "--accel", "soft",
-                     "--memory", "512M", "--serial", "stdio", "--append", "console=ttyS0 panic=-1"], limit, log)
-    return judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
+                     "--memory", "512M", "--serial", "stdio", "--append", "console=ttyS0 panic=-1", "--stats"], limit, log)
+    remark = judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
+    rss = [int(re.search(rb"^%s (\d+)$" % key, r.err, re.M)[1]) for key in (b"max_rss_kib", b"guest_rss_kib")]
+    beyond = (rss[0] - rss[1]) / 1024
+    if beyond > 16 and not build.name:
+        raise Fail(f"{beyond:.1f} MiB resident beyond the guest's RAM")
+    return f"{remark}, {beyond:.1f} MiB beyond its RAM"
 
 
 def on_qemu(name, log):
