@@ -149,11 +149,16 @@ static void task_commit(struct vcpu *v, const struct task *t, enum task_reason w
 	v->cr0 |= CR0_TS;
 	v->dr7 &= ~DR7_LOCAL;
 	v->seg[SEG_TR] = t->tr;
-	for (n = 0; n < TSS_SEGS; n++)
-		segment_set_null(&v->seg[n], t->seg[n]);
+	for (n = 0; n < TSS_SEGS; n++) {
+		if (vcpu_v86(v))
+			segment_set_v86(&v->seg[n], t->seg[n]);
+		else
+			segment_set_null(&v->seg[n], t->seg[n]);
+	}
 	segment_set_null(&v->seg[SEG_LDTR], t->ldt);
 	/* Until SS is loaded, the CPL is that of CS. */
-	v->seg[SEG_SS].attr = SEG_UNUSABLE | sel_rpl(t->seg[SEG_CS]) << SEG_DPL_SHIFT;
+	if (!vcpu_v86(v))
+		v->seg[SEG_SS].attr = SEG_UNUSABLE | sel_rpl(t->seg[SEG_CS]) << SEG_DPL_SHIFT;
 	v->r[R_RIP] = t->ip;
 	vcpu_update_mode(v);
 }
@@ -207,11 +212,8 @@ static void task_load_segments(struct vcpu *v, const struct task *t)
 
 	segment_read_ldt(v, &seg, t->ldt, VEC_TS, VEC_TS);
 	v->seg[SEG_LDTR] = seg;
-	if (vcpu_v86(v)) {
-		for (n = 0; n < TSS_SEGS; n++)
-			segment_set_v86(&v->seg[n], t->seg[n]);
+	if (vcpu_v86(v))
 		return;
-	}
 	task_load_code(v, t->seg[SEG_CS]);
 	task_load_stack(v, t->seg[SEG_SS], cpl);
 	for (n = 0; n < ARRAY_SIZE(data); n++) {
