@@ -352,8 +352,25 @@ static void event_merge_pending(struct vcpu *v)
 	pending_db_clear(v);
 }
 
+/*
+ * Benign exceptions can follow each other for ever, such as #AC from a handler that runs at CPL 3
+ * on a crooked stack; a real processor hangs in its microcode. Here the guest hangs, and nobody
+ * else.
+ */
+#define ROUNDS_MAX 8
+
+static bool event_must_pause(struct vcpu *v)
+{
+	if (!v->kick && !v->run->immediate_exit)
+		return false;
+	v->run->exit_reason = KVM_EXIT_INTR;
+	return true;
+}
+
 enum unwind event_deliver(struct vcpu *v)
 {
+	unsigned int rounds;
+
 	/*
 	 * A breakpoint that the faulting instruction met is lost; one that waits behind MOV SS is
 	 * not.
@@ -361,10 +378,12 @@ enum unwind event_deliver(struct vcpu *v)
 	if (!v->mov_ss_shadow)
 		pending_db_clear(v);
 	event_merge_pending(v);
-	while (v->event.type != EV_NONE) {
+	for (rounds = 0; v->event.type != EV_NONE; rounds++) {
 		struct event e = v->event;
 		enum unwind why;
 
+		if (rounds > ROUNDS_MAX && event_must_pause(v))
+			return UNWIND_EXIT;
 		v->delivering = e;
 		v->event.type = EV_NONE;
 		why = vcpu_guarded(v, deliver_one);
