@@ -57,7 +57,11 @@ def files(name):
         return script_output("scripts/fetch-kernel", package, arch), test_initramfs(arch)
 
 
-def judge(r, limit, clocks):
+# TCG's PIT is served by another thread of a host that runs other tests too: Linux's calibration then gives up.
+TCG_CLOCK = re.compile(r"tsc: (Fast TSC calibration failed|Unable to calibrate against PIT)")
+
+
+def judge(r, limit, clocks, excused=()):
     text = r.out.decode(errors="replace").replace("\r", "")
     if r.timed_out:
         last = text.strip().splitlines()[-1:] or ["nothing printed"]
@@ -73,7 +77,7 @@ def judge(r, limit, clocks):
         raise Fail("checks: " + ", ".join(bad))
     if len(re.findall(r"^CHECK ok", text, re.M)) != 11:
         raise Fail("not all checks ran")
-    allowed = known()
+    allowed = [*known(), *excused]
     # Console lines behind the dump (power-off) count too.
     lines = [line for line in (log[1] + text[log.end():]).splitlines() if BAD.search(line)]
     lines = [line for line in lines if not any(k.search(line) for k in allowed)]
@@ -107,7 +111,7 @@ def on_qemu(name, log):
                          "-append", "console=ttyS0 panic=-1"], 240, log)
     except FileNotFoundError:
         raise Skip("no QEMU") from None
-    return judge(r, 240, ("tsc", "tsc-early", "acpi_pm", "hpet", "refined-jiffies", "kvm-clock"))
+    return judge(r, 240, ("tsc", "tsc-early", "acpi_pm", "hpet", "refined-jiffies", "kvm-clock"), (TCG_CLOCK,))
 
 
 def tests(build):
