@@ -334,6 +334,7 @@ USER_TEXT static ulong user_report(ulong arg)
 static void returns_outer(void)
 {
 	ulong cs = SEL_UCODE, ss = SEL_UDATA, sp = (ulong)user_stack_top - 64;
+	ulong data = SEL_DATA_DPL0;
 
 	group("far return to an outer level");
 #if REG64
@@ -343,12 +344,16 @@ static void returns_outer(void)
 #endif
 #define RETURN_OUTER(cs_, ss_, pre) asm volatile(pre OUTER :: "r"((ulong)(cs_)), \
 	"r"((ulong)(ss_)), \
-	"r"(sp), "r"(user_report), "c"(SEL_DATA_DPL0), "a"(SEL_UDATA) : "memory")
+	"r"(sp), "r"(user_report), "c"(data), "a"(SEL_UDATA) : "memory")
 	expect_fault("to CPL 3", VEC_USER_RETURN, 0,
 		RETURN_OUTER(cs, ss, "mov %%ecx, %%ds; mov %%eax, %%gs;"));
 	expect("DS of DPL 0 is gone", user_ds, 0);
 	expect("GS of DPL 3 stays", user_gs, SEL_UDATA);
 	expect("CPL", fault.f.cs, cs);
+	data = 3;
+	expect_fault("with a null DS of RPL 3", VEC_USER_RETURN, 0,
+		RETURN_OUTER(cs, ss, "mov %%ecx, %%ds;"));
+	expect("the RPL is gone", user_ds, 0);
 	asm volatile("mov %0, %%gs" :: "r"(0));
 	expect_fault("null SS", GP, 0, RETURN_OUTER(cs, 0, ""));
 	expect_fault("SS of another RPL", GP, SEL_KDATA, RETURN_OUTER(cs, SEL_KDATA, ""));

@@ -327,6 +327,8 @@ static void bases(void)
 	write_cr4(old);
 	asm volatile("mov %%gs, %0" : "=r"(sel));
 	asm volatile("mov %0, %%fs; mov %0, %%gs" :: "r"(0));
+	expect_fault("read at address -1", PF, 0, asm volatile("mov (%1), %0" : "=r"(v) : "r"(-1l)));
+	expect("CR2", fault.cr2, -1ul);
 	/* Other segments have no base and no limit. */
 	gdt_set(SEL(0), descriptor(0x1000, 0xf, 0x92, 0x4));
 	asm volatile("mov %0, %%es" :: "r"(SEL(0)));
