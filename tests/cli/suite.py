@@ -237,6 +237,8 @@ def unwritable(build, log):
     problems = []
     kernel = guest("hello", log)
     for path in ("/sys/qumra", "/proc/qumra"):
+        if not os.path.ismount(os.path.dirname(path)):
+            continue
         refused(build, log, path, ["--kernel", kernel, "--serial", "file:" + path], (1, 2), problems, re.escape(path))
     return report(log, problems, None)
 
