@@ -70,6 +70,44 @@ static __always_inline_ bool rep_done(struct vcpu *v, const struct insn *i, u64 
 	return false;
 }
 
+/* The instruction of width size from what does one element and what does a run of them. */
+#define DEFINE_REP(size, name)							\
+static void name##_m##size(struct vcpu *v, const struct insn *i)		\
+{										\
+	if (!(i->flags & REP_FLAGS)) {						\
+		name##_one##size(v, i);						\
+		return;								\
+	}									\
+	while (addr_cut(i, v->r[R_RCX]))					\
+		if (rep_done(v, i, name##_run##size(v, i, addr_cut(i, v->r[R_RCX]))))	\
+			break;							\
+}
+
+/* REPE goes on while ZF is set, REPNE while it is clear. */
+static __always_inline_ bool scan_goes_on(const struct vcpu *v, const struct insn *i)
+{
+	return !(v->rflags & RFLAGS_ZF) == !!(i->flags & I_REPNE);
+}
+
+#define DEFINE_REP_SCAN(size, name)						\
+static void name##_m##size(struct vcpu *v, const struct insn *i)		\
+{										\
+	if (!(i->flags & REP_FLAGS)) {						\
+		name##_one##size(v, i);						\
+		return;								\
+	}									\
+	while (addr_cut(i, v->r[R_RCX])) {					\
+		u64 n = name##_run##size(v, i, addr_cut(i, v->r[R_RCX]));	\
+										\
+		if (!scan_goes_on(v, i)) {					\
+			gpr_set(v, R_RCX * 8, i->asize, v->r[R_RCX] - n);	\
+			break;							\
+		}								\
+		if (rep_done(v, i, n))						\
+			break;							\
+	}									\
+}
+
 /* ---- MOVS ------------------------------------------------------------------------------------ */
 
 #define DEFINE_MOVS(size, T, sfx, unused)					\
@@ -101,16 +139,7 @@ static u64 movs_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
 	index_move(v, i, R_RDI, n, size);					\
 	return n;								\
 }										\
-static void movs_m##size(struct vcpu *v, const struct insn *i)			\
-{										\
-	if (!(i->flags & REP_FLAGS)) {						\
-		movs_one##size(v, i);						\
-		return;								\
-	}									\
-	while (addr_cut(i, v->r[R_RCX]))					\
-		if (rep_done(v, i, movs_run##size(v, i, addr_cut(i, v->r[R_RCX]))))	\
-			break;							\
-}
+DEFINE_REP(size, movs)
 EACH_SIZE(DEFINE_MOVS, 0)
 const struct exec_set x_movs = SET_MEM(movs);
 
@@ -138,16 +167,7 @@ static u64 stos_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
 	index_move(v, i, R_RDI, n, size);					\
 	return n;								\
 }										\
-static void stos_m##size(struct vcpu *v, const struct insn *i)			\
-{										\
-	if (!(i->flags & REP_FLAGS)) {						\
-		stos_one##size(v, i);						\
-		return;								\
-	}									\
-	while (addr_cut(i, v->r[R_RCX]))					\
-		if (rep_done(v, i, stos_run##size(v, i, addr_cut(i, v->r[R_RCX]))))	\
-			break;							\
-}
+DEFINE_REP(size, stos)
 EACH_SIZE(DEFINE_STOS, 0)
 const struct exec_set x_stos = SET_MEM(stos);
 
@@ -159,27 +179,16 @@ static void lods_one##size(struct vcpu *v, const struct insn *i)		\
 	gpr_set(v, 0, size, mem_read(v, i->seg, index_get(v, i, R_RSI), size));	\
 	index_move(v, i, R_RSI, 1, size);					\
 }										\
-static void lods_m##size(struct vcpu *v, const struct insn *i)			\
+static u64 lods_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
 {										\
-	if (!(i->flags & REP_FLAGS)) {						\
-		lods_one##size(v, i);						\
-		return;								\
-	}									\
-	while (addr_cut(i, v->r[R_RCX])) {					\
-		lods_one##size(v, i);						\
-		if (rep_done(v, i, 1))						\
-			break;							\
-	}									\
-}
+	lods_one##size(v, i);							\
+	return 1;								\
+}										\
+DEFINE_REP(size, lods)
 EACH_SIZE(DEFINE_LODS, 0)
 const struct exec_set x_lods = SET_MEM(lods);
 
-/* ---- CMPS, SCAS: REPE goes on while ZF is set, REPNE while it is clear ----------------------- */
-
-static __always_inline_ bool scan_goes_on(const struct vcpu *v, const struct insn *i)
-{
-	return !(v->rflags & RFLAGS_ZF) == !!(i->flags & I_REPNE);
-}
+/* ---- CMPS, SCAS ----------------------- */
 
 #define DEFINE_CMPS(size, T, sfx, unused)					\
 static void cmps_one##size(struct vcpu *v, const struct insn *i)		\
@@ -220,23 +229,7 @@ static u64 cmps_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
 	flags_set(v, ax);							\
 	return n - c;								\
 }										\
-static void cmps_m##size(struct vcpu *v, const struct insn *i)			\
-{										\
-	if (!(i->flags & REP_FLAGS)) {						\
-		cmps_one##size(v, i);						\
-		return;								\
-	}									\
-	while (addr_cut(i, v->r[R_RCX])) {					\
-		u64 n = cmps_run##size(v, i, addr_cut(i, v->r[R_RCX]));		\
-										\
-		if (!scan_goes_on(v, i)) {					\
-			gpr_set(v, R_RCX * 8, i->asize, v->r[R_RCX] - n);	\
-			break;							\
-		}								\
-		if (rep_done(v, i, n))						\
-			break;							\
-	}									\
-}
+DEFINE_REP_SCAN(size, cmps)
 EACH_SIZE(DEFINE_CMPS, 0)
 const struct exec_set x_cmps = SET_MEM(cmps);
 
@@ -274,23 +267,7 @@ static u64 scas_run##size(struct vcpu *v, const struct insn *i, u64 n)		\
 	flags_set(v, (u32)a);							\
 	return n - c;								\
 }										\
-static void scas_m##size(struct vcpu *v, const struct insn *i)			\
-{										\
-	if (!(i->flags & REP_FLAGS)) {						\
-		scas_one##size(v, i);						\
-		return;								\
-	}									\
-	while (addr_cut(i, v->r[R_RCX])) {					\
-		u64 n = scas_run##size(v, i, addr_cut(i, v->r[R_RCX]));		\
-										\
-		if (!scan_goes_on(v, i)) {					\
-			gpr_set(v, R_RCX * 8, i->asize, v->r[R_RCX] - n);	\
-			break;							\
-		}								\
-		if (rep_done(v, i, n))						\
-			break;							\
-	}									\
-}
+DEFINE_REP_SCAN(size, scas)
 EACH_SIZE(DEFINE_SCAS, 0)
 const struct exec_set x_scas = SET_MEM(scas);
 
@@ -316,24 +293,22 @@ static void outs_one(struct vcpu *v, const struct insn *i, unsigned int size)
 	index_move(v, i, R_RSI, 1, size);
 }
 
-#define DEFINE_STRING_IO(size, T, sfx, name)					\
-static void name##_m##size(struct vcpu *v, const struct insn *i)		\
+#define DEFINE_STRING_IO(size, name)						\
+static void name##_one##size(struct vcpu *v, const struct insn *i)		\
 {										\
-	if (!(i->flags & REP_FLAGS)) {						\
-		name##_one(v, i, size);						\
-		return;								\
-	}									\
-	while (addr_cut(i, v->r[R_RCX])) {					\
-		name##_one(v, i, size);						\
-		if (rep_done(v, i, 1))						\
-			break;							\
-	}									\
-}
-DEFINE_STRING_IO(1, u8, "b", ins)
-DEFINE_STRING_IO(2, u16, "w", ins)
-DEFINE_STRING_IO(4, u32, "l", ins)
-DEFINE_STRING_IO(1, u8, "b", outs)
-DEFINE_STRING_IO(2, u16, "w", outs)
-DEFINE_STRING_IO(4, u32, "l", outs)
+	name##_one(v, i, size);							\
+}										\
+static u64 name##_run##size(struct vcpu *v, const struct insn *i, u64 n)	\
+{										\
+	name##_one(v, i, size);							\
+	return 1;								\
+}										\
+DEFINE_REP(size, name)
+DEFINE_STRING_IO(1, ins)
+DEFINE_STRING_IO(2, ins)
+DEFINE_STRING_IO(4, ins)
+DEFINE_STRING_IO(1, outs)
+DEFINE_STRING_IO(2, outs)
+DEFINE_STRING_IO(4, outs)
 const struct exec_set x_ins = { { NULL, NULL, NULL, NULL, ins_m1, ins_m2, ins_m4 } };
 const struct exec_set x_outs = { { NULL, NULL, NULL, NULL, outs_m1, outs_m2, outs_m4 } };
