@@ -142,10 +142,6 @@ static void name##_m##size(struct vcpu *v, const struct insn *i)		\
 	take(v, ax);								\
 }
 
-static __always_inline_ void flags_leave(struct vcpu *v, u32 ax)
-{
-}
-
 EACH_SIZE(DEFINE_UNARY, inc, "inc", flags_set_but_cf)
 EACH_SIZE(DEFINE_UNARY, dec, "dec", flags_set_but_cf)
 EACH_SIZE(DEFINE_UNARY, neg, "neg", flags_set)
@@ -404,11 +400,6 @@ static void cmpxchg_m##size(struct vcpu *v, const struct insn *i)		\
 EACH_SIZE(DEFINE_CMPXCHG, 0)
 const struct exec_set x_cmpxchg_EG = SET_ALL(cmpxchg);
 
-static void set_zf(struct vcpu *v, bool zf)
-{
-	v->rflags = (v->rflags & ~RFLAGS_ZF) | (zf ? RFLAGS_ZF : 0);
-}
-
 void exec_cmpxchg8b(struct vcpu *v, const struct insn *i)
 {
 	u64 *p = mem_ptr(v, i->seg, insn_ea(v, i), 8, MEM_WRITE);
@@ -427,7 +418,7 @@ void exec_cmpxchg8b(struct vcpu *v, const struct insn *i)
 		v->r[R_RAX] = (u32)have;
 		v->r[R_RDX] = have >> 32;
 	}
-	set_zf(v, have == want);
+	flags_set_zf(v, have == want);
 }
 
 void exec_cmpxchg16b(struct vcpu *v, const struct insn *i)
@@ -456,5 +447,5 @@ void exec_cmpxchg16b(struct vcpu *v, const struct insn *i)
 		v->r[R_RAX] = have[0];
 		v->r[R_RDX] = have[1];
 	}
-	set_zf(v, zf);
+	flags_set_zf(v, zf);
 }

@@ -230,9 +230,6 @@ static void fn(struct vcpu *v, const struct insn *i)				\
 	gpr_set(v, dst, size, d);						\
 	set(v, ax);								\
 }
-static __always_inline_ void flags_leave(struct vcpu *v, u32 ax)
-{
-}
 #define VVVV(size)	gpr_get(v, i->vvvv, size)
 #define RM(size)	gpr_get(v, i->rm, size)
 #define MEM(size)	insn_load(v, i, size)
@@ -318,7 +315,7 @@ static void name##_r##size(struct vcpu *v, const struct insn *i)		\
 										\
 	__asm__ volatile(#name " %0" : "=r"(d), "=@ccc"(cf));			\
 	gpr_set(v, i->rm, size, d);						\
-	v->rflags = (v->rflags & ~FLAGS_ARITH) | cf;				\
+	v->rflags = (v->rflags & ~RFLAGS_ARITH) | cf;				\
 }
 EACH_WIDE(DEFINE_RANDOM, rdrand)
 EACH_WIDE(DEFINE_RANDOM, rdseed)

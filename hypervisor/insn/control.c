@@ -42,9 +42,6 @@ static __always_inline_ void branch_if(struct vcpu *v, const struct insn *i, boo
 		v->r[R_RIP] = rip_next(v, i);
 }
 
-#define EACH_CC(X)								\
-	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)					\
-	X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 #define DEFINE_JCC(cc)								\
 static void jcc##cc(struct vcpu *v, const struct insn *i)			\
 {										\

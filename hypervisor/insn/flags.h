@@ -8,8 +8,6 @@
 
 #include "hypervisor/insn/insn.h"
 
-#define FLAGS_ARITH (RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF)
-
 /* Follows an instruction in an asm statement whose eax output is early-clobbered. */
 #define FLAGS_TAKE	"\n\tlahf\n\tseto %%al"
 /* Before one: the host's CF := bit 0 of operand f; all arithmetic flags from f (through AX). */
@@ -22,16 +20,31 @@ static __always_inline_ u64 flags_from_ax(u32 ax)
 
 static __always_inline_ void flags_set(struct vcpu *v, u32 ax)
 {
-	v->rflags = (v->rflags & ~FLAGS_ARITH) | flags_from_ax(ax);
+	v->rflags = (v->rflags & ~RFLAGS_ARITH) | flags_from_ax(ax);
 }
 
 /* INC and DEC leave CF. */
 static __always_inline_ void flags_set_but_cf(struct vcpu *v, u32 ax)
 {
-	u64 keep = ~FLAGS_ARITH | RFLAGS_CF;
+	u64 keep = ~RFLAGS_ARITH | RFLAGS_CF;
 
 	v->rflags = (v->rflags & keep) | (flags_from_ax(ax) & ~keep);
 }
+
+/* For an operation that leaves the flags alone. */
+static __always_inline_ void flags_leave(struct vcpu *v, u32 ax)
+{
+}
+
+static __always_inline_ void flags_set_zf(struct vcpu *v, bool zf)
+{
+	v->rflags = (v->rflags & ~RFLAGS_ZF) | (zf ? RFLAGS_ZF : 0);
+}
+
+/* X(cc) for each condition code. */
+#define EACH_CC(X)								\
+	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)					\
+	X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 
 /* Condition codes by their encoding. SDM 1 appendix B. Folds to a test when cc is constant. */
 static __always_inline_ bool flags_test(u64 fl, unsigned int cc)

@@ -80,10 +80,6 @@ const struct exec_set x_movsxd_GE = SET_WIDE(movsxd);
 
 /* ---- CMOVcc, SETcc --------------------------------------------------------------------------- */
 
-#define EACH_CC(X)								\
-	X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)					\
-	X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
-
 /* The source is read, and a 32-bit destination's upper half cleared, whatever the condition. */
 #define DEFINE_CMOV_SIZE(size, cc)						\
 static void cmov##cc##_r##size(struct vcpu *v, const struct insn *i)		\

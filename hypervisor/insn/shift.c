@@ -57,9 +57,9 @@ SHIFT(rol, "", ROT_FLAGS)
 SHIFT(ror, "", ROT_FLAGS)
 SHIFT(rcl, FLAGS_GIVE_CF, ROT_FLAGS)
 SHIFT(rcr, FLAGS_GIVE_CF, ROT_FLAGS)
-SHIFT(shl, "", FLAGS_ARITH)
-SHIFT(shr, "", FLAGS_ARITH)
-SHIFT(sar, "", FLAGS_ARITH)
+SHIFT(shl, "", RFLAGS_ARITH)
+SHIFT(shr, "", RFLAGS_ARITH)
+SHIFT(sar, "", RFLAGS_ARITH)
 
 /* ---- SHLD, SHRD ------------------------------------------------------------------------------ */
 

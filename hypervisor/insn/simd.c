@@ -127,11 +127,6 @@ static unsigned int vector_length(const struct insn *i)
 	return i->flags & I_L ? 32 : 16;
 }
 
-static bool align_checked(const struct vcpu *v)
-{
-	return (v->rflags & RFLAGS_AC) && v->cpl == 3 && (v->cr0 & CR0_AM);
-}
-
 /*
  * Accesses under a mask are never checked for alignment (#AC): in two parts of sizes that mem_*()
  * does not check either.
@@ -141,7 +136,7 @@ static u64 element_read(struct vcpu *v, const struct insn *i, u64 ea, unsigned i
 	u64 val = 0;
 
 	ea &= address_mask(i);
-	if (likely(!align_checked(v)))
+	if (likely(!vcpu_align_checked(v)))
 		return mem_read(v, i->seg, ea, size);
 	mem_copy_in(v, i->seg, ea, &val, size - 1);
 	mem_copy_in(v, i->seg, ea + size - 1, (u8 *)&val + size - 1, 1);
@@ -158,7 +153,7 @@ static void element_probe(struct vcpu *v, const struct insn *i, u64 ea, unsigned
 static void element_write(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, u64 val)
 {
 	ea &= address_mask(i);
-	if (likely(size == 1 || !align_checked(v))) {
+	if (likely(size == 1 || !vcpu_align_checked(v))) {
 		mem_write(v, i->seg, ea, size, val);
 		return;
 	}
@@ -194,7 +189,7 @@ static void mmx_begin(struct vcpu *v)
 /* All n bytes must be writable, selected or not, as on AMD. SDM 2A MASKMOVDQU leaves that open. */
 static void probe_all(struct vcpu *v, const struct insn *i, u64 ea, unsigned int n)
 {
-	if (align_checked(v) && (ea & 7))
+	if (vcpu_align_checked(v) && (ea & 7))
 		vcpu_raise(v, VEC_AC, 0);
 	/* In sizes that mem_probe does not check for alignment. */
 	mem_probe(v, i->seg, ea, n - 1, MEM_WRITE);

@@ -116,7 +116,7 @@ void exec_pushf(struct vcpu *v, const struct insn *i)
 /* What POPF may change by privilege. SDM 2B table 4-15 */
 void exec_popf(struct vcpu *v, const struct insn *i)
 {
-	u64 can = FLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT;
+	u64 can = RFLAGS_ARITH | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT;
 	u64 val;
 
 	if (vcpu_v86(v) && iopl(v) < 3)

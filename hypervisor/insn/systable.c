@@ -3,6 +3,7 @@
  * VERW, ARPL. SDM 2, SDM 3A 5.10. User-mode instruction prevention: SDM 3A 2.5 (CR4.UMIP).
  */
 #include "hypervisor/insn/exec.h"
+#include "hypervisor/insn/flags.h"
 #include "hypervisor/x86/segment.h"
 
 static void require_cpl0(struct vcpu *v)
@@ -35,11 +36,6 @@ static void store_word(struct vcpu *v, const struct insn *i, u64 val)
 		insn_store(v, i, 2, val);
 	else
 		gpr_set(v, i->rm, i->opsize, val);
-}
-
-static void set_zf(struct vcpu *v, bool on)
-{
-	v->rflags = on ? v->rflags | RFLAGS_ZF : v->rflags & ~RFLAGS_ZF;
 }
 
 /* ---- GDTR, IDTR: a limit of 2 bytes and a base of 4, or 8 in 64-bit mode ---- */
@@ -178,7 +174,7 @@ void exec_lar(struct vcpu *v, const struct insn *i)
 	ok = descriptor_query(v, sel, &desc, LAR_LEGACY, LAR_LONG);
 	if (ok)
 		gpr_set(v, i->reg, i->opsize, desc >> 32 & LAR_MASK);
-	set_zf(v, ok);
+	flags_set_zf(v, ok);
 }
 
 void exec_lsl(struct vcpu *v, const struct insn *i)
@@ -195,7 +191,7 @@ void exec_lsl(struct vcpu *v, const struct insn *i)
 		segment_unpack(&seg, sel, desc);
 		gpr_set(v, i->reg, i->opsize, seg.limit);
 	}
-	set_zf(v, ok);
+	flags_set_zf(v, ok);
 }
 
 void exec_verr(struct vcpu *v, const struct insn *i)
@@ -207,7 +203,7 @@ void exec_verr(struct vcpu *v, const struct insn *i)
 	require_protected(v);
 	sel = load_selector(v, i);
 	ok = descriptor_query(v, sel, &desc, 0, 0);
-	set_zf(v, ok && (!desc_code(desc) || desc_type(desc) & SEG_TYPE_RW));
+	flags_set_zf(v, ok && (!desc_code(desc) || desc_type(desc) & SEG_TYPE_RW));
 }
 
 void exec_verw(struct vcpu *v, const struct insn *i)
@@ -219,7 +215,7 @@ void exec_verw(struct vcpu *v, const struct insn *i)
 	require_protected(v);
 	sel = load_selector(v, i);
 	ok = descriptor_query(v, sel, &desc, 0, 0);
-	set_zf(v, ok && desc_writable_data(desc));
+	flags_set_zf(v, ok && desc_writable_data(desc));
 }
 
 /* Raises the destination's RPL to the source's. SDM 2A ARPL */
@@ -238,5 +234,5 @@ void exec_arpl(struct vcpu *v, const struct insn *i)
 		else
 			gpr_set(v, i->rm, 2, dst);
 	}
-	set_zf(v, raise);
+	flags_set_zf(v, raise);
 }
