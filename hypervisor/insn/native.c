@@ -37,7 +37,7 @@ int native_create(struct vcpu *v)
 
 	if (!n)
 		return -ENOMEM;
-	ret = os_code_alloc(AREA_SIZE, &rw, &n->rx);
+	ret = os_code_alloc(AREA_SIZE, &rw, &n->rx, NULL);
 	if (ret) {
 		os_pages_free(n, NATIVE_ALLOC);
 		return ret;

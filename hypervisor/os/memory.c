@@ -68,7 +68,7 @@ static void unmap_guarded(void *p, size_t size)
 		munmap((char *)p - GUARD, size + 2 * GUARD);
 }
 
-int os_code_alloc(size_t size, void **rw, void **rx)
+int os_code_alloc(size_t size, void **rw, void **rx, const struct os_code_fault *fault)
 {
 	int fd = memfd_create("qumra-code", MFD_CLOEXEC);
 	int ret = 0;
@@ -82,12 +82,17 @@ int os_code_alloc(size_t size, void **rw, void **rx)
 	}
 	*rw = map_guarded(fd, size, PROT_READ | PROT_WRITE);
 	*rx = map_guarded(fd, size, PROT_READ | PROT_EXEC);
-	ret = *rw && *rx ? native_area_add(*rx, size) : -ENOMEM;
+	ret = *rw && *rx ? native_area_add(*rx, size, fault) : -ENOMEM;
 	if (ret)
 		os_code_free(*rw, *rx, size);
 out:
 	close(fd);
 	return ret;
+}
+
+void os_code_set_resume(void *rx, u64 resume)
+{
+	native_area_resume(rx, resume);
 }
 
 void os_code_free(void *rw, void *rx, size_t size)

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <ucontext.h>
 
+#include "hypervisor/os/os.h"
 #include "lib/types.h"
 
 /* Two for each vCPU of 64 big VMs; a fixed table so that the handler can read it without a lock. */
@@ -22,7 +23,10 @@
 static struct {
 	pthread_mutex_t lock;
 	unsigned int top;		/* entries at and above were never used; atomic */
-	struct { u64 start, end; } area[MAX_AREAS];	/* end 0: free; each field atomic */
+	struct area {
+		u64 start, end;			/* end 0: free; each field atomic */
+		struct os_code_fault fault;	/* rip NULL: end the call */
+	} area[MAX_AREAS];
 	bool installed;
 } areas = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -31,14 +35,19 @@ static struct sigaction previous[ARRAY_SIZE(fault_signals)];
 
 #define INTEGER_ONLY __attribute__((target("general-regs-only")))
 
-INTEGER_ONLY static bool in_area(u64 rip)
+/* An area stays while a thread runs in it: only foreign addresses can meet a change. */
+INTEGER_ONLY static const struct area *area_find(u64 rip)
 {
 	unsigned int top = load_acquire(&areas.top);
 
-	for (unsigned int i = 0; i < top; i++)
-		if (rip < load_acquire(&areas.area[i].end) && rip >= READ_ONCE(areas.area[i].start))
-			return true;
-	return false;
+	for (unsigned int i = 0; i < top; i++) {
+		const struct area *a = &areas.area[i];
+		u64 end = load_acquire(&a->end);
+
+		if (rip < end && rip >= load_acquire(&a->start) && READ_ONCE(a->end) == end)
+			return a;
+	}
+	return NULL;
 }
 
 /* As if we had not been there. A default action is taken by returning to the instruction without
@@ -64,9 +73,16 @@ static void pass_on(int sig, siginfo_t *info, void *ctx)
 INTEGER_ONLY static void on_fault(int sig, siginfo_t *info, void *ctx)
 {
 	greg_t *r = ((ucontext_t *)ctx)->uc_mcontext.gregs;
+	const struct area *a = info->si_code > 0 ? area_find((u64)r[REG_RIP]) : NULL;
 
-	if (info->si_code <= 0 || !in_area((u64)r[REG_RIP])) {
+	if (!a) {
 		pass_on(sig, info, ctx);
+		return;
+	}
+	if (a->fault.rip) {
+		*a->fault.rip = (u64)r[REG_RIP];
+		*a->fault.vector = (u64)r[REG_TRAPNO];
+		r[REG_RIP] = (greg_t)a->fault.resume;
 		return;
 	}
 	r[REG_RAX] = 1 + r[REG_TRAPNO];
@@ -85,7 +101,17 @@ static int install(void)
 	return 0;
 }
 
-int native_area_add(const void *rx, size_t size)
+static bool area_take(struct area *a, const void *rx, size_t size, const struct os_code_fault *fault)
+{
+	if (a->end)
+		return false;
+	a->fault = fault ? *fault : (struct os_code_fault){ 0 };
+	store_release(&a->start, (u64)rx);
+	store_release(&a->end, (u64)rx + size);
+	return true;
+}
+
+int native_area_add(const void *rx, size_t size, const struct os_code_fault *fault)
 {
 	int ret = -ENOMEM;
 
@@ -98,10 +124,8 @@ int native_area_add(const void *rx, size_t size)
 		ret = -ENOMEM;
 	}
 	for (unsigned int i = 0; i < MAX_AREAS; i++) {
-		if (areas.area[i].end)
+		if (!area_take(&areas.area[i], rx, size, fault))
 			continue;
-		WRITE_ONCE(areas.area[i].start, (u64)rx);
-		store_release(&areas.area[i].end, (u64)rx + size);
 		if (i >= areas.top)
 			store_release(&areas.top, i + 1);
 		ret = 0;
@@ -112,11 +136,33 @@ out:
 	return ret;
 }
 
-void native_area_remove(const void *rx)
+/* Under the lock. */
+static struct area *area_of(const void *rx)
 {
-	pthread_mutex_lock(&areas.lock);
 	for (unsigned int i = 0; i < areas.top; i++)
 		if (areas.area[i].end && areas.area[i].start == (u64)rx)
-			store_release(&areas.area[i].end, 0);
+			return &areas.area[i];
+	return NULL;
+}
+
+void native_area_resume(const void *rx, u64 resume)
+{
+	struct area *a;
+
+	pthread_mutex_lock(&areas.lock);
+	a = area_of(rx);
+	if (a)
+		a->fault.resume = resume;
+	pthread_mutex_unlock(&areas.lock);
+}
+
+void native_area_remove(const void *rx)
+{
+	struct area *a;
+
+	pthread_mutex_lock(&areas.lock);
+	a = area_of(rx);
+	if (a)
+		store_release(&a->end, 0);
 	pthread_mutex_unlock(&areas.lock);
 }

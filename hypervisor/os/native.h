@@ -5,10 +5,16 @@
 #ifndef QUMRA_HYPERVISOR_OS_NATIVE_H
 #define QUMRA_HYPERVISOR_OS_NATIVE_H
 
-#include <stddef.h>
+#include "lib/types.h"
 
-/* From now on faults inside [rx, rx + size) end the call into it (os.h). 0 or -ENOMEM. */
-int native_area_add(const void *rx, size_t size);
+struct os_code_fault;
+
+/*
+ * From now on faults inside [rx, rx + size) go where fault says; NULL: they end the call into the
+ * area (os.h). 0 or -ENOMEM.
+ */
+int native_area_add(const void *rx, size_t size, const struct os_code_fault *fault);
+void native_area_resume(const void *rx, u64 resume);
 void native_area_remove(const void *rx);
 
 #endif

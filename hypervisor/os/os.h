@@ -28,15 +28,40 @@ void os_pages_free(void *p, size_t size);
 void os_pages_discard(void *p, size_t size);
 
 /*
+ * What a host fault (#GP, #MF, #XM, #DE ...) at an address inside a code area does: *rip and
+ * *vector are set to its RIP and x86 vector, and the thread goes on at resume with all other
+ * registers and the flags as they were. Only the thread that runs in the area writes there, so one
+ * area is for one thread at a time. It must have the host's stack in RSP, and AC and DF clear in
+ * RFLAGS, wherever it can fault or be interrupted. resume 0: os_code_set_resume() follows before
+ * the area is first run.
+ */
+struct os_code_fault {
+	u64 resume;
+	u64 *rip, *vector;
+};
+
+/*
  * One piece of memory mapped twice: *rw writable, *rx executable, never both at one address.
  * Inaccessible guard pages lie around both.
  *
- * Host faults at an address inside rx do not kill the process: they end the call that led there.
- * The function called returns 1 + the x86 vector of the fault (1 + 13 for #GP, 1 + 16 for #MF ...)
- * with the other registers as they were, so its return address is at [rsp] wherever it can fault.
+ * Host faults at an address inside rx do not kill the process. With fault (copied; what it points
+ * to stays valid until os_code_free) they go where it says. With NULL they end the call that led
+ * there: the function called returns 1 + the x86 vector (1 + 13 for #GP, 1 + 16 for #MF ...) with
+ * the other registers as they were, so its return address is at [rsp] wherever it can fault.
  */
-int os_code_alloc(size_t size, void **rw, void **rx);
+int os_code_alloc(size_t size, void **rw, void **rx, const struct os_code_fault *fault);
+void os_code_set_resume(void *rx, u64 resume);
 void os_code_free(void *rw, void *rx, size_t size);
+
+/*
+ * The base of the thread's GS segment; registers kept. os_gs_fast: RDGSBASE and WRGSBASE may be
+ * used in machine code of ours too; else each of these is a system call (QUMRA_NO_FSGSBASE=1 asks
+ * for that). Signal handlers of the program see whatever base is loaded: an engine that runs
+ * between two kicks has its own there, and puts the former one back before it returns.
+ */
+bool os_gs_fast(void);
+u64 os_gs_get(void);
+void os_gs_set(u64 base);
 
 /* Registers kept. The asm names make the compiler's implicit calls land here too. */
 void *memcpy(void *dst, const void *src, size_t n) __asm__("os_memcpy");

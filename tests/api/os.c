@@ -388,7 +388,7 @@ static void test_code_area(void **state)
 {
 	void *rw, *rx;
 
-	assert_int_equal(os_code_alloc(4096, &rw, &rx), 0);
+	assert_int_equal(os_code_alloc(4096, &rw, &rx, NULL), 0);
 	assert_ptr_not_equal(rw, rx);
 	memcpy(rw, "\xb8\x2a\x00\x00\x00\xc3", 6);	/* mov eax, 42; ret */
 	assert_int_equal(((int (*)(void))rx)(), 42);
