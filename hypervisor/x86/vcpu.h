@@ -13,6 +13,7 @@
 
 #include "hypervisor/os/os.h"
 #include "hypervisor/x86/regs.h"
+#include "hypervisor/x86/stat.h"
 
 struct vm;
 struct lapic;
@@ -249,10 +250,7 @@ struct vcpu {
 	u32 requests;		/* REQ_* bits, atomic */
 	u32 in_guest;		/* the vCPU thread runs guest code or holds slot pointers, atomic */
 	struct os_event wake;	/* ends a HLT sleep */
-	struct vcpu_stat {
-		u64 insns, runs, blocks, decodes, code_flushes, tlb_fills;
-		u64 exits, mmio, pio, halts, events;
-	} stat;
+	struct vcpu_stat stat;	/* x86/stat.h */
 };
 
 /*
