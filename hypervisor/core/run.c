@@ -240,6 +240,7 @@ static int run_engine(struct vcpu *v)
 
 	if (ret <= 0)
 		return ret;
+	os_code_guard();
 	switch (v->engine->run(v)) {
 	case UNWIND_EXIT:
 		return 0;

@@ -1,17 +1,20 @@
 /*
  * Host faults in machine code made at run time (os_code_alloc). Guest vector and x87 instructions
  * run there unchanged, so #GP for misalignment, #MF and #XM come from the real CPU, as signals. The
- * handler makes the call return: RIP := [RSP], RSP += 8, RAX := 1 + vector. All other faults
- * go to whatever handler was there before.
+ * handler (chain.c) makes the thread go on where the area's os_code_fault says, or the call
+ * return: RIP := [RSP], RSP += 8, RAX := 1 + vector.
  *
- * The handlers run with the guest's vector state saved in the signal frame, which the kernel
- * restores on return: exception flags in MXCSR and the x87 status word survive.
+ * What handlers see of the guest: its vector and x87 state is in the signal frame, which the kernel
+ * restores on return, so exception flags in MXCSR and the x87 status word survive. The handler
+ * itself starts with the initial state, MXCSR 1F80h and FCW 37Fh, whatever the guest had loaded
+ * (Linux since 3.7, arch/x86/kernel/signal.c; tests/api/signals.c measures it), and DF and TF are
+ * clear. But RFLAGS.AC and the base of GS are as they were interrupted: so translated code never
+ * runs with AC set, and a program's handler finds an engine's GS base.
  */
 #include "hypervisor/os/native.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <ucontext.h>
 
 #include "hypervisor/os/os.h"
@@ -27,16 +30,10 @@ static struct {
 		u64 start, end;			/* end 0: free; each field atomic */
 		struct os_code_fault fault;	/* rip NULL: end the call */
 	} area[MAX_AREAS];
-	bool installed;
 } areas = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static const int fault_signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
-static struct sigaction previous[ARRAY_SIZE(fault_signals)];
-
-#define INTEGER_ONLY __attribute__((target("general-regs-only")))
-
 /* An area stays while a thread runs in it: only foreign addresses can meet a change. */
-INTEGER_ONLY static const struct area *area_find(u64 rip)
+static const struct area *area_find(u64 rip)
 {
 	unsigned int top = load_acquire(&areas.top);
 
@@ -50,55 +47,23 @@ INTEGER_ONLY static const struct area *area_find(u64 rip)
 	return NULL;
 }
 
-/* As if we had not been there. A default action is taken by returning to the instruction without
- * us. */
-static void pass_on(int sig, siginfo_t *info, void *ctx)
-{
-	const struct sigaction *old = NULL;
-
-	for (size_t i = 0; i < ARRAY_SIZE(fault_signals); i++)
-		if (fault_signals[i] == sig)
-			old = &previous[i];
-	if (old->sa_flags & SA_SIGINFO) {
-		old->sa_sigaction(sig, info, ctx);
-	} else if (old->sa_handler == SIG_DFL || old->sa_handler == SIG_IGN) {
-		signal(sig, SIG_DFL);
-		if (info->si_code <= 0)		/* sent by someone: it would not come again */
-			raise(sig);
-	} else {
-		old->sa_handler(sig);
-	}
-}
-
-INTEGER_ONLY static void on_fault(int sig, siginfo_t *info, void *ctx)
+bool native_area_fault(void *ctx)
 {
 	greg_t *r = ((ucontext_t *)ctx)->uc_mcontext.gregs;
-	const struct area *a = info->si_code > 0 ? area_find((u64)r[REG_RIP]) : NULL;
+	const struct area *a = area_find((u64)r[REG_RIP]);
 
-	if (!a) {
-		pass_on(sig, info, ctx);
-		return;
-	}
+	if (!a)
+		return false;
 	if (a->fault.rip) {
 		*a->fault.rip = (u64)r[REG_RIP];
 		*a->fault.vector = (u64)r[REG_TRAPNO];
 		r[REG_RIP] = (greg_t)a->fault.resume;
-		return;
+		return true;
 	}
 	r[REG_RAX] = 1 + r[REG_TRAPNO];
 	r[REG_RIP] = *(greg_t *)r[REG_RSP];
 	r[REG_RSP] += 8;
-}
-
-static int install(void)
-{
-	struct sigaction sa = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK };
-
-	sigemptyset(&sa.sa_mask);
-	for (size_t i = 0; i < ARRAY_SIZE(fault_signals); i++)
-		if (sigaction(fault_signals[i], &sa, &previous[i]))
-			return -errno;
-	return 0;
+	return true;
 }
 
 static bool area_take(struct area *a, const void *rx, size_t size, const struct os_code_fault *fault)
@@ -113,16 +78,12 @@ static bool area_take(struct area *a, const void *rx, size_t size, const struct 
 
 int native_area_add(const void *rx, size_t size, const struct os_code_fault *fault)
 {
-	int ret = -ENOMEM;
+	int ret = chain_install();
 
+	if (ret)
+		return ret;
+	ret = -ENOMEM;
 	pthread_mutex_lock(&areas.lock);
-	if (!areas.installed) {
-		ret = install();
-		if (ret)
-			goto out;
-		areas.installed = true;
-		ret = -ENOMEM;
-	}
 	for (unsigned int i = 0; i < MAX_AREAS; i++) {
 		if (!area_take(&areas.area[i], rx, size, fault))
 			continue;
@@ -131,7 +92,6 @@ int native_area_add(const void *rx, size_t size, const struct os_code_fault *fau
 		ret = 0;
 		break;
 	}
-out:
 	pthread_mutex_unlock(&areas.lock);
 	return ret;
 }

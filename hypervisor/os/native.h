@@ -1,6 +1,6 @@
 /*
  * Machine code made at run time, and the host faults it may cause. Internal to os/: memory.c tells
- * here what os_code_alloc gave out.
+ * native.c what os_code_alloc gave out, and chain.c asks it about each fault.
  */
 #ifndef QUMRA_HYPERVISOR_OS_NATIVE_H
 #define QUMRA_HYPERVISOR_OS_NATIVE_H
@@ -16,5 +16,10 @@ struct os_code_fault;
 int native_area_add(const void *rx, size_t size, const struct os_code_fault *fault);
 void native_area_resume(const void *rx, u64 resume);
 void native_area_remove(const void *rx);
+/* In a signal handler: was it a fault in an area? ctx (ucontext_t) then goes on as it should. */
+bool native_area_fault(void *ctx);
+
+/* chain.c: puts our handler before those of the program, once. 0 or -errno. */
+int chain_install(void);
 
 #endif

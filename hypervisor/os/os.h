@@ -54,6 +54,19 @@ void os_code_set_resume(void *rx, u64 resume);
 void os_code_free(void *rw, void *rx, size_t size);
 
 /*
+ * Signals of the program that embeds us. SIGSEGV, SIGBUS, SIGFPE and SIGILL outside code areas go
+ * to the action that was set before our handler, as if we were not there. A program that sets one
+ * of these later takes it away from us: os_code_guard(), called by each thread before it enters a
+ * code area, puts ours in front again and the new one behind it, and unblocks the four signals in
+ * the thread (a blocked fault would kill). It looks once every OS_GUARD_MS and costs a RDTSC
+ * otherwise; a fault in an area in between goes to the program's handler. All other signals are
+ * the program's alone. Its handlers run with the control words of a new thread and must return:
+ * one that jumps out of a code area (siglongjmp) leaves its vCPU unusable.
+ */
+#define OS_GUARD_MS	1
+void os_code_guard(void);
+
+/*
  * The base of the thread's GS segment; registers kept. os_gs_fast: RDGSBASE and WRGSBASE may be
  * used in machine code of ours too; else each of these is a system call (QUMRA_NO_FSGSBASE=1 asks
  * for that). Signal handlers of the program see whatever base is loaded: an engine that runs
