@@ -44,6 +44,20 @@ static void vcpu_init(struct vcpu *v, struct vm *vm, u32 id, struct kvm_run *run
 	os_timer_init(&v->signal_poll, signal_poll_tick, v);
 }
 
+/* The spaces, each of which begins with the vCPU's own first page. */
+static int spaces_create(struct vcpu *v)
+{
+	unsigned int n;
+	int ret = 0;
+
+	v->spaces = os_pages_alloc(NR_SPACES * SPACE_SIZE);
+	if (!v->spaces)
+		return -ENOMEM;
+	for (n = 0; n < NR_SPACES && !ret; n++)
+		ret = os_pages_alias(v, sizeof(v->space->hot), vcpu_space(v, n)->hot);
+	return ret;
+}
+
 int vcpu_create(struct vm *vm, u32 id, struct kvm_run *run, struct vcpu **out)
 {
 	struct vcpu *v;
@@ -53,11 +67,13 @@ int vcpu_create(struct vm *vm, u32 id, struct kvm_run *run, struct vcpu **out)
 		return -EINVAL;
 	if (vcpu_id_taken(vm, id))
 		return -EEXIST;
-	v = os_pages_alloc(VCPU_SIZE);
+	v = os_pages_alloc_shared(VCPU_SIZE);
 	if (!v)
 		return -ENOMEM;
 	vcpu_init(v, vm, id, run);
-	ret = fpu_create(v);
+	ret = spaces_create(v);
+	if (!ret)
+		ret = fpu_create(v);
 	if (!ret && vm->irqchip)
 		ret = lapic_create(v);
 	if (ret)
@@ -97,5 +113,6 @@ void vcpu_destroy(struct vcpu *v)
 	if (v->run)
 		os_fd_unmap(v->run, VCPU_MMAP_SIZE);
 	os_mutex_destroy(&v->mutex);
+	os_pages_free(v->spaces, NR_SPACES * SPACE_SIZE);
 	os_pages_free(v, VCPU_SIZE);
 }

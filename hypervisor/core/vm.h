@@ -178,7 +178,15 @@ struct cpu_engine_ops {
 	 */
 	enum unwind (*run)(struct vcpu *v);
 	void (*flush_code)(struct vcpu *v);	/* all decoded or translated code of this vCPU */
-	/* Guest-physical page no longer is what it was (slot change): gpa page. */
+	/*
+	 * Linear addresses in s lead elsewhere now: all of them but those of global pages (global:
+	 * of these too), or those of one page. NULL: the engine keeps nothing by linear address
+	 * beside insn/code.h.
+	 */
+	void (*space_drop)(struct vcpu *v, struct space *s, bool global);
+	void (*space_drop_page)(struct vcpu *v, struct space *s, u64 la);
+	/* The decoded code in this page (guest physical) went stale, on this vCPU's thread. */
+	void (*code_stale)(struct vcpu *v, u64 gpa);
 };
 extern const struct cpu_engine_ops interp_engine;
 const struct cpu_engine_ops *engine_by_name(const char *name);	/* NULL: unknown */

@@ -104,11 +104,13 @@ static u32 chunks_hash(const u8 *host, u64 mask)
 	return h;
 }
 
-static void page_stale(struct code_page *p)
+static void page_stale(struct vcpu *v, struct code_page *p, u64 gpa)
 {
 	__atomic_fetch_add(&p->gen, 1, __ATOMIC_RELEASE);
 	p->hash = 0;
 	store_release(&p->mask, 0);
+	if (v->engine && v->engine->code_stale)
+		v->engine->code_stale(v, gpa & ~0xfffULL);
 }
 
 /* The bytes [off, off + size) of the page are decoded now: watch them. */
@@ -137,7 +139,7 @@ void code_note_write(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned 
 
 	if (!(load_acquire(&p->mask) & chunk_mask(gpa & 0xfff, size)))
 		return;
-	page_stale(p);
+	page_stale(v, p, gpa);
 	v->boundary = true;
 }
 
@@ -169,7 +171,7 @@ static struct fetch_entry *fetch_fill(struct vcpu *v, u64 la, struct fetch_entry
 	f->host = memslot_host(s, gpa);
 	p = memslot_code(s, gpa);
 	if (p->mask && chunks_hash(f->host, p->mask) != p->hash)
-		page_stale(p);
+		page_stale(v, p, gpa);
 	return f;
 }
 

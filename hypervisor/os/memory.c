@@ -36,6 +36,22 @@ void *os_pages_alloc(size_t size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+void *os_pages_alloc_shared(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* An old size of zero duplicates a shared mapping. mremap(2) */
+int os_pages_alias(void *src, size_t size, void *at)
+{
+	void *p = mremap(src, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, at);
+
+	return p == MAP_FAILED ? -errno : 0;
+}
+
 void os_pages_free(void *p, size_t size)
 {
 	if (p)

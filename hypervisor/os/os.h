@@ -24,6 +24,12 @@ void os_free(void *p);
 /* Zeroed pages, committed on first touch only; NULL when out of memory. size: multiple of 4096. */
 void *os_pages_alloc(size_t size);
 void os_pages_free(void *p, size_t size);
+/*
+ * The same, of a kind that os_pages_alias() can map once more: the size bytes from src appear at
+ * "at" too, inside other pages of ours, and go when those are freed. 0 or -errno.
+ */
+void *os_pages_alloc_shared(size_t size);
+int os_pages_alias(void *src, size_t size, void *at);
 /* Gives the content back to the system: the pages read as zero again. */
 void os_pages_discard(void *p, size_t size);
 

@@ -98,19 +98,16 @@ static void align_check(struct vcpu *v, u64 la, unsigned int size)
 static void place_find(struct vcpu *v, const struct access *a, u64 la, enum mem_access acc,
 	struct place *p)
 {
-	u64 want = (la & PAGE_MASK) | tlb_ctx_of(v->tlb_ctx, a->idx);
 	struct tlb_entry *e = tlb_entry(v, la);
-	u64 tag = acc == MEM_WRITE ? e->tag_w : e->tag_r;
+	u64 *tag = &e->tag[a->idx][acc == MEM_WRITE];
 
-	if (unlikely((tag & ~TLB_SLOW) != want)) {
-		e = tlb_fill(v, la, acc, a->idx);
-		tag = acc == MEM_WRITE ? e->tag_w : e->tag_r;
-	}
+	if (unlikely((*tag & ~TLB_SLOW) != (la & PAGE_MASK)))
+		tlb_fill(v, la, acc, a->idx);
 	p->la = la;
 	p->gpa = tlb_gpa(e) | (la & ~PAGE_MASK);
 	p->host = (u8 *)(la + e->addend);
 	p->flags = 0;
-	if (likely(!(tag & TLB_SLOW)))
+	if (likely(!(*tag & TLB_SLOW)))
 		return;
 	p->flags = e->gpa & (TLB_MMIO | TLB_WATCH);
 	if (acc == MEM_WRITE)
@@ -174,12 +171,15 @@ static bool place_is_code(struct vcpu *v, const struct place *p, unsigned int n,
 static void place_release(struct vcpu *v, const struct place *p, const struct memslot *slot)
 {
 	struct tlb_entry *e = tlb_entry(v, p->la);
+	unsigned int idx;
 
 	if (READ_ONCE(memslot_code(slot, p->gpa)->mask) || e->gpa & (TLB_WATCH | TLB_ROM))
 		return;
-	if (tlb_gpa(e) != (p->gpa & PAGE_MASK) || e->tag_w == TLB_INVALID)
+	if (tlb_gpa(e) != (p->gpa & PAGE_MASK))
 		return;
-	e->tag_w &= ~TLB_SLOW;
+	for (idx = 0; idx < NR_TLB_INDEXES; idx++)
+		if (e->tag[idx][1] != TLB_INVALID)
+			e->tag[idx][1] &= ~TLB_SLOW;
 	e->gpa &= ~TLB_CODE;
 }
 

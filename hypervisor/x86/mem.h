@@ -19,8 +19,11 @@ enum mmu_index {
 	MMU_KERNEL,		/* supervisor; user pages allowed (no SMAP, or RFLAGS.AC) */
 	MMU_USER,
 	MMU_KERNEL_SMAP,	/* supervisor; user pages fault */
-	MMU_NEVER,		/* no entry has it: while alignment is checked, no access is fast */
 };
+_Static_assert(MMU_KERNEL_SMAP + 1 == NR_TLB_INDEXES, "a column of tags each");
+
+/* v->tlb_never: a bit that no tag which is in use has. */
+#define TLB_NEVER	2u
 
 enum mem_access { MEM_READ, MEM_WRITE, MEM_EXEC };
 
@@ -50,7 +53,7 @@ void sys_write(struct vcpu *v, u64 la, unsigned int size, u64 val);
 
 static inline struct tlb_entry *tlb_entry(struct vcpu *v, u64 la)
 {
-	return &v->tlb[(la >> 12) & (TLB_ENTRIES - 1)];
+	return &v->space->tlb[(la >> 12) & (TLB_ENTRIES - 1)];
 }
 
 /* True if [la, la + size) stays in one page. */
@@ -68,10 +71,10 @@ static __always_inline_ void *mem_hit(struct vcpu *v, unsigned int seg, u64 off,
 {
 	u64 la = v->hit_base[seg] + off;
 	struct tlb_entry *e = tlb_entry(v, la);
-	u64 tag = write ? e->tag_w : e->tag_r;
+	u64 tag = *(u64 *)((u8 *)e + v->tlb_tags + 8 * write);
 	void *p;
 
-	if (unlikely(tag != (((la + size - 1) & ~0xfffULL) | v->tlb_ctx)))
+	if (unlikely(tag != (((la + size - 1) & ~0xfffULL) | v->tlb_never)))
 		return NULL;
 	p = (void *)(la + e->addend);
 	if (!p)

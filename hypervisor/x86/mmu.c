@@ -350,7 +350,7 @@ u64 mmu_fetch_page(struct vcpu *v, u64 la)
 	if (mmu_walk(v, la, MEM_EXEC, idx, &map, &error) < 0)
 		vcpu_raise_pf(v, la, error);
 	if (map.page_size > PAGE_SIZE)
-		tlb_note_large(v, la, map.page_size);
+		large_add(&v->space->large_code, la, map.page_size);
 	return map.gpa & ~(PAGE_SIZE - 1);
 }
 

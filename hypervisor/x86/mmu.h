@@ -17,8 +17,12 @@ struct memslot;
 #define TLB_ROM		BIT(1)	/* read-only slot: writes leave to user space */
 #define TLB_WATCH	BIT(2)	/* a data breakpoint lies on the page */
 #define TLB_CODE	BIT(3)	/* holds decoded code: writes are noted */
-#define TLB_SIZE	MASK(9, 4) /* log2 of the guest's page size */
+#define TLB_SIZE	MASK(8, 4) /* log2 of the guest's page size */
 #define TLB_SIZE_SHIFT	4
+#define TLB_GLOBAL	BIT(9)	/* outlives CR3. SDM 3A 4.10.2.4 */
+/* The entry stands in the space's list of that name. */
+#define TLB_IN_LOCAL	BIT(10)
+#define TLB_IN_GLOBAL	BIT(11)
 
 /* A finished walk. */
 struct mmu_map {
@@ -46,16 +50,28 @@ int mmu_translate(struct vcpu *v, u64 la, u64 *gpa);
  */
 u64 mmu_fetch_page(struct vcpu *v, u64 la);
 
+/* ---- x86/tlb.c: the entries of one space ---- */
+
 /*
  * Walks for a data access (la is canonical, or below 4 GiB outside long mode) and puts the page
- * into the TLB. Raises #PF. The entry's tag for acc then matches la and idx, TLB_SLOW aside.
+ * into the TLB of the present space. Raises #PF. The tag for idx and acc in tlb_entry(v, la) then
+ * matches la, TLB_SLOW aside.
  */
-struct tlb_entry *tlb_fill(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx);
+void tlb_fill(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx);
+void tlb_init(struct space *s);			/* of a space never used */
+void tlb_drop_all(struct space *s);
+void tlb_drop_local(struct space *s);		/* all but global pages */
+void tlb_drop_page(struct space *s, u64 la);	/* all of it, when it is a large one */
+void tlb_drop_writes(struct space *s, u64 gpa_page);
 
-/* A large page is in use at la: INVLPG must find its fragments. */
-void tlb_note_large(struct vcpu *v, u64 la, u64 page_size);
+/* A large page is in use at la. */
+void large_add(struct large_set *l, u64 la, u64 page_size);
+/* May la lie in one? Then, *size is the largest it may have. */
+bool large_find(const struct large_set *l, u64 la, u64 *size);
 
-void mmu_init(struct vcpu *v);
+/* ---- x86/space.c: all spaces ---- */
+
+void mmu_init(struct vcpu *v);	/* v->spaces is there */
 void mmu_flush_all(struct vcpu *v);		/* everything, global pages too */
 void mmu_flush_page(struct vcpu *v, u64 la);	/* INVLPG: every address space, to be safe */
 void mmu_flush_writes(struct vcpu *v, u64 gpa_page);	/* no fast write to this page any more */
@@ -64,17 +80,13 @@ void mmu_set_cr3(struct vcpu *v, bool keep);
 void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la);
 /* PAE: (re)loads v->pdpte from CR3. False: a reserved bit is set (#GP by the caller). */
 bool mmu_load_pdptes(struct vcpu *v);
-/*
- * The tag context for the present address space and mmu index; one that no entry has while #AC may
- * come.
- */
+/* v->tlb_ctx for the present address space and mmu index. */
 u64 mmu_context(const struct vcpu *v);
 
-#define TLB_CTX_IDX	MASK(2, 1)
-#define TLB_CTX_ASID_SHIFT 3
-static inline u64 tlb_ctx_of(u64 ctx, enum mmu_index idx)
+/* The stack's page may be another, or have other rights. */
+static inline void space_stack_forget(struct vcpu *v)
 {
-	return (ctx & ~TLB_CTX_IDX) | (u64)idx << 1;
+	v->hot.stack_tag = TLB_INVALID;
 }
 
 static inline u64 tlb_gpa(const struct tlb_entry *e)

@@ -1,17 +1,16 @@
 /*
- * The TLB's bookkeeping: what fills an entry, address-space identifiers, and what invalidates.
- * SDM 3A 4.10.
+ * The TLB of one address space: what fills an entry and what empties it. SDM 3A 4.10.
  *
- * One direct-mapped array serves all address spaces: an entry's tag holds an ASID of ours, 1 to
- * 511, handed out in order. A CR3 write that drops translations just takes a fresh one; when none
- * is left, all is flushed and counting starts again. Whatever else is cached by linear address
- * (insn/code.c) carries the same tag. With PCIDs, the slots table remembers which ASID stands for
- * which PCID, so that a CR3 write with bit 63 set finds its entries again. Global pages are no
- * exception (losing translations early is always allowed. SDM 3A 4.10.2.2).
+ * An entry is one linear page's; its tags say for which accesses a walk proved the right, so the
+ * same page may be known to user and kernel at once. Whichever walk finds the page elsewhere, or
+ * with other properties, takes the entry for itself. Losing translations early is always allowed.
+ * SDM 3A 4.10.2.2
  *
- * A large page is held as 4 KiB fragments. Each remembers the guest's page size, and the union of
- * all large pages seen since the last flush is kept as one aligned region, so that INVLPG scans for
- * fragments only when there may be some.
+ * Two lists, of entries filled for global pages and for others, make emptying cost what filling
+ * did. An entry may stand in both: it stays in its lists until these are emptied.
+ *
+ * A large page is held as 4 KiB fragments, each of which remembers the guest's page size. A set of
+ * large pages seen (struct large_set) tells INVLPG whether there may be some.
  */
 #include "hypervisor/core/vm.h"
 #include "hypervisor/insn/code.h"
@@ -22,13 +21,88 @@
 #define PAGE_SHIFT	12
 #define PAGE_SIZE	0x1000ULL
 #define PAGE_MASK	(~(PAGE_SIZE - 1))
-#define ASID_LAST	511
-#define NO_LARGE	(~0ULL)	/* mmu.large_base: no large page seen */
+#define LARGE_SHIFT	21	/* the smallest large page */
 
-#define INVPCID_ADDRESS	0u
-#define INVPCID_CONTEXT	1u
+#define TLB_IN_LISTS	(TLB_IN_LOCAL | TLB_IN_GLOBAL)
+
+/* ---- large pages ---- */
+
+static unsigned int large_hash(u64 base)
+{
+	u64 n = base >> LARGE_SHIFT;
+
+	return (unsigned int)(n ^ n >> LARGE_BITS ^ n >> 2 * LARGE_BITS) & ((1u << LARGE_BITS) - 1);
+}
+
+void large_add(struct large_set *l, u64 la, u64 page_size)
+{
+	unsigned int h = large_hash(la & ~(page_size - 1));
+
+	l->sizes |= page_size;
+	l->bits[h / 64] |= BIT(h % 64);
+}
+
+bool large_find(const struct large_set *l, u64 la, u64 *size)
+{
+	bool found = false;
+	unsigned int h;
+	u64 sizes, one;
+
+	for (sizes = l->sizes; sizes; sizes &= sizes - 1) {
+		one = sizes & -sizes;
+		h = large_hash(la & ~(one - 1));
+		if (l->bits[h / 64] & BIT(h % 64)) {
+			*size = one;
+			found = true;
+		}
+	}
+	return found;
+}
+
+static void large_clear(struct large_set *l)
+{
+	if (l->sizes)
+		memset(l, 0, sizeof(*l));
+}
+
+/* ---- entries ---- */
+
+/* The entry's linear page; the last one there is, if it has none. */
+static u64 entry_page(const struct tlb_entry *e)
+{
+	return e->tag[0][0] & e->tag[0][1] & e->tag[1][0] & e->tag[1][1] & e->tag[2][0] &
+		e->tag[2][1] & PAGE_MASK;
+}
+
+static void entry_clear(struct tlb_entry *e)
+{
+	memset(e->tag, 0xff, sizeof(e->tag));
+}
+
+static bool entry_large(const struct tlb_entry *e)
+{
+	return (e->gpa & TLB_SIZE) > (u64)PAGE_SHIFT << TLB_SIZE_SHIFT;
+}
+
+/* Its list must hold e, which is filled for a page with these properties. */
+static void entry_list(struct space *s, struct tlb_entry *e, u64 gpa)
+{
+	struct tlb_list *l = gpa & TLB_GLOBAL ? &s->global : &s->local;
+	u64 in = gpa & TLB_GLOBAL ? TLB_IN_GLOBAL : TLB_IN_LOCAL;
+
+	if (e->gpa & in)
+		return;
+	e->gpa |= in;
+	l->index[l->n++] = (u16)(e - s->tlb);
+}
 
 /* ---- filling ---- */
+
+/* What a fill is about to put into an entry. */
+struct fill {
+	u64 addend, gpa;
+	u64 tag[2];
+};
 
 static bool slot_page_dirty(const struct memslot *s, u64 gpa)
 {
@@ -48,244 +122,157 @@ static bool fill_writable(const struct memslot *s, u64 gpa, enum mem_access acc)
 	return true;
 }
 
-static void fill_device(struct tlb_entry *e, u64 tag, bool writable)
+static void fill_device(struct fill *f, u64 page, bool writable)
 {
-	e->gpa |= TLB_MMIO;
-	e->addend = 0;
-	e->tag_r = tag | TLB_SLOW;
-	e->tag_w = writable ? tag | TLB_SLOW : TLB_INVALID;
+	f->gpa |= TLB_MMIO;
+	f->tag[0] = page | TLB_SLOW;
+	f->tag[1] = writable ? page | TLB_SLOW : TLB_INVALID;
 }
 
-static void fill_memory(struct vcpu *v, struct tlb_entry *e, u64 la, u64 tag,
-	const struct memslot *s, bool writable, enum mem_access acc)
+/* The properties do not depend on the right to write: all columns share them. */
+static void fill_memory(struct vcpu *v, struct fill *f, u64 page, const struct memslot *s,
+	bool writable, enum mem_access acc)
 {
-	u64 gpa = tlb_gpa(e);
+	u64 gpa = f->gpa & PAGE_MASK;
+	u64 slow = 0;
 
-	e->addend = (u64)memslot_host(s, gpa) - (la & PAGE_MASK);
-	if (debug_watches_page(v, la)) {
-		e->gpa |= TLB_WATCH;
-		tag |= TLB_SLOW;
+	f->addend = (u64)memslot_host(s, gpa) - page;
+	if (debug_watches_page(v, page)) {
+		f->gpa |= TLB_WATCH;
+		slow = TLB_SLOW;
 	}
-	e->tag_r = tag;
-	e->tag_w = TLB_INVALID;
-	if (!writable)
-		return;
+	f->tag[0] = page | slow;
 	if (s->flags & KVM_MEM_READONLY) {
-		e->gpa |= TLB_ROM;
-		e->tag_w = tag | TLB_SLOW;
-		return;
+		f->gpa |= TLB_ROM;
+		slow = TLB_SLOW;
+	} else if (READ_ONCE(memslot_code(s, gpa)->mask)) {
+		f->gpa |= TLB_CODE;
+		slow = TLB_SLOW;
 	}
-	if (!fill_writable(s, gpa, acc))
-		return;
-	e->tag_w = tag;
-	if (READ_ONCE(memslot_code(s, gpa)->mask)) {
-		e->gpa |= TLB_CODE;
-		e->tag_w |= TLB_SLOW;
-	}
+	if (writable && (s->flags & KVM_MEM_READONLY || fill_writable(s, gpa, acc)))
+		f->tag[1] = page | slow;
 }
 
-struct tlb_entry *tlb_fill(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx)
+static void fill_find(struct vcpu *v, struct fill *f, u64 la, enum mem_access acc,
+	const struct mmu_map *map)
+{
+	const struct memslot *s = NULL;
+	u64 page = la & PAGE_MASK;
+
+	*f = (struct fill) { .gpa = map->gpa & PAGE_MASK, .tag = { TLB_INVALID, TLB_INVALID } };
+	if (!v->lapic || !lapic_owns(v, f->gpa))
+		s = memslot_find(v->vm, f->gpa);
+	if (s)
+		fill_memory(v, f, page, s, map->writable, acc);
+	else
+		fill_device(f, page, map->writable);
+	f->gpa |= (u64)__builtin_ctzll(map->page_size) << TLB_SIZE_SHIFT;
+	if (map->global && v->cr4 & CR4_PGE)
+		f->gpa |= TLB_GLOBAL;
+}
+
+void tlb_fill(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx)
 {
 	struct tlb_entry *e = tlb_entry(v, la);
-	const struct memslot *s = NULL;
 	struct mmu_map map;
+	struct fill f;
 	u32 error;
-	u64 tag;
 
 	if (mmu_walk(v, la, acc, idx, &map, &error) < 0)
 		vcpu_raise_pf(v, la, error);
 	if (map.page_size > PAGE_SIZE)
-		tlb_note_large(v, la, map.page_size);
-	tag = (la & PAGE_MASK) | tlb_ctx_of(v->tlb_ctx, idx);
-	e->gpa = map.gpa & PAGE_MASK;
-	if (!v->lapic || !lapic_owns(v, e->gpa))
-		s = memslot_find(v->vm, e->gpa);
-	if (s)
-		fill_memory(v, e, la, tag, s, map.writable, acc);
-	else
-		fill_device(e, tag, map.writable);
-	e->gpa |= (u64)__builtin_ctzll(map.page_size) << TLB_SIZE_SHIFT;
+		large_add(&v->space->large_data, la, map.page_size);
+	fill_find(v, &f, la, acc, &map);
+	if (entry_page(e) != (la & PAGE_MASK) || (e->gpa & ~TLB_IN_LISTS) != f.gpa)
+		entry_clear(e);
+	entry_list(v->space, e, f.gpa);
+	e->gpa = f.gpa | (e->gpa & TLB_IN_LISTS);
+	e->addend = f.addend;
+	e->tag[idx][0] = f.tag[0];
+	e->tag[idx][1] = f.tag[1];
 	v->stat.tlb_fills++;
-	return e;
 }
 
-/* ---- invalidation ---- */
+/* ---- emptying ---- */
 
-static void entry_clear(struct tlb_entry *e)
+void tlb_init(struct space *s)
 {
-	e->tag_r = TLB_INVALID;
-	e->tag_w = TLB_INVALID;
+	memset(s->tlb, 0xff, sizeof(s->tlb));
+	for (struct tlb_entry *e = s->tlb; e < s->tlb + TLB_ENTRIES; e++)
+		e->gpa = 0;
 }
 
-static u64 entry_page_size(const struct tlb_entry *e)
-{
-	return BIT((e->gpa & TLB_SIZE) >> TLB_SIZE_SHIFT);
-}
-
-static bool may_be_large(const struct vcpu *v, u64 la)
-{
-	return v->mmu.large_base != NO_LARGE && !((v->mmu.large_base ^ la) & v->mmu.large_mask);
-}
-
-/* The region grows by halving its mask until both lie in it. */
-void tlb_note_large(struct vcpu *v, u64 la, u64 page_size)
-{
-	struct mmu_state *m = &v->mmu;
-
-	if (m->large_base == NO_LARGE) {
-		m->large_mask = ~(page_size - 1);
-		m->large_base = la & m->large_mask;
-		return;
-	}
-	m->large_mask &= ~(page_size - 1);
-	while ((m->large_base ^ la) & m->large_mask)
-		m->large_mask <<= 1;
-	m->large_base &= m->large_mask;
-}
-
-/* All fragments of the large page at la, in any address space. */
-static void flush_fragments(struct vcpu *v, u64 la)
+void tlb_drop_local(struct space *s)
 {
 	struct tlb_entry *e;
+	u32 n;
 
-	for (e = v->tlb; e < v->tlb + TLB_ENTRIES; e++)
-		if (e->tag_r != TLB_INVALID &&
-			!((e->tag_r ^ la) & ~(entry_page_size(e) - 1) & PAGE_MASK))
+	for (n = 0; n < s->local.n; n++) {
+		e = &s->tlb[s->local.index[n]];
+		if (!(e->gpa & TLB_GLOBAL))
 			entry_clear(e);
+		e->gpa &= ~TLB_IN_LOCAL;
+	}
+	s->local.n = 0;
 }
 
-void mmu_flush_page(struct vcpu *v, u64 la)
+void tlb_drop_all(struct space *s)
 {
-	if (!vcpu_long_mode(v))
-		la = (u32)la;
-	entry_clear(tlb_entry(v, la));
-	if (may_be_large(v, la)) {
-		flush_fragments(v, la);
-		code_flush_lookup(v);
-	} else {
-		code_flush_lookup_page(v, la);
+	struct tlb_entry *e;
+	u32 n;
+
+	tlb_drop_local(s);
+	for (n = 0; n < s->global.n; n++) {
+		e = &s->tlb[s->global.index[n]];
+		entry_clear(e);
+		e->gpa &= ~TLB_IN_GLOBAL;
+	}
+	s->global.n = 0;
+	large_clear(&s->large_data);
+	large_clear(&s->large_code);
+}
+
+static void drop_fragments(struct space *s, u64 base, u64 size)
+{
+	u64 page, end = base + MIN(size, TLB_ENTRIES * PAGE_SIZE);
+	struct tlb_entry *e;
+
+	for (page = base; page != end; page += PAGE_SIZE) {
+		e = &s->tlb[(page >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+		if (entry_large(e) && !((entry_page(e) ^ base) & ~(size - 1)))
+			entry_clear(e);
 	}
 }
 
-void mmu_flush_writes(struct vcpu *v, u64 gpa_page)
+void tlb_drop_page(struct space *s, u64 la)
+{
+	struct tlb_entry *e = &s->tlb[(la >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+	u64 size;
+
+	if (entry_page(e) == (la & PAGE_MASK))
+		entry_clear(e);
+	if (large_find(&s->large_data, la, &size))
+		drop_fragments(s, la & ~(size - 1), size);
+}
+
+static void list_drop_writes(struct space *s, const struct tlb_list *l, u64 gpa_page)
 {
 	struct tlb_entry *e;
+	unsigned int idx;
+	u32 n;
 
-	for (e = v->tlb; e < v->tlb + TLB_ENTRIES; e++) {
-		if (tlb_gpa(e) != gpa_page || e->tag_r == TLB_INVALID)
+	for (n = 0; n < l->n; n++) {
+		e = &s->tlb[l->index[n]];
+		if (tlb_gpa(e) != gpa_page)
 			continue;
-		e->tag_w |= TLB_SLOW;
+		for (idx = 0; idx < NR_TLB_INDEXES; idx++)
+			e->tag[idx][1] |= TLB_SLOW;	/* TLB_INVALID stays what it is */
 		e->gpa |= TLB_CODE;
 	}
 }
 
-/* ---- address-space identifiers ---- */
-
-static u64 asid_key(const struct vcpu *v)
+void tlb_drop_writes(struct space *s, u64 gpa_page)
 {
-	return v->cr4 & CR4_PCIDE ? v->cr3 & CR3_PCID : 0;
-}
-
-static void asid_remember(struct vcpu *v, u64 key, u16 asid)
-{
-	struct mmu_state *m = &v->mmu;
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(m->slots); i++)
-		if (m->slots[i].asid && m->slots[i].key == key)
-			break;
-	if (i == ARRAY_SIZE(m->slots)) {
-		i = m->slot_next;
-		m->slot_next = (u16)((i + 1) % ARRAY_SIZE(m->slots));
-	}
-	m->slots[i].key = key;
-	m->slots[i].asid = asid;
-}
-
-static u16 asid_recall(const struct vcpu *v, u64 key)
-{
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(v->mmu.slots); i++)
-		if (v->mmu.slots[i].asid && v->mmu.slots[i].key == key)
-			return v->mmu.slots[i].asid;
-	return 0;
-}
-
-static void asid_forget(struct vcpu *v, u64 key)
-{
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(v->mmu.slots); i++)
-		if (v->mmu.slots[i].key == key)
-			v->mmu.slots[i].asid = 0;
-}
-
-void mmu_flush_all(struct vcpu *v)
-{
-	struct mmu_state *m = &v->mmu;
-
-	memset(v->tlb, 0xff, sizeof(v->tlb));
-	memset(m->slots, 0, sizeof(m->slots));
-	m->slot_next = 0;
-	m->asid = 1;
-	m->asid_next = 2;
-	m->large_base = NO_LARGE;
-	m->large_mask = 0;
-	asid_remember(v, asid_key(v), m->asid);
-	v->tlb_ctx = mmu_context(v);
-	code_flush_lookup(v);
-}
-
-/* The present address space begins empty. */
-static void asid_renew(struct vcpu *v)
-{
-	struct mmu_state *m = &v->mmu;
-
-	if (m->asid_next > ASID_LAST) {
-		mmu_flush_all(v);
-		return;
-	}
-	m->asid = m->asid_next++;
-	asid_remember(v, asid_key(v), m->asid);
-}
-
-void mmu_set_cr3(struct vcpu *v, bool keep)
-{
-	u16 asid = keep && v->cr4 & CR4_PCIDE ? asid_recall(v, asid_key(v)) : 0;
-
-	if (asid)
-		v->mmu.asid = asid;
-	else
-		asid_renew(v);
-	v->tlb_ctx = mmu_context(v);
-}
-
-/* SDM 2A INVPCID. The type and the descriptor's reserved bits were checked. */
-void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la)
-{
-	if (type == INVPCID_ADDRESS) {
-		mmu_flush_page(v, la);
-	} else if (type == INVPCID_CONTEXT && pcid != asid_key(v)) {
-		asid_forget(v, pcid);
-	} else if (type == INVPCID_CONTEXT) {
-		mmu_set_cr3(v, false);
-	} else {
-		mmu_flush_all(v);
-	}
-}
-
-u64 mmu_context(const struct vcpu *v)
-{
-	return tlb_ctx_of((u64)v->mmu.asid << TLB_CTX_ASID_SHIFT,
-		vcpu_align_checked(v) ? MMU_NEVER : v->mmu_idx);
-}
-
-void mmu_init(struct vcpu *v)
-{
-	if (!v->maxphyaddr) {
-		v->maxphyaddr = 36;	/* what CPUID's absence means. SDM 3A 4.1.4 */
-		v->mmu.maxphyaddr_mask = MASK(51, 36);
-	}
-	mmu_flush_all(v);
+	list_drop_writes(s, &s->local, gpa_page);
+	list_drop_writes(s, &s->global, gpa_page);
 }

@@ -13,6 +13,7 @@
 
 #include "hypervisor/os/os.h"
 #include "hypervisor/x86/regs.h"
+#include "hypervisor/x86/space.h"
 #include "hypervisor/x86/stat.h"
 
 struct vm;
@@ -97,24 +98,8 @@ struct io_log {
 	struct io_fragment frag[IO_FRAGMENTS];
 };
 
-/*
- * Inline TLB. tag = linear page | v->tlb_ctx, so that a tag of another address space, privilege or
- * SMAP state cannot match. TLB_SLOW set in a stored tag makes the fast compare fail while the entry
- * is still known to the slow path (MMIO, code pages, watched pages). Size: a kernel's boot with its
- * decompressor fills 4.2 million entries of a TLB with 10 bits, 0.5 million with 12 (a tenth of the
- * boot's time).
- */
-#define TLB_BITS	12
-#define TLB_ENTRIES	(1u << TLB_BITS)
-#define TLB_SLOW	1ULL
-#define TLB_INVALID	(~0ULL)
 /* With any 32-bit offset, an address that no tag holds. */
 #define HIT_NEVER	BIT(62)
-struct tlb_entry {
-	u64 tag_r, tag_w;
-	u64 addend;	/* host address = linear address + addend */
-	u64 gpa;	/* of the page; TLB_* flags of x86/mmu.h in bits 11:0 */
-};
 
 /* v->fp_trap: families of instructions that must not simply run (TS, EM, OSFXSR, XCR0 ...). */
 #define FP_X87	1
@@ -141,10 +126,17 @@ enum {
 };
 
 struct vcpu {
-	/* ---- hot: the engine's working set --------------------------------------------------- */
+	/*
+	 * ---- hot: the first page, which each space has once more at its start -----------------
+	 * Translated code reaches these by GS (dbt/), other code by v.
+	 */
 	u64 r[NR_REGS];
 	u64 rflags;		/* complete and architectural, bit 1 set */
+	struct space *space;	/* the present address space */
 	u64 tlb_ctx;		/* bits 11:3 address space, 2:1 enum mmu_index, 0 clear */
+	u32 tlb_tags;		/* byte offset in a TLB entry of the tags for v->mmu_idx */
+	/* zero, or TLB_NEVER while each access must be checked (#AC): ORed to what is compared */
+	u32 tlb_never;
 	/* ebase, or HIT_NEVER while each access through the segment must be checked */
 	u64 hit_base[6];
 	u64 ebase[6];		/* base to add by segment: zero for ES CS SS DS in 64-bit mode */
@@ -164,7 +156,25 @@ struct vcpu {
 	bool fpu_live;
 	u64 stack_mask;		/* of RSP by stack_bytes */
 	u64 rip_mask;		/* of RIP by code_bytes */
-	struct tlb_entry tlb[TLB_ENTRIES];
+	struct dbt_hot {	/* the translator's own (dbt/dbt.h) */
+		u64 page;	/* linear address of the page that runs */
+		/*
+		 * The stack's page in the present space and mode, where it is plain writable
+		 * memory: the last hit. TLB_INVALID: unknown.
+		 */
+		u64 stack_tag, stack_addend;
+		u32 flags;	/* arithmetic flags as LAHF and SETO leave them in AX */
+		u32 exit;	/* why and where translated code was left */
+		u64 host_rsp;	/* the stack to go back to */
+		u64 arg;
+		u64 slot[16];
+		u64 fault_rip, fault_vector;	/* of a host fault, by os/native.c */
+		u32 x87_last;	/* opcode and place of the last x87 instruction */
+		u32 unused;
+		u64 x87_page, x87_data;
+		u64 count[8];
+	} hot;
+	u8 hot_end[0];
 
 	/* ---- architectural ------------------------------------------------------------------- */
 	struct segment seg[NR_SEGS];
@@ -216,11 +226,9 @@ struct vcpu {
 
 	/* ---- paging -------------------------------------------------------------------------- */
 	struct mmu_state {
-		u16 asid;		/* current, 1 to 511 */
 		u16 asid_next;
-		u16 slot_next;
-		struct { u64 key; u16 asid; } slots[32];	/* PCID or CR3 -> asid */
-		u64 large_base, large_mask;	/* region that covers all large pages in the TLB */
+		u16 spaces_ready;		/* the first so many spaces have been used */
+		u16 space_next;			/* whose turn it is to be reused */
 		u64 maxphyaddr_mask;		/* reserved physical address bits, set */
 	} mmu;
 
@@ -232,6 +240,7 @@ struct vcpu {
 
 	/* ---- ties ---------------------------------------------------------------------------- */
 	struct vm *vm;
+	void *spaces;		/* NR_SPACES of SPACE_SIZE: vcpu_space() */
 	u32 id;			/* as given to KVM_CREATE_VCPU: the APIC id */
 	u32 index;
 	int fd;
@@ -253,6 +262,12 @@ struct vcpu {
 	struct vcpu_stat stat;	/* x86/stat.h */
 };
 
+_Static_assert(offsetof(struct vcpu, hot_end) <= 4096, "the hot page");
+static inline struct space *vcpu_space(const struct vcpu *v, unsigned int n)
+{
+	return (struct space *)((u8 *)v->spaces + n * SPACE_SIZE);
+}
+
 /*
  * Handler unwinding. All three leave the present handler at once and never return to it, so a
  * handler makes every access that can fault before it changes state.
@@ -265,7 +280,7 @@ __noreturn_ void vcpu_raise_pf(struct vcpu *v, u64 linear, u32 error);
 #define raise_gp(v, err)	vcpu_raise((v), VEC_GP, (err))
 
 /*
- * x86/mode.c: recomputes everything derived (cpl, widths, bases, checks, tlb_ctx, fp_trap, step).
+ * x86/mode.c: recomputes everything derived (cpl, widths, bases, checks, tlb_*, fp_trap, step).
  */
 void vcpu_update_mode(struct vcpu *v);
 
