@@ -1,0 +1,123 @@
+/*
+ * hostile [--seed N] [--seconds N] [--closed] [--cpus N] guest ELF | fuzz
+ *
+ * Attacks the hypervisor from inside a guest. Status 0: it held; 1: it did not; 77: the engine that
+ * QUMRA_ENGINE names is not there.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "hypervisor/api/qkvm.h"
+#include "tests/hostile/hostile.h"
+
+struct options options = { .seed = 1, .seconds = 10 };
+__thread u64 current_seed;
+
+static const char *engine(void)
+{
+	const char *name = getenv("QUMRA_ENGINE");
+
+	return name ? name : "default";
+}
+
+void fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "FAIL hostile: engine %s, seed %llu%s: ", engine(),
+		(unsigned long long)current_seed, options.closed ? ", closed" : "");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	_exit(1);
+}
+
+static void on_crash(int sig)
+{
+	static const char text[] = "FAIL hostile: the process dies of a signal; seed ";
+	char num[24];
+	u64 v = current_seed;
+	unsigned int n = sizeof(num);
+
+	num[--n] = '\n';
+	do
+		num[--n] = (char)('0' + v % 10);
+	while (v /= 10);
+	if (write(2, text, sizeof(text) - 1) < 0 || write(2, num + n, sizeof(num) - n) < 0)
+		_exit(1);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+/* Before the hypervisor's own handlers, which hand on what is not theirs. */
+static void crash_handlers(void)
+{
+	static const int sigs[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP };
+	size_t k;
+
+	for (k = 0; k < ARRAY_SIZE(sigs); k++)
+		signal(sigs[k], on_crash);
+}
+
+static bool engine_there(void)
+{
+	int sys = qkvm_open();
+	long vm = sys < 0 ? sys : qkvm_ioctl(sys, KVM_CREATE_VM, 0);
+
+	if (vm >= 0)
+		qkvm_close((int)vm);
+	if (sys >= 0)
+		qkvm_close(sys);
+	return vm != -ENOENT;
+}
+
+static int usage(void)
+{
+	fputs("usage: hostile [--seed N] [--seconds N] [--cpus N] [--closed] [--verbose]"
+	      " guest ELF | fuzz\n", stderr);
+	return 2;
+}
+
+static unsigned long number(char **argv, int *k)
+{
+	return argv[*k + 1] ? strtoul(argv[++*k], NULL, 0) : 0;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned int cpus = 1;
+	int k;
+
+	for (k = 1; k < argc && argv[k][0] == '-'; k++) {
+		if (!strcmp(argv[k], "--seed"))
+			options.seed = number(argv, &k);
+		else if (!strcmp(argv[k], "--seconds"))
+			options.seconds = (unsigned int)number(argv, &k);
+		else if (!strcmp(argv[k], "--cpus"))
+			cpus = (unsigned int)number(argv, &k);
+		else if (!strcmp(argv[k], "--closed"))
+			options.closed = true;
+		else if (!strcmp(argv[k], "--verbose"))
+			options.verbose = true;
+		else
+			return usage();
+	}
+	if (k >= argc || !cpus || cpus > VCPUS_MAX)
+		return usage();
+	current_seed = options.seed;
+	crash_handlers();
+	if (!engine_there()) {
+		fprintf(stderr, "SKIP no engine is called %s\n", engine());
+		return 77;
+	}
+	canary_setup();
+	if (!strcmp(argv[k], "fuzz"))
+		return fuzz_run(cpus);
+	if (!strcmp(argv[k], "guest") && k + 1 < argc)
+		return guest_run(argv[k + 1], cpus);
+	return usage();
+}
