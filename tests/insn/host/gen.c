@@ -6,16 +6,7 @@
 #include <string.h>
 
 #include "hypervisor/insn/exec.h"
-#include "tests/insn/host/host.h"
-
-u64 rnd(struct random *r)
-{
-	u64 z = (r->s += 0x9e3779b97f4a7c15ULL);	/* SplitMix64 */
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
-	return z ^ z >> 31;
-}
+#include "tests/insn/host/gen.h"
 
 /* ---- rows ---------------------------------------------------------------------------------- */
 
@@ -55,36 +46,6 @@ void gen_drop_row(u32 row)
 
 /* ---- one instruction in the making --------------------------------------------------------- */
 
-#define NO_REG		0xff
-#define MAX_PREP	16
-
-struct prep {
-	u8 bytes[12];
-	u8 len;
-	s8 target;	/* offset of a 32-bit address of the next instruction, or -1 */
-};
-
-struct gen {
-	struct random *r;
-	struct sequence *q;
-	u8 *p;				/* write pointer: address and place are the same */
-	unsigned int bits;
-
-	u32 row_index;
-	const struct opcode *row;
-	struct opcode_where at;
-	struct insn insn;		/* as decoded from buf */
-	u8 buf[16];
-	unsigned int len;
-	int rip_disp;			/* offset in buf of a RIP-relative displacement, or -1 */
-	u64 ea;				/* of the memory operand */
-	bool addr16;			/* 16-bit addressing */
-	u16 busy;			/* registers with a prepared value */
-	struct prep prep[MAX_PREP];
-	unsigned int n_prep;
-	u8 filler;			/* bytes that a branch jumps over */
-};
-
 static void put8(struct gen *g, u8 b)
 {
 	if (g->len < sizeof(g->buf))
@@ -122,6 +83,7 @@ static void prep_reg(struct gen *g, unsigned int reg, u32 val)
 	prep_bytes(p, 0xb8 | (reg & 7), 1);
 	prep_bytes(p, val, 4);
 	g->busy |= 1 << reg;
+	g->known[reg] = val;
 }
 
 /* An instruction with its operand at an absolute address. op: opcode bytes, first one lowest. */
@@ -194,12 +156,16 @@ static bool is_run(const struct gen *g, insn_fn *f)
 
 /* Room for what an instruction may touch around its address: bit strings, gathers, XSAVE areas. */
 #define MARGIN 1024
+#define SEG_PREFIX_FS 0x64	/* 65: GS */
 
 static u64 data_address(struct gen *g, bool align)
 {
 	u64 off = MARGIN + rnd_below(g->r, DATA_SIZE - 2 * MARGIN);
 	u32 how = rnd_below(g->r, 100);
+	u64 other = g->place ? g->place(g) : 0;
 
+	if (other)
+		return other;
 	if (how < 12)	/* around a page's end */
 		off = 0x1000 * (1 + rnd_below(g->r, 3)) - rnd_below(g->r, 36);
 	else if (how < 13 && rnd_chance(g->r, 30))	/* into the page that is not there */
@@ -243,6 +209,12 @@ static void choose_ea(struct gen *g)
 		g->ea &= ~15ULL;
 	if (wants_64_alignment(g) && rnd_chance(g->r, 98))
 		g->ea &= ~63ULL;
+}
+
+/* The memory operand's offset in its segment. */
+static u32 operand_offset(const struct gen *g)
+{
+	return (u32)g->ea - (g->segment ? g->seg_base[g->segment - SEG_PREFIX_FS] : 0);
 }
 
 struct address {
@@ -291,7 +263,27 @@ static void address_plain(struct gen *g, struct address *a)
 		small_disp(g, a);
 	}
 	a->rex |= base >> 3;
-	prep_reg(g, base, (u32)g->ea - a->disp);
+	prep_reg(g, base, operand_offset(g) - a->disp);
+}
+
+/* By a register that holds an address already: what compiled code mostly does. */
+static bool address_known(struct gen *g, struct address *a)
+{
+	u8 k = (u8)random_reg(g);
+	s32 disp = (s32)(operand_offset(g) - g->known[k]);
+
+	if (!g->known[k] || g->busy & (1 << k))
+		return false;
+	a->modrm |= disp == (s8)disp ? 0x40 : 0x80;
+	a->disp_size = disp == (s8)disp ? 1 : 4;
+	a->disp = (u32)disp;
+	if ((k & 7) == 4) {
+		a->has_sib = true;
+		a->sib = 0x24;
+	}
+	a->modrm |= k & 7;
+	a->rex |= k >> 3;
+	return true;
 }
 
 static void address_indexed(struct gen *g, struct address *a)
@@ -312,14 +304,14 @@ static void address_indexed(struct gen *g, struct address *a)
 	} else {
 		small_disp(g, a);
 	}
-	prep_reg(g, base, (u32)g->ea - a->disp - (by << scale));
+	prep_reg(g, base, operand_offset(g) - a->disp - (by << scale));
 	prep_reg(g, index, by);
 }
 
 static void address_absolute(struct gen *g, struct address *a)
 {
 	a->disp_size = 4;
-	a->disp = (u32)g->ea;
+	a->disp = operand_offset(g);
 	if (g->bits == 32 && rnd_chance(g->r, 70)) {
 		a->modrm |= 5;
 		return;
@@ -350,7 +342,7 @@ static void address_vsib(struct gen *g, struct address *a)
 	a->modrm |= 0x40;
 	a->disp_size = 1;
 	a->disp = (u32)(s32)(s8)rnd(g->r);
-	prep_reg(g, base, (u32)g->ea - a->disp);
+	prep_reg(g, base, operand_offset(g) - a->disp);
 }
 
 /* Instructions without preparation in memory. */
@@ -386,6 +378,9 @@ static void choose_address(struct gen *g, struct address *a)
 		address_vsib(g, a);
 		return;
 	}
+	for (int k = 0; g->reuse && k < 4; k++)
+		if (address_known(g, a))
+			return;
 	switch (rnd_below(g->r, 8)) {
 	case 0: case 1: case 2: case 3:
 		address_plain(g, a);
@@ -585,7 +580,9 @@ static void put_prefixes(struct gen *g, bool mem)
 	static const u8 segs[] = { 0x26, 0x36, 0x3e };
 	bool branch = g->row->attr & ATTR_BRANCH;
 
-	if ((mem || is_string(g)) && rnd_chance(g->r, 4))
+	if (g->segment)
+		put8(g, g->segment);
+	else if ((mem || is_string(g)) && rnd_chance(g->r, 4))
 		put8(g, segs[rnd_below(g->r, 3)]);
 	if (g->addr16 || (g->bits == 64 && (mem || is_string(g)) && rnd_chance(g->r, 4)))
 		put8(g, 0x67);
@@ -678,7 +675,7 @@ static void put_immediate(struct gen *g, const struct operand_info *o)
 		break;
 	case PL_MOFFS:
 		choose_ea(g);
-		put(g, g->ea, g->bits == 64 && g->buf[0] != 0x67 && g->buf[1] != 0x67 ? 8 : 4);
+		put(g, operand_offset(g), g->bits == 64 && g->buf[0] != 0x67 && g->buf[1] != 0x67 ? 8 : 4);
 		break;
 	}
 }
@@ -704,6 +701,8 @@ static bool encode_once(struct gen *g)
 	g->busy = 0;
 	g->rip_disp = -1;
 	g->addr16 = false;
+	g->segment = mem && g->seg_base[0] && rnd_chance(g->r, 8) ?
+		(u8)(SEG_PREFIX_FS + rnd_below(g->r, 2)) : 0;
 	g->filler = g->row->attr & ATTR_BRANCH ? 5 * rnd_below(g->r, 3) : 0;
 	prepare_registers(g);
 	if (modrm && !row_has(g, PL_RM) && !row_has(g, PL_M) && !row_has(g, PL_VSIB) &&
@@ -740,19 +739,24 @@ static bool encode_once(struct gen *g)
 
 static bool encode(struct gen *g, u32 row)
 {
+	u32 before[16];
+
+	memcpy(before, g->known, sizeof(before));
 	g->row_index = row;
 	g->row = opcode_row(row);
 	if (!opcode_where(row, &g->at))
 		return false;
-	for (int k = 0; k < 60; k++)
+	for (int k = 0; k < 60; k++) {
 		if (encode_once(g))
 			return true;
+		memcpy(g->known, before, sizeof(before));
+	}
 	return false;
 }
 
 /* ---- sequences ----------------------------------------------------------------------------- */
 
-static void emit(struct gen *g, const void *bytes, unsigned int n, u32 row)
+void gen_item(struct gen *g, const void *bytes, unsigned int n, u32 row)
 {
 	g->q->insn[g->q->n].addr = (u64)g->p;
 	g->q->insn[g->q->n++].row = row;
@@ -785,11 +789,41 @@ static void settle_flags(struct gen *g)
 		return;
 	keep = RFLAGS_ARITH & ~(u32)undef;
 	g->n_prep = 0;
+	if (g->reuse && rnd_chance(g->r, 60)) {
+		gen_item(g, (u8[]){ 0x3c, (u8)rnd(g->r) }, 2, ROW_SKIPPED);
+		return;
+	}
 	prep_reg(g, R_RSP, (u32)AREA_DATA + 0x1000);
-	emit(g, g->prep[0].bytes, g->prep[0].len, ROW_SKIPPED);
-	emit(g, (u8[]){ 0x9c }, 1, ROW_SKIPPED);
-	emit(g, (u8[]){ 0x81, 0x24, 0x24, (u8)keep, (u8)(keep >> 8), 0, 0 }, 7, ROW_SKIPPED);
-	emit(g, (u8[]){ 0x3c, 0 }, 2, ROW_SKIPPED);
+	gen_item(g, g->prep[0].bytes, g->prep[0].len, ROW_SKIPPED);
+	gen_item(g, (u8[]){ 0x9c }, 1, ROW_SKIPPED);
+	gen_item(g, (u8[]){ 0x81, 0x24, 0x24, (u8)keep, (u8)(keep >> 8), 0, 0 }, 7, ROW_SKIPPED);
+	gen_item(g, (u8[]){ 0x3c, 0 }, 2, ROW_SKIPPED);
+}
+
+static bool writes_registers(const struct gen *g, unsigned int k)
+{
+	const struct operand_info *o = &operand_info[g->row->op[k]];
+
+	return o->class == CL_GPR && (k || !(g->row->attr & ATTR_RO));
+}
+
+/* Too much rather than too little; a wrong address would do no harm but to end the sequence. */
+static void forget_written(struct gen *g)
+{
+	if (!(g->row->attr & ATTR_NATIVE) && (g->row->run || is_set(g, &x_mul_E) ||
+		is_set(g, &x_imul_E) || is_set(g, &x_div_E) || is_set(g, &x_idiv_E)))
+		memset(g->known, 0, 8 * sizeof(g->known[0]));
+	if (g->filler)
+		memset(g->known, 0, 8 * sizeof(g->known[0]));
+	g->known[R_RSP] = 0;
+	for (unsigned int k = 0; k < 4; k++) {
+		if (!writes_registers(g, k))
+			continue;
+		g->known[g->insn.reg / 8 & 15] = 0;
+		g->known[g->insn.vvvv / 8 & 15] = 0;
+		if (!(g->insn.flags & I_MEM))
+			g->known[g->insn.rm / 8 & 15] = 0;
+	}
 }
 
 static void emit_insn(struct gen *g)
@@ -806,20 +840,20 @@ static void emit_insn(struct gen *g)
 
 		if (p->target >= 0)
 			memcpy(p->bytes + p->target, &target, 4);
-		emit(g, p->bytes, p->len, ROW_PREP);
+		gen_item(g, p->bytes, p->len, ROW_PREP);
 	}
 	if (g->rip_disp > 0) {
-		disp = (u32)(g->ea - next);
+		disp = operand_offset(g) - (u32)next;
 		memcpy(g->buf + g->rip_disp, &disp, 4);
 	}
-	emit(g, g->buf, g->len, g->row_index);
+	gen_item(g, g->buf, g->len, g->row_index);
 	/* Skipped or not: mov r32, imm32 */
 	for (unsigned int k = 0; k < g->filler; k += 5) {
 		u8 b[5] = { 0xb8 | (rnd(g->r) & 7) };
 		u32 val = (u32)rnd(g->r);
 
 		memcpy(b + 1, &val, 4);
-		emit(g, b, 5, ROW_SKIPPED);
+		gen_item(g, b, 5, ROW_SKIPPED);
 	}
 	settle_flags(g);
 	/* XSTATE_BV in memory shows what the host knows to be in its initial state, which it may
@@ -827,21 +861,33 @@ static void emit_insn(struct gen *g)
 	if (is_run(g, exec_xsave) || is_run(g, exec_xsavec) || is_run(g, exec_xsaveopt)) {
 		g->n_prep = 0;
 		prep_store(g, g->ea + 512, 0);
-		emit(g, g->prep[0].bytes, g->prep[0].len, ROW_SKIPPED);
+		gen_item(g, g->prep[0].bytes, g->prep[0].len, ROW_SKIPPED);
 	}
 }
 
+bool gen_unit(struct gen *g, u32 row)
+{
+	if (!encode(g, row))
+		return false;
+	emit_insn(g);
+	forget_written(g);
+	return true;
+}
+
+void gen_forget(struct gen *g)
+{
+	memset(g->known, 0, sizeof(g->known));
+}
+
 /* Data segments as the mode needs them: mov eax, sel; mov ds, eax; mov es, eax */
-static void emit_prologue(struct gen *g)
+void gen_prologue(struct gen *g)
 {
 	u8 b[5] = { 0xb8, g->bits == 32 ? SEL_DATA : 0 };
 
-	emit(g, b, 5, ROW_PREP);
-	emit(g, (u8[]){ 0x8e, 0xd8 }, 2, ROW_PREP);
-	emit(g, (u8[]){ 0x8e, 0xc0 }, 2, ROW_PREP);
+	gen_item(g, b, 5, ROW_PREP);
+	gen_item(g, (u8[]){ 0x8e, 0xd8 }, 2, ROW_PREP);
+	gen_item(g, (u8[]){ 0x8e, 0xc0 }, 2, ROW_PREP);
 }
-
-#define INSN_ROOM (MAX_PREP + 8)
 
 void gen_sequence(struct sequence *q, struct random *r, unsigned int bits, unsigned int n, u32 only)
 {
@@ -851,111 +897,12 @@ void gen_sequence(struct sequence *q, struct random *r, unsigned int bits, unsig
 	q->bits = bits;
 	q->start = AREA_CODE + rnd_below(r, CODE_SIZE / 4);
 	g.p = (u8 *)q->start;
-	emit_prologue(&g);
+	gen_prologue(&g);
 	for (unsigned int k = 0; k < n; k++) {
-		if (q->n + INSN_ROOM > SEQ_MAX || (u64)g.p + 512 > AREA_CODE + CODE_SIZE)
+		if (q->n + UNIT_ITEMS > SEQ_MAX || (u64)g.p + UNIT_BYTES > AREA_CODE + CODE_SIZE)
 			break;
-		if (encode(&g, only != ROW_PREP ? only : rows[rnd_below(r, n_rows)]))
-			emit_insn(&g);
+		gen_unit(&g, only != ROW_PREP ? only : rows[rnd_below(r, n_rows)]);
 	}
 	q->end = (u64)g.p;
 	*g.p = 0xcc;
-}
-
-/* ---- states -------------------------------------------------------------------------------- */
-
-static u64 random_value(struct random *r)
-{
-	u64 v = rnd(r);
-
-	switch (rnd_below(r, 8)) {
-	case 0: return v & 0xff;
-	case 1: return (u64)(s64)(s8)v;
-	case 2: return v & 0xffffffff;
-	case 3: return 1ULL << (v & 63);
-	case 4: return v & 1 ? 0 : ~0ULL;
-	default: return v;
-	}
-}
-
-/* Doubles and floats of every kind, as bit patterns. */
-static u64 random_float_bits(struct random *r)
-{
-	static const u64 special[] = {0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000,
-		0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000001, 0x7ff0000000000001, 1,
-		0x000fffffffffffff, 0x3f8000003f800000, 0x7f8000007fc00001, 0xff8000007f800001,
-		0x0000000100800000};
-	u64 v = rnd(r);
-
-	switch (rnd_below(r, 6)) {
-	case 0: return special[rnd_below(r, ARRAY_SIZE(special))];
-	case 1: return (v & 0x800fffffffffffff) | (u64)(0x3f0 + rnd_below(r, 32)) << 52;
-	case 2: return (v & 0x807fffff807fffff) | (u64)(0x78 + rnd_below(r, 16)) << 55 |
-		(u64)(0x78 + rnd_below(r, 16)) << 23;
-	case 3: return random_value(r);
-	default: return v;
-	}
-}
-
-static void random_fill(void *p, size_t n, struct random *r)
-{
-	for (size_t k = 0; k < n; k += 8) {
-		u64 v = rnd_chance(r, 60) ? random_float_bits(r) : random_value(r);
-
-		memcpy((u8 *)p + k, &v, 8);
-	}
-}
-
-static void random_st(u8 st[16], struct random *r)
-{
-	u64 frac = rnd(r) | BIT(63);
-	u16 exp = (u16)(0x3fff - 40 + rnd_below(r, 80));
-
-	memset(st, 0, 16);
-	switch (rnd_below(r, 12)) {
-	case 0: exp = 0; break;
-	case 1: exp = 0x7fff; frac &= MASK(63, 62); break;
-	case 2: frac = random_value(r); exp = (u16)rnd(r) & 0x7fff; break;
-	case 3: exp = 0; frac = 0; break;
-	}
-	exp |= (u16)(rnd(r) & 0x8000);
-	memcpy(st, &frac, 8);
-	memcpy(st + 8, &exp, 2);
-}
-
-void gen_state(struct state *s, struct random *r, const struct sequence *q)
-{
-	struct fxsave_image *fx = &s->x.fx;
-
-	memset(s, 0, sizeof(*s));
-	for (int k = 0; k < 16; k++)
-		s->r[k] = q->bits == 32 && k >= 8
-				  ? 0
-				  : random_value(r) & (q->bits == 32 ? 0xffffffff : ~0ULL);
-	s->rip = q->start;
-	s->cs = q->bits == 32 ? SEL_CODE32 : SEL_CODE64;
-	s->rflags = 2 | (rnd(r) & (RFLAGS_ARITH | (rnd_chance(r, 20) ? RFLAGS_DF : 0)));
-	fx->fcw = (u16)(0x7f | (rnd(r) & 0xf00));
-	fx->fsw = (u16)(rnd(r) & 0x7f7f);
-	fx->ftw = rnd_chance(r, 30) ? (u8)rnd(r) : 0;
-	fx->mxcsr = 0x1f80 | ((u32)rnd(r) & 0xe07f);
-	if (rnd_chance(r, 60))
-		fx->mxcsr &= ~0xe040u;
-	for (int k = 0; k < 8; k++)
-		random_st(fx->st[k], r);
-	random_fill(fx->xmm, sizeof(fx->xmm), r);
-	random_fill(s->x.ymmh, sizeof(s->x.ymmh), r);
-	s->x.xstate_bv = 7;
-}
-
-void gen_memory(struct random *r)
-{
-	u32 *d = (u32 *)AREA_CONST;
-	u64 *w = (u64 *)(AREA_CONST + 1024);
-
-	for (int k = 0; k < 160; k++)
-		d[k] = (u32)(rnd_below(r, 65) - 32);
-	for (int k = 0; k < 80; k++)
-		w[k] = (u64)(s64)(s32)(rnd_below(r, 65) - 32);
-	random_fill((void *)AREA_DATA, DATA_SIZE, r);
 }

@@ -9,6 +9,7 @@
 #ifndef QUMRA_TESTS_INSN_HOST_H
 #define QUMRA_TESTS_INSN_HOST_H
 
+#include <signal.h>
 #include <stdio.h>
 
 #include "hypervisor/x86/fpu.h"
@@ -43,13 +44,16 @@ struct state {
 int native_setup(void);
 /* Runs from *s (CS tells 32 or 64 bits) until a fault or INT3; *s is then the state. */
 void native_go(struct state *s);
+/* A timer (ITIMER_REAL) is running: two ticks end what does not end by itself with this vector. */
+#define VECTOR_LATE	255
+void native_tick(int sig, siginfo_t *info, void *ctx);
 
 /* ---- guest.c: the vCPU --------------------------------------------------------------------- */
 int guest_setup(void);
 int guest_go(struct state *s);
 
 /* ---- gen.c: sequences ---------------------------------------------------------------------- */
-#define SEQ_MAX		400
+#define SEQ_MAX		1500
 struct sequence {
 	u64 start;		/* address */
 	unsigned int bits;	/* 32 or 64 */

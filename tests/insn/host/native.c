@@ -20,6 +20,7 @@ static ucontext_t caller;
 static u8 caller_xstate[FRAME_XSTATE_MAX] __attribute__((aligned(64)));
 static size_t xstate_size;
 static volatile bool running;
+static volatile unsigned int ticks;	/* of a timer while the present sequence runs */
 
 /* By R_RAX ... : the kernel's order differs. */
 static const int greg_of[16] = {
@@ -83,6 +84,7 @@ static void on_enter(int sig, siginfo_t *info, void *ctx)
 	caller = *uc;
 	memcpy(caller_xstate, uc->uc_mcontext.fpregs, xstate_size);
 	running = true;
+	ticks = 0;
 	frame_set(uc, wanted);
 }
 
@@ -107,6 +109,16 @@ static void on_end(int sig, siginfo_t *info, void *ctx)
 	frame_get(uc, wanted);
 	memcpy(uc->uc_mcontext.gregs, caller.uc_mcontext.gregs, sizeof(uc->uc_mcontext.gregs));
 	memcpy(fpregs, caller_xstate, xstate_size);
+}
+
+void native_tick(int sig, siginfo_t *info, void *ctx)
+{
+	ucontext_t *uc = ctx;
+
+	if (!running || ++ticks < 2)
+		return;
+	uc->uc_mcontext.gregs[REG_TRAPNO] = VECTOR_LATE;
+	on_end(sig, info, ctx);
 }
 
 int native_setup(void)
