@@ -50,7 +50,7 @@ static int spaces_create(struct vcpu *v)
 	unsigned int n;
 	int ret = 0;
 
-	v->spaces = os_pages_alloc(NR_SPACES * SPACE_SIZE);
+	v->spaces = os_pages_alloc(SPACES_SIZE);
 	if (!v->spaces)
 		return -ENOMEM;
 	for (n = 0; n < NR_SPACES && !ret; n++)
@@ -113,6 +113,6 @@ void vcpu_destroy(struct vcpu *v)
 	if (v->run)
 		os_fd_unmap(v->run, VCPU_MMAP_SIZE);
 	os_mutex_destroy(&v->mutex);
-	os_pages_free(v->spaces, NR_SPACES * SPACE_SIZE);
+	os_pages_free(v->spaces, SPACES_SIZE);
 	os_pages_free(v, VCPU_SIZE);
 }

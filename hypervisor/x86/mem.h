@@ -51,9 +51,15 @@ u64 mem_linear(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enu
 u64 sys_read(struct vcpu *v, u64 la, unsigned int size);
 void sys_write(struct vcpu *v, u64 la, unsigned int size, u64 val);
 
+/* In bytes, of the entry where la's page would be. */
+static inline u64 tlb_offset(u64 la)
+{
+	return la >> 12 << 6 & (TLB_ENTRIES - 1) << 6;
+}
+
 static inline struct tlb_entry *tlb_entry(struct vcpu *v, u64 la)
 {
-	return &v->space->tlb[(la >> 12) & (TLB_ENTRIES - 1)];
+	return (struct tlb_entry *)((u8 *)v->space->tlb + tlb_offset(la));
 }
 
 /* True if [la, la + size) stays in one page. */
@@ -70,13 +76,12 @@ static __always_inline_ void *mem_hit(struct vcpu *v, unsigned int seg, u64 off,
 	bool write)
 {
 	u64 la = v->hit_base[seg] + off;
-	struct tlb_entry *e = tlb_entry(v, la);
-	u64 tag = *(u64 *)((u8 *)e + v->tlb_tags + 8 * write);
+	u64 tag = *(u64 *)(v->tlb_hit + tlb_offset(la) + 8 * write);
 	void *p;
 
-	if (unlikely(tag != (((la + size - 1) & ~0xfffULL) | v->tlb_never)))
+	if (unlikely(tag != ((la + size - 1) & ~0xfffULL)))
 		return NULL;
-	p = (void *)(la + e->addend);
+	p = (void *)(la + tlb_entry(v, la)->addend);
 	if (!p)
 		__builtin_unreachable();
 	return p;

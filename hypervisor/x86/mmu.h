@@ -80,8 +80,8 @@ void mmu_set_cr3(struct vcpu *v, bool keep);
 void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la);
 /* PAE: (re)loads v->pdpte from CR3. False: a reserved bit is set (#GP by the caller). */
 bool mmu_load_pdptes(struct vcpu *v);
-/* v->tlb_ctx for the present address space and mmu index. */
-u64 mmu_context(const struct vcpu *v);
+/* After v->space or v->mmu_idx changed, or whether #AC may come: what depends on these. */
+void space_update_mode(struct vcpu *v);
 
 /* The stack's page may be another, or have other rights. */
 static inline void space_stack_forget(struct vcpu *v)

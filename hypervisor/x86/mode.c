@@ -91,10 +91,7 @@ void vcpu_update_mode(struct vcpu *v)
 	v->rip_mask = width_mask(v->code_bytes);
 	update_segments(v);
 	v->mmu_idx = mode_mmu_index(v);
-	v->tlb_tags = v->mmu_idx * (u32)sizeof(v->space->tlb[0].tag[0]);
-	v->tlb_never = vcpu_align_checked(v) ? TLB_NEVER : 0;
-	v->tlb_ctx = mmu_context(v);
-	space_stack_forget(v);
+	space_update_mode(v);
 	v->fp_trap = mode_fp_trap(v);
 	v->step = mode_step(v);
 }

@@ -56,6 +56,27 @@ static bool space_drop_page(struct vcpu *v, struct space *s, u64 la)
 	return false;
 }
 
+/* The TLB that stays empty, made when first needed. */
+static u8 *tlb_empty(struct vcpu *v)
+{
+	u64 *tlb = (u64 *)vcpu_space(v, NR_SPACES);
+
+	if (*tlb != TLB_INVALID)
+		memset(tlb, 0xff, TLB_SIZE_BYTES);
+	return (u8 *)tlb;
+}
+
+void space_update_mode(struct vcpu *v)
+{
+	struct space *s = v->space;
+
+	v->tlb_ctx = (u64)s->asid << ASID_SHIFT | (u64)v->mmu_idx << 1;
+	v->tlb_tags = v->mmu_idx * (u32)sizeof(s->tlb[0].tag[0]);
+	v->tlb_never = vcpu_align_checked(v) ? TLB_NEVER : 0;
+	v->tlb_hit = v->tlb_never ? tlb_empty(v) : (u8 *)s->tlb + v->tlb_tags;
+	space_stack_forget(v);
+}
+
 /* ---- choosing ---- */
 
 static u64 space_key(const struct vcpu *v)
@@ -129,8 +150,7 @@ void mmu_flush_all(struct vcpu *v)
 	v->space->in_use = true;
 	v->space->asid = 1;
 	v->mmu.asid_next = 2;
-	v->tlb_ctx = mmu_context(v);
-	space_stack_forget(v);
+	space_update_mode(v);
 	code_flush_lookup(v);
 }
 
@@ -156,8 +176,7 @@ void mmu_set_cr3(struct vcpu *v, bool keep)
 	v->space = s;
 	if (!kept)
 		asid_renew(v);
-	v->tlb_ctx = mmu_context(v);
-	space_stack_forget(v);
+	space_update_mode(v);
 }
 
 void mmu_flush_page(struct vcpu *v, u64 la)
@@ -206,11 +225,6 @@ void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la)
 		flush_pcid(v, pcid);
 	else
 		mmu_flush_all(v);
-}
-
-u64 mmu_context(const struct vcpu *v)
-{
-	return (u64)v->space->asid << ASID_SHIFT | (u64)v->mmu_idx << 1;
 }
 
 void mmu_init(struct vcpu *v)

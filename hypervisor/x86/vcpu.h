@@ -137,6 +137,8 @@ struct vcpu {
 	u32 tlb_tags;		/* byte offset in a TLB entry of the tags for v->mmu_idx */
 	/* zero, or TLB_NEVER while each access must be checked (#AC): ORed to what is compared */
 	u32 tlb_never;
+	/* what mem_hit() compares: space->tlb + tlb_tags; no valid tags while tlb_never is set */
+	u8 *tlb_hit;
 	/* ebase, or HIT_NEVER while each access through the segment must be checked */
 	u64 hit_base[6];
 	u64 ebase[6];		/* base to add by segment: zero for ES CS SS DS in 64-bit mode */
@@ -240,7 +242,7 @@ struct vcpu {
 
 	/* ---- ties ---------------------------------------------------------------------------- */
 	struct vm *vm;
-	void *spaces;		/* NR_SPACES of SPACE_SIZE: vcpu_space() */
+	void *spaces;		/* SPACES_SIZE bytes: vcpu_space() */
 	u32 id;			/* as given to KVM_CREATE_VCPU: the APIC id */
 	u32 index;
 	int fd;
@@ -263,6 +265,9 @@ struct vcpu {
 };
 
 _Static_assert(offsetof(struct vcpu, hot_end) <= 4096, "the hot page");
+/* NR_SPACES of SPACE_SIZE, and a TLB that stays empty. */
+#define TLB_SIZE_BYTES	(TLB_ENTRIES * sizeof(struct tlb_entry))
+#define SPACES_SIZE	(NR_SPACES * SPACE_SIZE + TLB_SIZE_BYTES)
 static inline struct space *vcpu_space(const struct vcpu *v, unsigned int n)
 {
 	return (struct space *)((u8 *)v->spaces + n * SPACE_SIZE);

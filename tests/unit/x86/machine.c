@@ -30,7 +30,7 @@ struct machine *machine_create(void)
 	m->v = aligned_alloc(4096, ALIGN_UP(sizeof(*m->v), 4096UL));
 	memset(m->v, 0, sizeof(*m->v));
 	m->v->vm = &m->vm;
-	m->v->spaces = os_pages_alloc(NR_SPACES * SPACE_SIZE);
+	m->v->spaces = os_pages_alloc(SPACES_SIZE);
 	m->vm.vcpus[0] = m->v;
 	m->vm.nr_vcpus = 1;
 	m->v->run = aligned_alloc(4096, 3 * 4096);
@@ -49,7 +49,7 @@ void machine_destroy(struct machine *m)
 	free(m->vm.slots);
 	free(m->v->run);
 	free(m->v->fpu);
-	os_pages_free(m->v->spaces, NR_SPACES * SPACE_SIZE);
+	os_pages_free(m->v->spaces, SPACES_SIZE);
 	free(m->v);
 	free(m->ram);
 	free(m->rom);
