@@ -203,7 +203,6 @@ static void fill_data(struct machine *m, struct random *r)
 	u64 *p = (u64 *)(m->ram + DATA_AT);
 	unsigned int k;
 
-	memset(m->rom, 0x90, ROM_SIZE);
 	for (k = 0; k < DATA_SIZE / 8; k++)
 		p[k] = chance(r, 60) ? rnd(r) : CODE_AT + below(r, CODE_SIZE);
 }

@@ -93,6 +93,8 @@ void machine_new(struct machine *m, size_t ram_size, unsigned int cpus, bool irq
 	m->ram_size = ram_size;
 	m->ram = canary_replace(RAM_AT, ram_size);
 	m->rom = canary_replace(ROM_AT, ROM_SIZE);
+	for (n = 0; n < ROM_SIZE; n++)
+		m->rom[n] = n % 4096 == 4095 ? 0xc3 : 0x90;	/* NOPs, RET */
 	m->spare[0] = canary_replace(SPARE_AT, SPARE_SIZE);
 	m->spare[1] = canary_replace(SPARE_AT + (2 << 20), SPARE_SIZE);
 	m->sys = (int)kvm_must(qkvm_open(), "open");
