@@ -391,9 +391,9 @@ static u8 *emit_store_later(struct flow *f, unsigned int n, u32 val)
 	return f->g.p - (len + n) + addr_end;
 }
 
-static void put_addr(u8 *end, const u8 *target)
+static void put_addr(struct flow *f, u8 *end, const u8 *target)
 {
-	u32 at = (u32)(u64)target;
+	u32 at = (u32)((u64)target + (rnd_chance(f->g.r, 50) ? f->alias : 0));
 
 	memcpy(end - 4, &at, 4);
 }
@@ -409,10 +409,10 @@ static void element_smc(struct flow *f)
 	some_units(f, 2);
 	if (imm) {
 		flow_mov(f, reg, (u32)rnd(f->g.r), ROW_FIXED);
-		put_addr(at, f->g.p - 4);
+		put_addr(f, at, f->g.p - 4);
 	} else {
 		flow_bytes(f, 0x83 | (0xc0u | reg) << 8 | (u64)below(f, 128) << 16, 3, ROW_FIXED);
-		put_addr(at, f->g.p - 2);
+		put_addr(f, at, f->g.p - 2);
 	}
 	f->g.known[reg] = 0;
 }
@@ -432,7 +432,7 @@ static void element_smc_loop(struct flow *f)
 	at = f->g.p;
 	some_units(f, 1);
 	flow_bytes(f, 0x83 | (0xc0u | reg) << 8 | (u64)below(f, 128) << 16, 3, ROW_FIXED);
-	put_addr(at, f->g.p - 1);
+	put_addr(f, at, f->g.p - 1);
 	loop_end(f, slot, top);
 }
 
@@ -445,7 +445,9 @@ static void element(struct flow *f)
 		element_call_pop, element_jump_reg, element_switch,
 	};
 
-	if (rnd_chance(f->g.r, f->theme->smc)) {
+	if (f->extra && rnd_chance(f->g.r, f->extra_chance)) {
+		f->extra(f);
+	} else if (rnd_chance(f->g.r, f->theme->smc)) {
 		if (f->depth < 3 && rnd_chance(f->g.r, 40))
 			element_smc_loop(f);
 		else

@@ -19,6 +19,9 @@ struct flow {
 	unsigned int n_functions, depth;
 	unsigned int left;	/* units that may still be made */
 	const struct flow_theme *theme;
+	u64 alias;		/* added to addresses of code that is written */
+	void (*extra)(struct flow *f);	/* another element, taken with this chance; or NULL */
+	u8 extra_chance;
 };
 
 /* What kind of program: chances by row group, and in percent for the rest. */
