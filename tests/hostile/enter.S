@@ -1,7 +1,7 @@
 /*
- * long enter_guarded(int fd, unsigned long request, unsigned long arg, struct enter_regs *out):
- * qkvm_ioctl() with known values in all registers that a function keeps; out gets what they and the
- * stack pointer and the flags were when it came back, and the words around the stack pointer.
+ * long enter_guarded(int fd, unsigned long request, unsigned long arg, struct enter_regs *out, fn):
+ * calls fn(fd, request, arg) with known values in all registers that a function keeps; out gets what
+ * they and the stack pointer and the flags were when it came back.
  */
 	.text
 	.globl	enter_guarded
@@ -21,7 +21,7 @@ enter_guarded:
 	movabs	$0xc0ffee0000000b5c, %r14
 	movabs	$0xc0ffee0000000b6c, %r15
 	mov	%rsp, 0(%rcx)
-	call	qkvm_ioctl@PLT
+	call	*%r8
 	mov	(%rsp), %rcx
 	mov	%rsp, 8(%rcx)
 	mov	%rbx, 16(%rcx)
@@ -32,7 +32,8 @@ enter_guarded:
 	mov	%r15, 56(%rcx)
 	pushf
 	pop	64(%rcx)
-	cld
+	push	$2
+	popf
 	pop	%rcx
 	pop	%r15
 	pop	%r14

@@ -22,7 +22,8 @@ struct thread_state {
 	void *altstack;
 };
 
-long enter_guarded(int fd, unsigned long request, unsigned long arg, struct enter_regs *out);
+long enter_guarded(int fd, unsigned long request, unsigned long arg, struct enter_regs *out,
+	enter_fn *fn);
 
 /* FNSTENV's image. SDM 1 8.1.10 */
 struct x87_env {
@@ -100,14 +101,14 @@ static void compare_state(const struct thread_state *a, const struct thread_stat
 		fail("a segment register or the signal stack changed");
 }
 
-long vcpu_enter_checked(int vcpu)
+long enter_checked(int vcpu, enter_fn *fn)
 {
 	struct thread_state before, after;
 	struct enter_regs regs;
 	long ret;
 
 	thread_state(&before);
-	ret = enter_guarded(vcpu, KVM_RUN, 0, &regs);
+	ret = enter_guarded(vcpu, KVM_RUN, 0, &regs, fn);
 	compare_regs(&regs);
 	thread_state(&after);
 	compare_state(&before, &after);

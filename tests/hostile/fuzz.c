@@ -12,7 +12,7 @@
 
 #define ENTRIES		24		/* of each vCPU in a round */
 #define EXITS_MAX	40		/* of one entry */
-#define TICK_US		500
+#define TICK_US		250
 #define ROUNDS_PER_VM	16
 
 struct seat {

@@ -123,7 +123,7 @@ static void start_cpu(struct hvcpu *c, const struct kvm_regs *r)
 {
 	struct machine *m = c->m;
 	struct hvcpu *next;
-	struct kvm_regs regs = { .rip = r->rbx, .rsp = r->rcx, .rdi = r->rdx, .rflags = 2 };
+	struct kvm_regs regs = { .rip = r->rbx, .rsp = r->rcx, .rdi = r->rsi, .rflags = 2 };
 	struct kvm_sregs s;
 	unsigned int n;
 

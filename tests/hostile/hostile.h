@@ -76,7 +76,8 @@ void maps_check(void);		/* fails if a mapping is writable and executable */
  * KVM_RUN, and the checks of the thread's state after it: registers that a call keeps, control
  * words, flags, segment bases, signal mask and stack. Returns what KVM_RUN returned.
  */
-long vcpu_enter_checked(int vcpu);
+typedef long enter_fn(int fd, unsigned long request, unsigned long arg);
+long enter_checked(int vcpu, enter_fn *fn);
 
 /* ---- machine.c ----------------------------------------------------------------------------- */
 
@@ -127,6 +128,8 @@ u64 now_ms(void);
 
 /* Runs the test guest in this ELF file to its end. Returns the exit status it asked for. */
 int guest_run(const char *path, unsigned int cpus);
+/* Does each check find what it is there for? selftest.c */
+int selftest_run(void);
 /* Random code in every mode for options.seconds, on this many vCPUs of one machine. */
 int fuzz_run(unsigned int cpus);
 

@@ -174,7 +174,7 @@ long cpu_run(struct hvcpu *c)
 	c->thread = pthread_self();
 	c->ticks = 0;
 	c->inside = 1;
-	r = vcpu_enter_checked(c->fd);
+	r = enter_checked(c->fd, qkvm_ioctl);
 	c->inside = 0;
 	c->run->immediate_exit = 0;
 	if (r != 0 && r != -EINTR)

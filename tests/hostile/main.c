@@ -1,5 +1,5 @@
 /*
- * hostile [--seed N] [--seconds N] [--closed] [--cpus N] guest ELF | fuzz
+ * hostile [--seed N] [--seconds N] [--closed] [--cpus N] guest ELF | fuzz | selftest
  *
  * Attacks the hypervisor from inside a guest. Status 0: it held; 1: it did not; 77: the engine that
  * QUMRA_ENGINE names is not there.
@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <unistd.h>
 
 #include "hypervisor/api/qkvm.h"
@@ -78,13 +79,23 @@ static bool engine_there(void)
 static int usage(void)
 {
 	fputs("usage: hostile [--seed N] [--seconds N] [--cpus N] [--closed] [--verbose]"
-	      " guest ELF | fuzz\n", stderr);
+	      " guest ELF | fuzz | selftest\n", stderr);
 	return 2;
 }
 
 static unsigned long number(char **argv, int *k)
 {
 	return argv[*k + 1] ? strtoul(argv[++*k], NULL, 0) : 0;
+}
+
+/* A seed stands for the same addresses of the host in each run. */
+static void addresses_fixed(char **argv)
+{
+	int now = personality(0xffffffff);
+
+	if (now >= 0 && !(now & ADDR_NO_RANDOMIZE) && personality((unsigned int)now | ADDR_NO_RANDOMIZE)
+		>= 0 && personality(0xffffffff) & ADDR_NO_RANDOMIZE)
+		execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv)
@@ -108,6 +119,7 @@ int main(int argc, char **argv)
 	}
 	if (k >= argc || !cpus || cpus > VCPUS_MAX)
 		return usage();
+	addresses_fixed(argv);
 	current_seed = options.seed;
 	crash_handlers();
 	if (!engine_there()) {
@@ -115,6 +127,8 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	canary_setup();
+	if (!strcmp(argv[k], "selftest"))
+		return selftest_run();
 	if (!strcmp(argv[k], "fuzz"))
 		return fuzz_run(cpus);
 	if (!strcmp(argv[k], "guest") && k + 1 < argc)

@@ -7,9 +7,8 @@
 
 static inline void host_call(u32 command, ulong b, ulong c, ulong d)
 {
-	asm volatile("outl %0, %w1" :: "a"(command), "d"(HOST_PORT), "b"(b), "c"(c)
+	asm volatile("outl %0, %w1" :: "a"(command), "d"(HOST_PORT), "b"(b), "c"(c), "S"(d)
 		: "memory", "cc");
-	(void)d;
 }
 
 static inline bool time_over(void)
