@@ -2,6 +2,7 @@
 #include "hypervisor/core/vm.h"
 
 static const struct cpu_engine_ops *const engines[] = {
+	&dbt_engine,
 	&interp_engine,
 };
 

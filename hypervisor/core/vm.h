@@ -188,7 +188,7 @@ struct cpu_engine_ops {
 	/* The decoded code in this page (guest physical) went stale, on this vCPU's thread. */
 	void (*code_stale)(struct vcpu *v, u64 gpa);
 };
-extern const struct cpu_engine_ops interp_engine;
+extern const struct cpu_engine_ops interp_engine, dbt_engine;
 const struct cpu_engine_ops *engine_by_name(const char *name);	/* NULL: unknown */
 
 #endif

@@ -114,20 +114,20 @@ static void page_stale(struct vcpu *v, struct code_page *p, u64 gpa)
 }
 
 /* The bytes [off, off + size) of the page are decoded now: watch them. */
-static void page_cover(struct vcpu *v, const struct fetch_entry *f, unsigned int off,
+void code_cover(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int off,
 	unsigned int size)
 {
-	struct code_page *p = memslot_code(f->slot, f->gpa);
+	struct code_page *p = memslot_code(s, gpa);
 	u64 old = load_acquire(&p->mask);
 	u64 fresh = chunk_mask(off, size) & ~old;
 
 	if (!fresh)
 		return;
-	p->hash ^= chunks_hash(f->host, fresh);
+	p->hash ^= chunks_hash(memslot_host(s, gpa), fresh);
 	__atomic_fetch_or(&p->mask, fresh, __ATOMIC_RELEASE);
 	if (old)
 		return;
-	mmu_flush_writes(v, f->gpa);
+	mmu_flush_writes(v, gpa);
 	for (u32 k = 0; k < load_acquire(&v->vm->nr_vcpus); k++)
 		if (v->vm->vcpus[k] != v)
 			vcpu_request(v->vm->vcpus[k], REQ_TLB_PROTECT_CODE);
@@ -156,11 +156,18 @@ __noreturn_ static void fetch_from_nowhere(struct vcpu *v, u64 gpa)
 	vcpu_unwind(v, UNWIND_EXIT);
 }
 
+void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
+{
+	struct code_page *p = memslot_code(s, gpa);
+
+	if (p->mask && chunks_hash(memslot_host(s, gpa), p->mask) != p->hash)
+		page_stale(v, p, gpa);
+}
+
 static struct fetch_entry *fetch_fill(struct vcpu *v, u64 la, struct fetch_entry *f)
 {
 	u64 gpa = mmu_fetch_page(v, la);
 	const struct memslot *s = memslot_find(v->vm, gpa);
-	struct code_page *p;
 
 	if (!s)
 		fetch_from_nowhere(v, gpa);
@@ -169,9 +176,7 @@ static struct fetch_entry *fetch_fill(struct vcpu *v, u64 la, struct fetch_entry
 	f->gpa = gpa;
 	f->slot = s;
 	f->host = memslot_host(s, gpa);
-	p = memslot_code(s, gpa);
-	if (p->mask && chunks_hash(f->host, p->mask) != p->hash)
-		page_stale(v, p, gpa);
+	code_check_page(v, s, gpa);
 	return f;
 }
 
@@ -322,7 +327,7 @@ static struct block *block_decode(struct vcpu *v, struct fetch_entry *f, unsigne
 	if (!b->n)
 		return NULL;
 	/* An undefined opcode was decided by bytes beyond its nominal length. */
-	page_cover(v, f, off, MIN(b->bytes + INSN_MAX, 0x1000u - off));
+	code_cover(v, f->slot, f->gpa, off, MIN(b->bytes + INSN_MAX, 0x1000u - off));
 	b->key = key;
 	b->page = memslot_code(f->slot, f->gpa);
 	b->gen = load_acquire(&b->page->gen);

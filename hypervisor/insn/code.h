@@ -74,6 +74,15 @@ void code_flush_lookup_page(struct vcpu *v, u64 la);
 void code_note_write(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int size);
 
 /*
+ * For the translator. The bytes [off, off + size) of the page at gpa were translated: watch them.
+ * And before fragments of a page are entered in a new place: stales what user space has written
+ * over.
+ */
+void code_cover(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int off,
+	unsigned int size);
+void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa);
+
+/*
  * The block at CS:RIP, decoded if need be. Raises fetch faults. NULL: the instruction there lies in
  * two pages or reaches over the segment's limit: use code_fetch.
  */

@@ -11,12 +11,12 @@
  */
 #include "hypervisor/insn/code.h"
 #include "hypervisor/insn/exec.h"
+#include "hypervisor/insn/interp.h"
 #include "hypervisor/insn/native.h"
 #include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/system.h"
 
-/* The instruction wrote into decoded code or did I/O: its log of accesses is done with. */
-__cold_ static void end_boundary(struct vcpu *v)
+__cold_ void interp_end_boundary(struct vcpu *v)
 {
 	v->boundary = false;
 	io_log_clear(v);
@@ -33,7 +33,7 @@ static __always_inline_ void block_run(struct vcpu *v, const struct block *b)
 		rip += i->len;
 		v->r[R_RIP] = rip;
 		if (unlikely(v->boundary)) {
-			end_boundary(v);
+			interp_end_boundary(v);
 			return;
 		}
 	}
@@ -41,7 +41,7 @@ static __always_inline_ void block_run(struct vcpu *v, const struct block *b)
 	if (!(i->flags & I_BRANCH))
 		v->r[R_RIP] = (v->r[R_RIP] + i->len) & v->rip_mask;
 	if (unlikely(v->boundary))
-		end_boundary(v);
+		interp_end_boundary(v);
 }
 
 /* One instruction outside the cache. */
@@ -51,7 +51,7 @@ static void insn_run(struct vcpu *v, const struct insn *i)
 	if (!(i->flags & I_BRANCH))
 		v->r[R_RIP] = (v->r[R_RIP] + i->len) & v->rip_mask;
 	if (v->boundary)
-		end_boundary(v);
+		interp_end_boundary(v);
 	v->stat.insns++;
 }
 
@@ -93,40 +93,66 @@ static __always_inline_ bool go_on(const struct vcpu *v)
 	return !must_leave(v) && !v->halted && !irq_window(v);
 }
 
+static __always_inline_ void run_once(struct vcpu *v)
+{
+	const struct lookup_entry *e;
+	const struct block *b;
+	struct insn i;
+	u64 la;
+
+	if (unlikely(v->step)) {
+		insn_step(v);
+		return;
+	}
+	la = code_linear(v);
+	e = code_lookup_entry(v, la);
+	b = e->block;
+	if (unlikely(e->la != la || e->ctx != code_context(v) ||
+		     b->gen != load_acquire(&b->page->gen)))
+		b = code_find(v);
+	if (likely(b)) {
+		v->stat.insns += b->n;
+		block_run(v, b);
+		return;
+	}
+	code_fetch(v, &i);
+	insn_run(v, &i);
+}
+
 static void interp_loop(struct vcpu *v)
 {
-	do {
-		const struct lookup_entry *e;
-		const struct block *b;
-		u64 la;
+	do
+		run_once(v);
+	while (go_on(v));
+}
 
-		if (unlikely(v->step)) {
-			insn_step(v);
-			continue;
-		}
-		la = code_linear(v);
-		e = code_lookup_entry(v, la);
-		b = e->block;
-		if (unlikely(e->la != la || e->ctx != code_context(v) ||
-			     b->gen != load_acquire(&b->page->gen)))
-			b = code_find(v);
-		if (likely(b)) {
-			v->stat.insns += b->n;
-			block_run(v, b);
-		} else {
-			struct insn i;
+void interp_once(struct vcpu *v)
+{
+	run_once(v);
+}
 
-			code_fetch(v, &i);
-			insn_run(v, &i);
-		}
-	} while (go_on(v));
+void interp_insn(struct vcpu *v)
+{
+	struct insn i;
+
+	if (v->step) {
+		insn_step(v);
+		return;
+	}
+	code_fetch(v, &i);
+	insn_run(v, &i);
+}
+
+bool interp_go_on(const struct vcpu *v)
+{
+	return go_on(v);
 }
 
 /*
  * A repeated string instruction stopped between two elements. For single-step that is an
  * instruction boundary; the rest of the time it just goes on.
  */
-static void restart_in_step(struct vcpu *v)
+void interp_restart_in_step(struct vcpu *v)
 {
 	v->rf_keep = true;	/* the instruction goes on, and RF is about all of it */
 	debug_after_insn(v);
@@ -143,7 +169,7 @@ static enum unwind interp_run(struct vcpu *v)
 		if (why != UNWIND_EXIT)
 			io_log_clear(v);
 		if (why == UNWIND_RESTART && v->step)
-			why = vcpu_guarded(v, restart_in_step);
+			why = vcpu_guarded(v, interp_restart_in_step);
 	} while ((why == UNWIND_RESTART || why == UNWIND_NONE) && go_on(v));
 	fpu_put(v);
 	return why;

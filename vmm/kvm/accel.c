@@ -21,7 +21,7 @@ static const char *const reason_names[] = {
 	[ACCEL_REASON_FORCED] = "forced",
 };
 
-static const char *const engine_names[] = { "interp" };
+static const char *const engine_names[] = { "dbt", "interp" };
 
 /* What this VMM cannot do without. */
 static const struct { int cap; const char *name; } accel_caps[] = {

@@ -1,0 +1,417 @@
+/*
+ * Transfers of control, and the code that lies out of line. SDM 2 Jcc, JMP, CALL, RET, LOOP.
+ *
+ * A direct branch inside the page becomes a jump to the other fragment, patched in once that
+ * exists. One to another page changes hot.page and jumps through a cell of the space. An indirect
+ * one looks its target up in the space's jump table, which holds canonical addresses only: a miss
+ * leaves for the interpreter before anything was changed.
+ */
+#include "hypervisor/dbt/translate.h"
+
+static bool branch_wide(const struct trans *t)
+{
+	return insn_now(t)->opsize == t->mode->code_bytes;
+}
+
+/* ---- direct ---- */
+
+/* Target of a relative branch, as an offset from the start of this page. */
+static s64 branch_target(const struct trans *t)
+{
+	return (s64)off_next(t) + (s64)insn_now(t)->imm;
+}
+
+static u32 exit_new(struct trans *t, s64 to, unsigned int fl, unsigned int from)
+{
+	u32 n = cache_exit(t->d);
+
+	t->d->exit[n] = (struct exit){ .pages = (s32)(to >> 12), .off = (u16)(to & 0xfff),
+		.from = (u16)from, .kind = to >> 12 ? EXIT_CELL : EXIT_DIRECT, .fl = (u8)fl };
+	return n;
+}
+
+static void leave(struct trans *t, unsigned int fl, u32 why)
+{
+	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, why */
+	put32(&t->e, why);
+	emit_jmp(&t->e, fl == FL_HOST ? t->d->tramp.exit_host : t->d->tramp.exit_saved);
+}
+
+static void emit_stub(struct trans *t, u32 exit)
+{
+	t->d->exit[exit].stub = t->e.at;
+	leave(t, t->d->exit[exit].fl, exit << LEAVE_BITS | LEAVE_LINK);
+}
+
+/* hot.page := that of the target. */
+static void emit_page_move(struct trans *t, s32 pages)
+{
+	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.page));
+	emit_rm(&t->e, long_mode(t), OP_LEA, H_AX, at_base(H_AX, (s32)((u32)pages << 12)));
+	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.page));
+}
+
+/* The jump through a cell; the stub follows at once. */
+static void emit_cell_jump(struct trans *t, u32 exit)
+{
+	struct exit *x = &t->d->exit[exit];
+	u32 site;
+
+	emit_page_move(t, x->pages);
+	x->site = cache_cell(t->v);
+	if (x->site) {
+		emit_jmp_mem(&t->e, at_gs((u32)offsetof(struct space, cell) + 8 * x->site));
+		site = t->e.at;
+		emit_stub(t, exit);
+		cache_cell_set(t->v, x->site, code_rx(t->d, site));
+	} else {
+		emit_stub(t, exit);
+	}
+}
+
+/* The unconditional end of a fragment. */
+static void goto_target(struct trans *t, s64 to)
+{
+	u32 exit = exit_new(t, to, t->fl, t->off[t->k]);
+
+	t->done = true;
+	if (t->d->exit[exit].kind == EXIT_CELL) {
+		emit_cell_jump(t, exit);
+		return;
+	}
+	t->d->exit[exit].site = emit_jmp(&t->e, TO_LATER);
+	cold_add(t, COLD_LINK, t->d->exit[exit].site)->arg = exit;
+}
+
+void branch_fallthrough(struct trans *t)
+{
+	t->k = t->n - 1;
+	goto_target(t, off_next(t));
+}
+
+static bool target_far(s64 to)
+{
+	return to >> 12 != (s32)(to >> 12) || (s32)(to >> 12) >= 1 << 19 || (s32)(to >> 12) < -(1 << 19);
+}
+
+static void emit_jcc_form(struct trans *t)
+{
+	const struct form *f = form_now(t);
+	s64 to = branch_target(t);
+	struct cold *c;
+	u32 site;
+
+	flags_need(t);
+	site = emit_jcc(&t->e, f->op & 15, TO_LATER);
+	c = cold_add(t, COLD_LINK, site);
+	c->arg = exit_new(t, to, t->fl, t->off[t->k]);
+}
+
+/* LOOP, and JCXZ (by the counter's width). The jump around is short. */
+static void emit_counted(struct trans *t, bool loop)
+{
+	const struct insn *i = insn_now(t);
+	s64 to = branch_target(t);
+	struct cold *c;
+	u32 site;
+
+	if (loop)
+		emit_rm(&t->e, i->asize == 8, OP_LEA, H_CX, at_base(H_CX, -1));
+	if (i->asize == 4)
+		put8(&t->e, 0x67);
+	if (loop)
+		PUT(&t->e, 0xe3, 5);		/* jrcxz: over the jump */
+	else
+		PUT(&t->e, 0xe3, 2, 0xeb, 5);	/* jrcxz: to it; else over it */
+	site = emit_jmp(&t->e, TO_LATER);
+	c = cold_add(t, COLD_LINK, site);
+	c->arg = exit_new(t, to, t->fl, t->off[t->k]);
+}
+
+/* ---- indirect: the target is in AX ---- */
+
+static struct place jump_field(const struct trans *t, u32 field)
+{
+	unsigned int mode = (unsigned int)(t->mode - t->d->mode);
+
+	return at_gs_index(H_11, (u32)offsetof(struct space, jump) +
+		mode * (u32)sizeof(((struct space *)0)->jump[0]) + field);
+}
+
+/* R11: the entry. space.c has the same hash. */
+static void emit_jump_lookup(struct trans *t)
+{
+	struct emitter *e = &t->e;
+	u32 site;
+
+	emit_rr(e, true, OP_STORE, H_AX, H_11);
+	emit_shr(e, true, H_11, JUMP_BITS);
+	emit_rr(e, false, OP_XOR, H_11, H_AX);
+	emit_alu_imm(e, false, ALU_AND, H_11, JUMP_ENTRIES - 1);
+	emit_shl(e, false, H_11, 4);
+	emit_rm(e, true, OP_CMP, H_AX, jump_field(t, offsetof(struct jump_entry, la)));
+	site = emit_jcc(e, CC_NZ, TO_LATER);
+	cold_add(t, COLD_EXEC, site);
+}
+_Static_assert(sizeof(struct jump_entry) == 16 && JUMP_BITS == 12, "emit_jump_lookup");
+
+static void stack_move(struct trans *t, s32 by)
+{
+	emit_rm(&t->e, long_mode(t), OP_LEA, H_15, at_base(H_15, by));
+}
+
+static void emit_ret(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	struct place m;
+
+	flags_save(t);
+	stack_check(t, 0, i->opsize, &m);
+	t->fl = FL_SAVED;
+	emit_rm(&t->e, long_mode(t), OP_LOAD, H_AX, m);
+	emit_jump_lookup(t);
+	stack_move(t, i->opsize + (u16)i->imm);
+	emit_jmp_mem(&t->e, jump_field(t, offsetof(struct jump_entry, host)));
+	t->done = true;
+}
+
+/* Pushes the return address. m: checked for it. */
+static void emit_push_return(struct trans *t)
+{
+	s32 size = insn_now(t)->opsize;
+	struct place m;
+
+	stack_check(t, -size, (unsigned int)size, &m);
+	if (m.base == H_AX) {
+		emit_rm(&t->e, true, OP_LEA, H_11, m);
+		m = at_base(H_11, 0);
+	}
+	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.page));
+	emit_rm(&t->e, long_mode(t), OP_LEA, H_AX, at_base(H_AX, (s32)off_next(t)));
+	emit_rm(&t->e, long_mode(t), OP_STORE, H_AX, m);
+	stack_move(t, -size);
+}
+
+static void emit_call(struct trans *t)
+{
+	flags_save(t);
+	t->fl = FL_SAVED;
+	emit_push_return(t);
+	goto_target(t, branch_target(t));
+}
+
+/* The operand of an indirect branch to AX. */
+static bool target_load(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	struct place m;
+	u8 h;
+
+	if (i->flags & I_MEM) {
+		if (!operand_encodable(t))
+			return false;
+		flags_save(t);
+		operand_check(t, i->opsize, false, false, &m);
+		emit_rm(&t->e, long_mode(t), OP_LOAD, H_AX, m);
+	} else {
+		flags_save(t);
+		h = reg_use(t, i->rm >> 3, H_AX);
+		if (h != H_AX)
+			emit_rr(&t->e, long_mode(t), OP_STORE, h, H_AX);
+	}
+	t->fl = FL_SAVED;
+	return true;
+}
+
+static bool emit_jmp_indirect(struct trans *t)
+{
+	if (!target_load(t))
+		return false;
+	emit_jump_lookup(t);
+	emit_jmp_mem(&t->e, jump_field(t, offsetof(struct jump_entry, host)));
+	t->done = true;
+	return true;
+}
+
+static bool emit_call_indirect(struct trans *t)
+{
+	if (!target_load(t))
+		return false;
+	emit_jump_lookup(t);
+	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.arg));
+	emit_rm(&t->e, true, OP_LOAD, H_11, jump_field(t, offsetof(struct jump_entry, host)));
+	emit_rm(&t->e, true, OP_STORE, H_11, HOT(hot.slot[0]));
+	emit_push_return(t);
+	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.arg));
+	emit_jmp_mem(&t->e, HOT(hot.slot[0]));
+	t->done = true;
+	return true;
+}
+
+/* ---- all of them ---- */
+
+static bool stack_branch(unsigned int kind)
+{
+	return kind == FORM_CALL || kind == FORM_RET || kind == FORM_CALL_IND;
+}
+
+static bool direct_branch(unsigned int kind)
+{
+	return kind == FORM_JCC || kind == FORM_JMP || kind == FORM_CALL || kind == FORM_LOOP ||
+		kind == FORM_JCXZ;
+}
+
+/* False: leave for the interpreter. */
+bool emit_branch(struct trans *t)
+{
+	unsigned int kind = form_now(t)->kind;
+
+	if (!branch_wide(t))
+		return false;
+	if (stack_branch(kind) && !(t->mode->flat && t->mode->stack_wide))
+		return false;
+	if (direct_branch(kind) && target_far(branch_target(t)))
+		return false;
+	switch (kind) {
+	case FORM_JCC: emit_jcc_form(t); return true;
+	case FORM_JMP: goto_target(t, branch_target(t)); return true;
+	case FORM_CALL: emit_call(t); return true;
+	case FORM_RET: emit_ret(t); return true;
+	case FORM_JMP_IND: return emit_jmp_indirect(t);
+	case FORM_CALL_IND: return emit_call_indirect(t);
+	default:
+		/* A target that cannot be is found before RCX changes only if it is in the page. */
+		if (insn_now(t)->asize == 2 || branch_target(t) >> 12)
+			return false;
+		emit_counted(t, kind == FORM_LOOP);
+		return true;
+	}
+}
+
+/* ---- the kick ---- */
+
+static bool may_loop(const struct trans *t, unsigned int k)
+{
+	unsigned int kind = t->form[k]->kind;
+
+	if (direct_branch(kind))
+		return (s64)t->insn[k].imm < 0;
+	return kind == FORM_RET || kind == FORM_JMP_IND || kind == FORM_CALL_IND;
+}
+
+static bool any_may_loop(const struct trans *t)
+{
+	for (unsigned int k = t->k; k < t->n; k++)
+		if (may_loop(t, k))
+			return true;
+	return false;
+}
+
+static bool setter_reg(u8 off)
+{
+	return !(off & 7) && host_of(off >> 3) != H_NONE;
+}
+
+/* Sets all flags, from registers only: the check may stand before it in place of the old flags. */
+static bool flags_setter(const struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	const struct opcode *row = opcode_row(i->row);
+	u64 set = (row->f_write | row->f_undef) & RFLAGS_ARITH;
+
+	return form_now(t)->kind == FORM_GENERIC && !(i->flags & I_MEM) && set == RFLAGS_ARITH &&
+		!(row->f_read & RFLAGS_ARITH) && !(row->attr & ATTR_COUNT) && !(i->flags & I_VEX) &&
+		setter_reg(i->reg) && setter_reg(i->rm);
+}
+
+void poll_emit(struct trans *t)
+{
+	bool copy = t->fl == FL_HOST && flags_setter(t) && !may_loop(t, t->k);
+	struct cold *c;
+	u32 site;
+
+	if (t->polled || !any_may_loop(t))
+		return;
+	if (t->fl == FL_HOST && !copy) {
+		if (!may_loop(t, t->k))
+			return;
+		flags_save(t);
+	}
+	emit_alu_mem_imm(&t->e, false, ALU_CMP, HOT(kick), 0);
+	site = emit_jcc(&t->e, CC_NZ, TO_LATER);
+	c = cold_add(t, copy ? COLD_POLL_COPY : COLD_POLL, site);
+	if (!copy)
+		t->fl = FL_SAVED;
+	c->fl = t->fl;
+	t->polled = true;
+}
+
+/* ---- out of line ---- */
+
+static void cold_slow(struct trans *t, struct cold *c)
+{
+	u32 rec = rec_of(t, c->insn);
+
+	if (t->insn[c->insn].flags & I_BRANCH || c->kind == COLD_EXEC) {
+		leave(t, FL_SAVED, rec << LEAVE_BITS | LEAVE_EXEC);
+		return;
+	}
+	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, rec */
+	put32(&t->e, rec);
+	emit_call_to(&t->e, t->d->tramp.slow);
+	emit_jmp(&t->e, t->end_of[c->insn]);
+}
+
+static void cold_stack(struct trans *t, struct cold *c)
+{
+	bool wide = t->mode->code_bytes == 8;
+	u32 miss;
+
+	emit_rm(&t->e, wide, OP_LEA, H_AX, at_base(H_15, (s32)c->arg));
+	emit_call_to(&t->e, t->d->tramp.stack[t->mode->idx]);
+	miss = emit_jcc(&t->e, CC_NZ, TO_LATER);
+	emit_jmp(&t->e, c->back);
+	emit_patch(t->e.base, miss, t->e.at);
+	cold_slow(t, c);
+}
+
+static void cold_link(struct trans *t, struct cold *c)
+{
+	struct exit *x = &t->d->exit[c->arg];
+
+	if (x->kind == EXIT_CELL) {
+		emit_cell_jump(t, c->arg);
+		return;
+	}
+	x->site = c->site;
+	emit_stub(t, c->arg);
+}
+
+static void cold_poll(struct trans *t, struct cold *c)
+{
+	unsigned int off = t->off[c->insn];
+	u8 fl = c->fl;
+
+	if (c->kind == COLD_POLL_COPY) {
+		t->k = c->insn;
+		emit_generic(t);
+		off = off_next(t);
+		fl = FL_HOST;
+	}
+	leave(t, fl, off << LEAVE_BITS | LEAVE_POLL);
+}
+
+void cold_emit(struct trans *t)
+{
+	for (unsigned int k = 0; k < t->n_cold; k++) {
+		struct cold *c = &t->cold[k];
+
+		emit_patch(t->e.base, c->site, t->e.at);
+		switch (c->kind) {
+		case COLD_STACK: cold_stack(t, c); break;
+		case COLD_LINK: cold_link(t, c); break;
+		case COLD_POLL: case COLD_POLL_COPY: cold_poll(t, c); break;
+		default: cold_slow(t, c); break;
+		}
+	}
+}

@@ -1,0 +1,431 @@
+/*
+ * The code cache: fragments, the pages they come from, the links between them, and who goes when
+ * room is needed.
+ *
+ * Every pool is cut into NR_SLABS slabs, filled one after the other. When the next one to fill is
+ * not empty, its fragments, the oldest, are evicted: that is an eighth of the cache, and the only
+ * work beside it is to take back links into it. So there is no moment when everything has to be
+ * translated again.
+ */
+#include "hypervisor/dbt/dbt.h"
+
+#include <linux/errno.h>
+
+#define TRAMP_ROOM	(8u << 10)
+/* For each KiB of code. Measured on a kernel's boot: 4 fragments, 7 exits, 14 records. */
+#define FRAGS_PER_KIB	6
+#define EXITS_PER_KIB	12
+#define RECS_PER_KIB	24
+#define SITES_PER_KIB	48
+
+/* ---- pools ---- */
+
+static void *pool_alloc(size_t n, size_t size, size_t *bytes)
+{
+	*bytes = ALIGN_UP(n * size, (size_t)4096);
+	return os_pages_alloc(*bytes);
+}
+
+static void part_set(struct pool_part *p, u32 first, u32 n, unsigned int slab)
+{
+	p->start = p->at = first + n * slab;
+	p->end = p->start + n;
+}
+
+static void slabs_set(struct dbt *d, u32 code_bytes)
+{
+	u32 kib = code_bytes / 1024;
+
+	for (unsigned int k = 0; k < NR_SLABS; k++) {
+		struct slab *s = &d->slab[k];
+
+		part_set(&s->code, TRAMP_ROOM, code_bytes, k);
+		part_set(&s->frags, 1, kib * FRAGS_PER_KIB, k);
+		part_set(&s->exits, 1, kib * EXITS_PER_KIB, k);
+		part_set(&s->recs, 1, kib * RECS_PER_KIB, k);
+		part_set(&s->sites, 1, kib * SITES_PER_KIB, k);
+	}
+	d->cur = 0;
+}
+
+static int pools_create(struct dbt *d, u32 code_bytes)
+{
+	size_t kib = (size_t)code_bytes / 1024 * NR_SLABS;
+
+	d->frag = pool_alloc(kib * FRAGS_PER_KIB + 1, sizeof(*d->frag), &d->frag_bytes);
+	d->exit = pool_alloc(kib * EXITS_PER_KIB + 1, sizeof(*d->exit), &d->exit_bytes);
+	d->rec = pool_alloc(kib * RECS_PER_KIB + 1, sizeof(*d->rec), &d->rec_bytes);
+	d->site = pool_alloc(kib * SITES_PER_KIB + 1, sizeof(*d->site), &d->site_bytes);
+	d->page = pool_alloc(MAX_PAGES, sizeof(*d->page), &d->page_bytes);
+	d->form = pool_alloc(opcode_rows(), sizeof(*d->form), &d->form_bytes);
+	if (!d->frag || !d->exit || !d->rec || !d->site || !d->page || !d->form)
+		return -ENOMEM;
+	return 0;
+}
+
+static void pool_free(void *p, size_t bytes)
+{
+	if (p)
+		os_pages_free(p, bytes);
+}
+
+void cache_destroy(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+
+	if (!d)
+		return;
+	pool_free(d->frag, d->frag_bytes);
+	pool_free(d->exit, d->exit_bytes);
+	pool_free(d->rec, d->rec_bytes);
+	pool_free(d->site, d->site_bytes);
+	pool_free(d->page, d->page_bytes);
+	pool_free(d->form, d->form_bytes);
+	if (d->rw)
+		os_code_free(d->rw, (void *)d->rx, d->size);
+	os_pages_free(d, ALIGN_UP(sizeof(*d), 4096));
+	v->engine_state = NULL;
+}
+
+static int area_create(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	const struct os_code_fault fault = { .rip = &v->hot.fault_rip,
+		.vector = &v->hot.fault_vector };
+	void *rw, *rx;
+	int ret = os_code_alloc(d->size, &rw, &rx, &fault);
+
+	if (ret)
+		return ret;
+	d->rw = rw;
+	d->rx = (u64)rx;
+	return 0;
+}
+
+int cache_create(struct vcpu *v, u32 size)
+{
+	struct dbt *d = os_pages_alloc(ALIGN_UP(sizeof(*d), 4096));
+	u32 code_bytes = ALIGN_DOWN(size / NR_SLABS, 4096u);
+	int ret;
+
+	if (!d)
+		return -ENOMEM;
+	v->engine_state = d;
+	d->size = ALIGN_UP(code_bytes * NR_SLABS + TRAMP_ROOM, 4096u);
+	ret = area_create(v);
+	if (!ret)
+		ret = pools_create(d, code_bytes);
+	if (ret) {
+		cache_destroy(v);
+		return ret;
+	}
+	slabs_set(d, code_bytes);
+	trampolines_emit(v);
+	for (unsigned int k = 0; k < NR_SPACES; k++)
+		d->space[k].epoch = 1;
+	cache_flush(v);
+	return 0;
+}
+
+u32 cache_frag(struct dbt *d)
+{
+	return d->slab[d->cur].frags.at++;
+}
+
+u32 cache_exit(struct dbt *d)
+{
+	return d->slab[d->cur].exits.at++;
+}
+
+u32 cache_rec(struct dbt *d)
+{
+	return d->slab[d->cur].recs.at++;
+}
+
+u32 cache_site(struct dbt *d)
+{
+	return d->slab[d->cur].sites.at++;
+}
+
+/* ---- cells ---- */
+
+u32 cache_cell(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	u32 cell = d->cell_free;
+
+	if (cell)
+		d->cell_free = (u32)d->cell_stub[cell];
+	else if (d->n_cells < NR_CELLS)
+		cell = d->n_cells++;
+	return cell;
+}
+
+void cache_cell_set(struct vcpu *v, u32 cell, u64 stub)
+{
+	struct dbt *d = dbt_of(v);
+
+	d->cell_stub[cell] = stub;
+	for (unsigned int k = 0; k < NR_SPACES; k++)
+		if (d->space[k].ready)
+			vcpu_space(v, k)->cell[cell] = stub;
+}
+
+static void cell_release(struct dbt *d, u32 cell)
+{
+	d->cell_stub[cell] = d->cell_free;
+	d->cell_free = cell;
+}
+
+/* ---- fragments by page, offset, mode ---- */
+
+static u32 *hash_bucket(struct dbt *d, u32 page, unsigned int off, unsigned int mode)
+{
+	u32 h = (page * 0x9e3779b1u) ^ off * 0x85ebca6bu ^ mode << 7;
+
+	return &d->hash[(h ^ h >> 15) & (HASH_SIZE - 1)];
+}
+
+u32 fragment_find(struct dbt *d, u32 page, unsigned int off, unsigned int mode)
+{
+	u32 f = *hash_bucket(d, page, off, mode);
+
+	for (; f; f = d->frag[f].hash_next)
+		if (d->frag[f].page == page && d->frag[f].off == off && d->frag[f].mode == mode)
+			return f;
+	return NONE;
+}
+
+void fragment_publish(struct dbt *d, u32 frag)
+{
+	struct fragment *f = &d->frag[frag];
+	u32 *bucket = hash_bucket(d, f->page, f->off, f->mode);
+
+	f->hash_next = *bucket;
+	*bucket = frag;
+	f->page_next = d->page[f->page].frags;
+	d->page[f->page].frags = frag;
+	f->state = FRAG_LIVE;
+}
+
+static void list_remove(struct dbt *d, u32 *link, u32 frag, size_t next)
+{
+	while (*link && *link != frag)
+		link = (u32 *)((u8 *)&d->frag[*link] + next);
+	if (*link)
+		*link = *(u32 *)((u8 *)&d->frag[frag] + next);
+}
+
+u32 fragment_at(struct dbt *d, u32 host)
+{
+	for (unsigned int k = 0; k < NR_SLABS; k++) {
+		const struct slab *s = &d->slab[k];
+		u32 low = s->frags.start, high = s->frags.at;
+
+		if (host < s->code.start || host >= s->code.at)
+			continue;
+		while (low + 1 < high) {	/* the last that begins at or before host */
+			u32 mid = low + (high - low) / 2;
+
+			if (d->frag[mid].jump <= host)
+				low = mid;
+			else
+				high = mid;
+		}
+		return low < s->frags.at ? low : NONE;
+	}
+	return NONE;
+}
+
+/* ---- links ---- */
+
+void fragment_link(struct dbt *d, u32 exit, u32 frag)
+{
+	struct exit *x = &d->exit[exit];
+	struct fragment *f = &d->frag[frag];
+
+	x->target = frag;
+	x->next_in = f->incoming;
+	f->incoming = exit;
+	emit_patch(d->rw, x->site, fragment_entry(f, x->fl));
+}
+
+static void fragment_unlink_incoming(struct dbt *d, struct fragment *f)
+{
+	u32 exit, next;
+
+	for (exit = f->incoming; exit; exit = next) {
+		struct exit *x = &d->exit[exit];
+
+		next = x->next_in;
+		emit_patch(d->rw, x->site, x->stub);
+		x->target = NONE;
+		x->next_in = NONE;
+	}
+	f->incoming = NONE;
+}
+
+static void exit_unlink(struct dbt *d, u32 exit)
+{
+	struct exit *x = &d->exit[exit];
+	u32 *link = &d->frag[x->target].incoming;
+
+	while (*link && *link != exit)
+		link = &d->exit[*link].next_in;
+	if (*link)
+		*link = x->next_in;
+	x->target = NONE;
+}
+
+/* ---- death ---- */
+
+static void entry_kill(struct dbt *d, u32 entry, u32 trampoline)
+{
+	d->rw[entry] = 0xe8;	/* call */
+	emit_patch(d->rw, entry + 1, trampoline);
+}
+
+/* Nothing finds it any more, and whoever still jumps to it leaves at once. */
+static void fragment_kill(struct dbt *d, u32 frag)
+{
+	struct fragment *f = &d->frag[frag];
+
+	list_remove(d, hash_bucket(d, f->page, f->off, f->mode), frag,
+		offsetof(struct fragment, hash_next));
+	fragment_unlink_incoming(d, f);
+	entry_kill(d, f->saved, d->tramp.dead_saved);
+	if (f->host != f->saved)
+		entry_kill(d, f->host, d->tramp.dead_host);
+	f->state = FRAG_DEAD;
+}
+
+void page_kill(struct dbt *d, u32 page)
+{
+	struct fpage *p = &d->page[page];
+	u32 f, next;
+
+	for (f = p->frags; f; f = next) {
+		next = d->frag[f].page_next;
+		fragment_kill(d, f);
+		d->frag[f].page_next = NONE;
+		d->stale = true;
+	}
+	p->frags = NONE;
+}
+
+/* ---- pages ---- */
+
+static u32 *page_bucket(struct dbt *d, u64 gpa)
+{
+	return &d->page_hash[((gpa >> 12) * 0x9e3779b1u >> 7) & (PAGE_HASH - 1)];
+}
+
+u32 page_find(struct dbt *d, u64 gpa)
+{
+	u32 p = *page_bucket(d, gpa);
+
+	while (p && d->page[p].gpa != gpa)
+		p = d->page[p].next;
+	return p;
+}
+
+/* The page's record, its fragments those of the present content. */
+u32 page_get(struct vcpu *v, u64 gpa, struct code_page *code)
+{
+	struct dbt *d = dbt_of(v);
+	u32 n = page_find(d, gpa);
+	u32 gen = load_acquire(&code->gen);
+
+	if (!n) {
+		if (d->n_pages == MAX_PAGES)
+			cache_flush(v);
+		n = d->n_pages++;
+		memset(&d->page[n], 0, sizeof(d->page[n]));
+		d->page[n].gpa = gpa;
+		d->page[n].next = *page_bucket(d, gpa);
+		*page_bucket(d, gpa) = n;
+	} else if (d->page[n].gen != gen || d->page[n].code != code) {
+		page_kill(d, n);
+	}
+	d->page[n].code = code;
+	d->page[n].gen = gen;
+	return n;
+}
+
+/* ---- eviction ---- */
+
+static void slab_evict(struct vcpu *v, struct slab *s)
+{
+	struct dbt *d = dbt_of(v);
+	u32 k;
+
+	for (k = s->frags.start; k < s->frags.at; k++) {
+		struct fragment *f = &d->frag[k];
+
+		if (f->state == FRAG_LIVE) {
+			list_remove(d, &d->page[f->page].frags, k,
+				offsetof(struct fragment, page_next));
+			fragment_kill(d, k);
+		}
+		f->state = FRAG_FREE;
+	}
+	for (k = s->exits.start; k < s->exits.at; k++) {
+		if (d->exit[k].kind == EXIT_CELL && d->exit[k].site)
+			cell_release(d, d->exit[k].site);
+		else if (d->exit[k].target)
+			exit_unlink(d, k);
+	}
+	s->code.at = s->code.start;
+	s->frags.at = s->frags.start;
+	s->exits.at = s->exits.start;
+	s->recs.at = s->recs.start;
+	s->sites.at = s->sites.start;
+}
+
+static bool part_has(const struct pool_part *p, u32 n)
+{
+	return p->end - p->at >= n;
+}
+
+#define MAX_PER_FRAGMENT	160	/* exits, records, sites */
+
+void cache_reserve(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	struct slab *s = &d->slab[d->cur];
+
+	if (part_has(&s->code, FRAGMENT_ROOM) && part_has(&s->frags, 1) &&
+		part_has(&s->exits, MAX_PER_FRAGMENT) && part_has(&s->recs, MAX_PER_FRAGMENT) &&
+		part_has(&s->sites, MAX_PER_FRAGMENT) &&
+		(d->cell_free || d->n_cells + MAX_PER_FRAGMENT < NR_CELLS))
+		return;
+	d->cur = (d->cur + 1) % NR_SLABS;
+	s = &d->slab[d->cur];
+	if (s->frags.at == s->frags.start)
+		return;
+	slab_evict(v, s);
+	d->era++;
+	space_drop_all(v);
+	v->stat.evictions++;
+}
+
+void cache_flush(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+
+	for (unsigned int k = 0; k < NR_SLABS; k++)
+		slab_evict(v, &d->slab[k]);
+	memset(d->hash, 0, sizeof(d->hash));
+	memset(d->page_hash, 0, sizeof(d->page_hash));
+	memset(d->mode, 0, sizeof(d->mode));
+	d->mode_key = 0;
+	d->cur = 0;
+	d->n_pages = 1;
+	d->cell_free = NONE;
+	d->n_cells = 1;
+	d->stale = true;
+	d->era++;
+	space_drop_all(v);
+	for (unsigned int k = 0; k < NR_SPACES; k++)
+		d->space[k].ready = false;
+}

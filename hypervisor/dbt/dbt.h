@@ -1,0 +1,278 @@
+/*
+ * The translator: guest code to host code, fragment by fragment. docs/architecture.md has the whole
+ * picture; this header the structures that its files share.
+ *
+ * While translated code runs
+ *  - guest registers are in host registers (host_of[] in translate.c): the same ones, but RAX in
+ *    R10, RSP in R15, and R10, R11, R15 in memory. RAX and R11 belong to the translator, RSP is the
+ *    host's stack.
+ *  - GS base is v->space: gs:[offset] reaches the hot part of struct vcpu and the space's tables.
+ *  - x87, SSE and AVX state is the guest's (v->fpu_live).
+ *  - arithmetic flags are in the host's RFLAGS (FL_HOST) or in v->hot.flags (FL_SAVED); the other
+ *    bits of RFLAGS are in v->rflags only.
+ *
+ * A fragment is a run of guest instructions within one page. Its key is the page's guest physical
+ * address, the offset in the page and the mode; linear addresses do not appear in its code (RIP is
+ * v->hot.page plus an offset), so it serves all mappings of the page. It has three entries: with
+ * flags in the host (direct branches), with flags saved, and one that also takes RIP from RAX
+ * (indirect branches).
+ *
+ * An access that is not a TLB hit, and every instruction without a translation, calls the
+ * interpreter's handler for that one instruction with all state in v (slow.c), and goes on behind.
+ * So faults and exits unwind from there as in the interpreter.
+ *
+ * Everything here belongs to the vCPU's thread.
+ */
+#ifndef QUMRA_HYPERVISOR_DBT_DBT_H
+#define QUMRA_HYPERVISOR_DBT_DBT_H
+
+#include "hypervisor/core/vm.h"
+#include "hypervisor/dbt/emit.h"
+#include "hypervisor/insn/insn.h"
+#include "hypervisor/insn/opcode.h"
+
+/* Where the arithmetic flags are. */
+enum flags_place {
+	FL_HOST = 1,	/* in the host's RFLAGS */
+	FL_SAVED = 2,	/* in hot.flags */
+	FL_BOTH = 3,
+};
+
+#define NONE		0	/* no index: entry 0 of each pool is not used */
+#define NR_SLABS	8
+#define NR_MODES	NR_JUMP_MODES
+
+/* What translated code depends on beside its bytes. */
+struct mode {
+	u32 key;		/* mode_key(), or 0 in a free entry */
+	u8 code_bytes;		/* 4, 8 */
+	u8 idx;			/* enum mmu_index */
+	u8 fp_trap;
+	bool flat;		/* ES, CS, SS, DS: base 0 and no limit (always in 64-bit mode) */
+	bool stack_wide;	/* the stack pointer is as wide as code_bytes */
+};
+
+/* An instruction that may leave translated code for C. */
+struct rec {
+	struct insn insn;
+	u32 frag;
+	u16 off;		/* in the page */
+	u16 unused;
+};
+
+enum fragment_state { FRAG_FREE, FRAG_LIVE, FRAG_DEAD };
+
+struct fragment {
+	u32 hash_next, page_next;	/* fragments */
+	u32 page;
+	u32 incoming;		/* exits that jump here */
+	u32 host, saved, jump;	/* entries */
+	u32 end;		/* behind its code */
+	u32 sites, n_sites;
+	u16 off;
+	u16 n_insns;
+	u8 mode;
+	u8 state;
+	bool body_saved;	/* its code begins with flags saved: "host" saves them first */
+};
+
+enum exit_kind { EXIT_DIRECT, EXIT_CELL };
+
+/* A direct branch out of a fragment. */
+struct exit {
+	u32 target;		/* fragment linked to, or NONE (EXIT_DIRECT) */
+	u32 next_in;		/* in the target's list */
+	u32 site;		/* of the rel32; EXIT_CELL: the cell's number */
+	u32 stub;		/* where it goes while not linked */
+	s32 pages;		/* from the branch's page to the target's */
+	u16 off;		/* of the target in its page */
+	u16 from;		/* of the branch */
+	u8 kind;
+	u8 fl;			/* enum flags_place at the branch */
+};
+
+/* Host code that may fault: from here on, this instruction. Ascending in a fragment. */
+struct site {
+	u32 host;
+	u16 off;
+	u16 saved;
+};
+
+/* A guest page with fragments. */
+struct fpage {
+	u64 gpa;
+	struct code_page *code;
+	u32 gen;		/* of the page when they were made */
+	u32 frags;
+	u32 next;		/* in its hash bucket */
+	u32 unused;
+	/* where it runs in each space: linear page, valid in that epoch */
+	struct { u64 la, epoch; } where[NR_SPACES];
+};
+
+struct exec_entry {
+	u64 tag;		/* linear page | 1 for user mode */
+	u64 epoch;
+	u32 page;		/* fpage */
+};
+#define EXEC_ENTRIES	512
+#define USED_MAX	16384
+struct dspace {
+	u64 epoch;		/* changes when linear addresses lead elsewhere */
+	bool ready;		/* its cells are written */
+	bool overflow;		/* more used than the lists hold */
+	u32 n_cells, n_jumps;
+	u32 cells[USED_MAX], jumps[USED_MAX];	/* in use: numbers; mode << JUMP_BITS | index */
+	u64 filter[64];		/* pages entered: bit by linear page modulo 4096 */
+	struct exec_entry exec[EXEC_ENTRIES];
+};
+
+/* A piece of each pool, emptied as a whole, the oldest first. */
+struct pool_part {
+	u32 start, end, at;
+};
+struct slab {
+	struct pool_part code, frags, exits, recs, sites;
+};
+
+/* How a row is translated; made on first use. */
+struct form {
+	u8 kind;		/* enum form_kind; 0: not looked at yet */
+	u8 map, pfx, op;	/* as in struct hop */
+	s8 ext, rm;		/* fixed ModRM fields or -1 */
+	u8 fp;			/* FP_* it needs */
+	u8 acc;			/* had its operand in the opcode: ModRM form instead */
+	u8 imm;			/* bytes of immediate; IMM_Z, IMM_V: by operand size */
+	u8 vex;
+};
+
+/* Offsets of code that all fragments share. */
+struct trampolines {
+	u32 enter, exit_host, exit_saved, slow, dead_host, dead_saved, fault;
+	u32 stack[NR_TLB_INDEXES];
+	u32 end;
+};
+
+#define HASH_SIZE	32768
+#define PAGE_HASH	4096
+#define MAX_PAGES	8192
+
+struct dbt {
+	u8 *rw;			/* the code area as data */
+	u64 rx;			/* the same, to execute */
+	u32 size;
+	struct trampolines tramp;
+	struct slab slab[NR_SLABS];
+	u32 cur;
+	struct fragment *frag;
+	struct exit *exit;
+	struct rec *rec;
+	struct site *site;
+	struct fpage *page;
+	size_t frag_bytes, exit_bytes, rec_bytes, site_bytes, page_bytes;
+	u32 hash[HASH_SIZE];
+	u32 page_hash[PAGE_HASH];
+	u32 n_pages, page_free;
+	struct mode mode[NR_MODES];
+	u32 cur_mode;
+	u32 mode_key;		/* of cur_mode */
+	u32 n_cells, cell_free;	/* free ones are linked through cell_stub[] */
+	u64 cell_stub[NR_CELLS];
+	struct space *gs;	/* what GS base is set to */
+	u64 host_gs;
+	bool stale;		/* fragments went dead during a slow call */
+	u32 era;		/* changes when numbers of fragments and exits do */
+	struct dspace space[NR_SPACES];
+	struct form *form;	/* by row */
+	size_t form_bytes;
+};
+
+static inline struct dbt *dbt_of(const struct vcpu *v)
+{
+	return v->engine_state;
+}
+static inline u64 code_rx(const struct dbt *d, u32 off)
+{
+	return d->rx + off;
+}
+static inline unsigned int space_index(const struct vcpu *v, const struct space *s)
+{
+	return (unsigned int)(((u8 *)s - (u8 *)v->spaces) / SPACE_SIZE);
+}
+
+/* ---- how translated code was left: hot.exit, kind in the low bits, an index above ---- */
+enum leave {
+	LEAVE_LINK,	/* exit: not linked yet */
+	LEAVE_EXEC,	/* rec: the interpreter runs this instruction, then goes on wherever it led */
+	LEAVE_POLL,	/* off in the page: v->kick is set */
+	LEAVE_DEAD,	/* host offset behind the call that replaced an entry */
+	LEAVE_FAULT,	/* the host CPU raised hot.fault_vector at hot.fault_rip */
+};
+#define LEAVE_BITS	3
+
+/* ---- cache.c ---- */
+int cache_create(struct vcpu *v, u32 size);
+void cache_destroy(struct vcpu *v);
+void cache_flush(struct vcpu *v);			/* everything */
+/* Room for one more fragment; may evict the oldest ones. */
+void cache_reserve(struct vcpu *v);
+#define FRAGMENT_ROOM	(24u << 10)	/* bytes of code, at most */
+u32 cache_frag(struct dbt *d);
+u32 cache_exit(struct dbt *d);
+u32 cache_rec(struct dbt *d);
+u32 cache_site(struct dbt *d);
+u32 cache_cell(struct vcpu *v);	/* a cell for a new exit; NONE: none is free */
+void cache_cell_set(struct vcpu *v, u32 cell, u64 stub);
+u32 fragment_find(struct dbt *d, u32 page, unsigned int off, unsigned int mode);
+void fragment_publish(struct dbt *d, u32 frag);
+void fragment_link(struct dbt *d, u32 exit, u32 frag);
+/* The entry that suits the flags at a branch. */
+static inline u32 fragment_entry(const struct fragment *f, unsigned int fl)
+{
+	if (fl == FL_BOTH)
+		return f->body_saved ? f->saved : f->host;
+	return fl == FL_SAVED ? f->saved : f->host;
+}
+void page_kill(struct dbt *d, u32 page);	/* its fragments are stale */
+u32 page_find(struct dbt *d, u64 gpa);
+u32 page_get(struct vcpu *v, u64 gpa, struct code_page *code);
+/* The fragment whose code holds this offset, or NONE. */
+u32 fragment_at(struct dbt *d, u32 host);
+
+/* ---- space.c ---- */
+/* The page at CS:RIP, with its rights checked (raises #PF). */
+u32 exec_page(struct vcpu *v, u64 la);
+void space_ready(struct vcpu *v, struct space *s);
+void space_drop_code(struct vcpu *v, struct space *s);
+void space_drop_all(struct vcpu *v);		/* jump tables and cells of every space */
+void space_set_cell(struct vcpu *v, u32 exit, u32 frag);
+void space_set_jump(struct vcpu *v, u64 la, u32 frag);
+void dbt_space_drop(struct vcpu *v, struct space *s, bool global);
+void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la);
+
+/* ---- trampoline.c ---- */
+void trampolines_emit(struct vcpu *v);
+
+/* ---- form.c ---- */
+enum form_kind {
+	FORM_UNKNOWN, FORM_HELPER, FORM_TERMINAL, FORM_GENERIC, FORM_SHIFT_CL, FORM_VECTOR, FORM_X87,
+	FORM_NOP, FORM_LEA, FORM_PUSH, FORM_POP, FORM_PUSH_IMM, FORM_LEAVE, FORM_MULDIV,
+	FORM_CMPXCHG, FORM_CBW, FORM_CWD, FORM_MOV_IMM, FORM_MOV_MOFFS,
+	FORM_JCC, FORM_JMP, FORM_CALL, FORM_RET, FORM_JMP_IND, FORM_CALL_IND, FORM_LOOP, FORM_JCXZ,
+};
+const struct form *form_of(struct dbt *d, const struct insn *i);
+#define IMM_Z	0x10	/* 2 or 4 bytes by operand size */
+
+/* ---- translate.c ---- */
+/* Translates at offset off of page; NONE: the first instruction does not lie in the page. */
+u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
+	const struct memslot *slot);
+
+/* ---- slow.c ---- */
+u64 dbt_slow(struct vcpu *v, u32 rec);
+void dbt_leave(struct vcpu *v, u32 exit);
+void flags_in(struct vcpu *v);	/* hot.flags to v->rflags */
+void flags_out(struct vcpu *v);	/* v->rflags to hot.flags */
+u32 mode_key(const struct vcpu *v);
+
+#endif

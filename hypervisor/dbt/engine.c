@@ -1,0 +1,258 @@
+/*
+ * The translator as a CPU engine: its loop from fragment to fragment, and when the interpreter runs
+ * instead (16-bit code, step mode, alignment checks, code segments with a base or a limit, and
+ * instructions that lie in two pages).
+ */
+#include "hypervisor/dbt/dbt.h"
+
+#include "hypervisor/insn/code.h"
+#include "hypervisor/insn/interp.h"
+#include "hypervisor/insn/native.h"
+#include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/system.h"
+
+/*
+ * Bytes of code for each vCPU. Debian's kernel with a shell uses 3 MiB, a compiler run 9.
+ */
+#define CACHE_SIZE	(16u << 20)
+
+/* ---- modes ---- */
+
+static bool segments_flat(const struct vcpu *v)
+{
+	return !v->hit_base[SEG_ES] && !v->hit_base[SEG_SS] && !v->hit_base[SEG_DS];
+}
+
+/* Never 0. */
+u32 mode_key(const struct vcpu *v)
+{
+	return 1u | (u32)v->code_bytes << 1 | (u32)v->mmu_idx << 5 | v->fp_trap << 8 |
+		(v->code_bytes == 8 || segments_flat(v) ? 1u << 16 : 0) |
+		(v->stack_bytes == v->code_bytes ? 1u << 17 : 0);
+}
+
+static void mode_fill(struct mode *m, const struct vcpu *v, u32 key)
+{
+	*m = (struct mode){ .key = key, .code_bytes = v->code_bytes, .idx = v->mmu_idx,
+		.fp_trap = (u8)v->fp_trap, .flat = key >> 16 & 1, .stack_wide = key >> 17 & 1 };
+}
+
+static void mode_choose(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	u32 key = mode_key(v);
+	unsigned int k;
+
+	if (likely(d->mode_key == key))
+		return;
+	for (k = 0; k < NR_MODES && d->mode[k].key && d->mode[k].key != key; k++)
+		;
+	if (k == NR_MODES) {
+		cache_flush(v);
+		k = 0;
+	}
+	if (!d->mode[k].key)
+		mode_fill(&d->mode[k], v, key);
+	d->cur_mode = k;
+	d->mode_key = key;
+}
+
+/* ---- running ---- */
+
+static bool translatable(const struct vcpu *v)
+{
+	if (unlikely(v->step || v->tlb_never))
+		return false;
+	if (likely(v->code_bytes == 8))
+		return true;
+	return v->code_bytes == 4 && !v->ebase[SEG_CS] && v->seg[SEG_CS].limit == 0xffffffff;
+}
+
+static u32 enter(struct vcpu *v, u32 host)
+{
+	struct dbt *d = dbt_of(v);
+	u32 (*run)(u64 target) = (u32 (*)(u64))code_rx(d, d->tramp.enter);
+
+	if (unlikely(d->gs != v->space)) {
+		space_ready(v, v->space);
+		os_gs_set((u64)v->space);
+		d->gs = v->space;
+	}
+	fpu_get(v);
+	v->stat.dispatches++;
+	return run(code_rx(d, host));
+}
+
+/* The fragment at RIP; NONE: the interpreter has to run the instruction there. */
+static u32 fragment_get(struct vcpu *v, u64 rip)
+{
+	struct dbt *d = dbt_of(v);
+	unsigned int off = rip & 0xfff;
+	const struct memslot *s;
+	u32 page, frag;
+	u64 gpa;
+
+	page = exec_page(v, rip);
+	if (unlikely(!page))
+		return NONE;
+	frag = fragment_find(d, page, off, d->cur_mode);
+	if (likely(frag))
+		return frag;
+	gpa = d->page[page].gpa;
+	cache_reserve(v);
+	s = memslot_find(v->vm, gpa);
+	return translate(v, page, off, memslot_host(s, gpa), s);
+}
+
+static void link_exit(struct vcpu *v, u32 exit, u32 frag)
+{
+	struct dbt *d = dbt_of(v);
+	const struct exit *x = &d->exit[exit];
+
+	if (x->kind == EXIT_DIRECT) {
+		fragment_link(d, exit, frag);
+		v->stat.links++;
+	} else if (x->site) {
+		space_set_cell(v, exit, frag);
+	}
+}
+
+static bool jump_missed(struct dbt *d, u32 why)
+{
+	unsigned int kind;
+
+	if ((why & ((1u << LEAVE_BITS) - 1)) != LEAVE_EXEC)
+		return false;
+	kind = form_of(d, &d->rec[why >> LEAVE_BITS].insn)->kind;
+	return kind == FORM_RET || kind == FORM_JMP_IND || kind == FORM_CALL_IND;
+}
+
+/* One stay in translated code, or one piece of work for the interpreter. link: where it came from. */
+static u32 dispatch(struct vcpu *v, u32 *link)
+{
+	struct dbt *d = dbt_of(v);
+	u64 rip = v->r[R_RIP];
+	u32 era = d->era, exit = *link, frag, why;
+
+	*link = NONE;
+	mode_choose(v);
+	frag = fragment_get(v, rip);
+	if (unlikely(!frag)) {
+		interp_insn(v);
+		return NONE;
+	}
+	if (exit && (exit & 1) && era == d->era)
+		link_exit(v, exit >> 1, frag);
+	else if (exit && era == d->era)
+		space_set_jump(v, rip, frag);
+	v->hot.page = rip & ~0xfffULL;
+	flags_out(v);
+	why = enter(v, d->frag[frag].saved);
+	fpu_done(v);
+	if ((why & ((1u << LEAVE_BITS) - 1)) == LEAVE_LINK)
+		*link = why >> LEAVE_BITS << 1 | 1;
+	else if (jump_missed(d, why))
+		*link = 2;
+	dbt_leave(v, why);
+	return NONE;
+}
+
+static void dbt_loop(struct vcpu *v)
+{
+	u32 link = NONE;
+
+	do {
+		if (likely(translatable(v))) {
+			dispatch(v, &link);
+		} else {
+			interp_once(v);
+			link = NONE;
+		}
+	} while (interp_go_on(v));
+}
+
+/* At least one instruction runs, whatever v->kick says, and before it is looked at. */
+static bool first_alone(const struct vcpu *v)
+{
+	return v->kick || v->run->immediate_exit || v->io.done || v->io.waiting;
+}
+
+static void run_start(struct vcpu *v)
+{
+	if (first_alone(v))
+		interp_insn(v);
+}
+
+static enum unwind dbt_run(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	enum unwind why;
+
+	v->stat.runs++;
+	os_code_guard();
+	d->host_gs = os_gs_get();
+	d->gs = NULL;
+	why = vcpu_guarded(v, run_start);
+	for (;;) {
+		v->boundary = false;
+		if (why != UNWIND_EXIT)
+			io_log_clear(v);
+		if (why == UNWIND_RESTART && v->step)
+			why = vcpu_guarded(v, interp_restart_in_step);
+		if ((why != UNWIND_RESTART && why != UNWIND_NONE) || !interp_go_on(v))
+			break;
+		why = vcpu_guarded(v, dbt_loop);
+	}
+	fpu_put(v);
+	if (d->gs)
+		os_gs_set(d->host_gs);
+	return why;
+}
+
+/* ---- the engine ---- */
+
+static int dbt_create(struct vcpu *v)
+{
+	int ret = code_create(v);
+
+	if (!ret)
+		ret = native_create(v);
+	if (!ret)
+		ret = cache_create(v, CACHE_SIZE);
+	return ret;
+}
+
+static void dbt_destroy(struct vcpu *v)
+{
+	cache_destroy(v);
+	native_destroy(v);
+	code_destroy(v);
+}
+
+static void dbt_flush_code(struct vcpu *v)
+{
+	code_flush(v);
+	cache_flush(v);
+}
+
+static void dbt_code_stale(struct vcpu *v, u64 gpa)
+{
+	struct dbt *d = dbt_of(v);
+	u32 page = d ? page_find(d, gpa) : NONE;
+
+	if (!page)
+		return;
+	page_kill(d, page);
+	v->stat.invalidations++;
+}
+
+const struct cpu_engine_ops dbt_engine = {
+	.name = "dbt",
+	.vcpu_create = dbt_create,
+	.vcpu_destroy = dbt_destroy,
+	.run = dbt_run,
+	.flush_code = dbt_flush_code,
+	.space_drop = dbt_space_drop,
+	.space_drop_page = dbt_space_drop_page,
+	.code_stale = dbt_code_stale,
+};

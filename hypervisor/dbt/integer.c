@@ -1,0 +1,531 @@
+/*
+ * Instructions on general registers and memory, and those on vector registers: encoded again with
+ * their registers and their memory operand replaced. SDM 2.
+ */
+#include "hypervisor/dbt/translate.h"
+
+/* The operands of one instruction as they will be encoded. */
+struct plan {
+	struct hop op;
+	u8 reg, rm;
+	bool mem;
+	unsigned int size;	/* of the memory operand */
+	bool write;
+	struct { u8 guest, host; } copy[2];	/* guest registers that work in scratch */
+	unsigned int n_copies;
+	bool high;		/* AH to BH take part */
+	bool flags_in;
+};
+
+static bool is_high(u8 off)
+{
+	return off & 7;
+}
+
+/* ---- flags ---- */
+
+static bool count_is_zero(const struct insn *i)
+{
+	return !(i->imm & (i->opsize == 8 ? 63 : 31));
+}
+
+/* Does it read flags, or leave some of them as they are? */
+static bool reads_flags(const struct insn *i, const struct opcode *row, bool count_in_cl)
+{
+	u64 set = (row->f_write | row->f_undef) & RFLAGS_ARITH;
+
+	if (row->f_read & RFLAGS_ARITH)
+		return true;
+	if (set && set != RFLAGS_ARITH)
+		return true;
+	return row->attr & ATTR_COUNT && (count_in_cl || count_is_zero(i));
+}
+
+static bool writes_flags(const struct opcode *row)
+{
+	return (row->f_write | row->f_undef) & RFLAGS_ARITH;
+}
+
+/* ---- registers ---- */
+
+/* A register in memory, or RAX beside a high byte: a copy in scratch. False: there is none left. */
+static bool plan_copy(struct plan *p, unsigned int guest, u8 *host)
+{
+	static const u8 scratch[] = { H_AX, H_11 };
+	unsigned int k;
+
+	for (k = 0; k < p->n_copies; k++)
+		if (p->copy[k].guest == guest)
+			break;
+	if (k == (p->mem ? 1 : 2))
+		return false;
+	if (k == p->n_copies) {
+		p->copy[k].guest = (u8)guest;
+		p->copy[k].host = scratch[k];
+		p->n_copies++;
+	}
+	*host = p->copy[k].host;
+	return true;
+}
+
+/* off: byte offset into v->r. */
+static bool plan_gpr(struct plan *p, u8 off, unsigned int size, u8 *out)
+{
+	unsigned int guest = off >> 3;
+	u8 host = host_of(guest);
+
+	if (p->high && (guest == R_RSP || guest >= 8))
+		return false;
+	if (host == H_NONE || (p->high && guest == R_RAX)) {
+		if (!plan_copy(p, guest, &host))
+			return false;
+	}
+	if (is_high(off)) {
+		host += 4;
+	} else if (size == 1 && host >= H_SP && host <= H_DI) {
+		if (p->high)
+			return false;
+		p->op.force_rex = true;
+	}
+	*out = host;
+	return true;
+}
+
+static unsigned int gpr_operand_size(const struct operand_info *o, const struct insn *i)
+{
+	return o->size == SZ_B ? 1 : i->opsize;
+}
+
+static bool plan_operand(struct plan *p, const struct operand_info *o, const struct insn *i)
+{
+	bool gpr = o->class == CL_GPR;
+	unsigned int size = gpr_operand_size(o, i);
+
+	switch (o->place) {
+	case PL_REG: case PL_ACCREG:
+		p->reg = i->reg;
+		return !gpr || plan_gpr(p, i->reg, size, &p->reg);
+	case PL_RM: case PL_U: case PL_M:
+		if (i->flags & I_MEM)
+			return true;
+		p->rm = i->rm;
+		return !gpr || plan_gpr(p, i->rm, size, &p->rm);
+	case PL_OPC: case PL_ACC:
+		return plan_gpr(p, i->rm, size, &p->rm);
+	case PL_VVVV:
+		p->op.vvvv = i->vvvv;
+		return !gpr || plan_gpr(p, i->vvvv, size, &p->op.vvvv);
+	default:
+		return true;
+	}
+}
+
+static bool operand_high(const struct operand_info *o, const struct insn *i)
+{
+	if (o->class != CL_GPR || o->size != SZ_B)
+		return false;
+	switch (o->place) {
+	case PL_REG: return is_high(i->reg);
+	case PL_RM: case PL_OPC: return !(i->flags & I_MEM) && is_high(i->rm);
+	default: return false;
+	}
+}
+
+static bool plan_operands(struct plan *p, const struct opcode *row, const struct insn *i)
+{
+	unsigned int k;
+
+	for (k = 0; k < ARRAY_SIZE(row->op); k++)
+		p->high |= operand_high(&operand_info[row->op[k]], i);
+	if (p->high && (p->mem || i->flags & I_VEX))
+		return false;
+	p->op.no_rex = p->high;
+	for (k = 0; k < ARRAY_SIZE(row->op); k++)
+		if (!plan_operand(p, &operand_info[row->op[k]], i))
+			return false;
+	return true;
+}
+
+static bool plan_make(struct trans *t, struct plan *p, bool count_in_cl)
+{
+	const struct insn *i = insn_now(t);
+	const struct form *f = form_now(t);
+	const struct opcode *row = opcode_row(i->row);
+
+	*p = (struct plan){ .op = { .pfx = f->pfx, .map = f->map, .op = f->op, .vex = f->vex,
+		.w = i->flags & I_W, .l = i->flags & I_L, .lock = i->flags & I_LOCK } };
+	p->op.opsize16 = !(row->attr & ATTR_NATIVE) && !f->vex && i->opsize == 2;
+	p->mem = i->flags & I_MEM;
+	if (p->mem) {
+		p->size = opcode_mem_size(row, i);
+		p->write = opcode_mem_access(row) & OPC_MEM_WRITE;
+		if (!p->size || p->size > 32 || !operand_encodable(t))
+			return false;
+	}
+	if (!plan_operands(p, row, i))
+		return false;
+	if (f->ext >= 0)
+		p->reg = (u8)f->ext;
+	if (f->rm >= 0)
+		p->rm = (u8)f->rm;
+	p->flags_in = reads_flags(i, row, count_in_cl);
+	return true;
+}
+
+/* ---- emission ---- */
+
+static void emit_imm(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	u8 n = form_now(t)->imm;
+
+	if (n == IMM_Z)
+		n = i->opsize == 2 ? 2 : 4;
+	for (unsigned int k = 0; k < MIN(n, 4) && n != 2; k++)
+		put8(&t->e, n == 1 || n == 4 ? (u8)(i->imm >> 8 * k) : 0);
+	if (n != 2)
+		return;
+	put8(&t->e, (u8)i->imm);
+	/* Two bytes: a word, or two immediates. */
+	put8(&t->e, i->flags & I_NATIVE ? (u8)i->imm2 : (u8)(i->imm >> 8));
+}
+
+static void emit_planned(struct trans *t, const struct plan *p, const struct place *m)
+{
+	unsigned int k;
+
+	for (k = 0; k < p->n_copies; k++) {
+		u8 h = host_of(p->copy[k].guest);
+
+		if (h == H_NONE)
+			emit_rm(&t->e, true, OP_LOAD, p->copy[k].host, HOT_REG(p->copy[k].guest));
+		else
+			emit_rr(&t->e, true, OP_STORE, h, p->copy[k].host);
+	}
+	site_now(t);
+	emit_op(&t->e, &p->op, p->reg, m, p->rm);
+	emit_imm(t);
+	for (k = 0; k < p->n_copies; k++) {
+		u8 h = host_of(p->copy[k].guest);
+
+		if (h == H_NONE)
+			emit_rm(&t->e, true, OP_STORE, p->copy[k].host, HOT_REG(p->copy[k].guest));
+		else
+			emit_rr(&t->e, true, OP_STORE, p->copy[k].host, h);
+	}
+}
+
+/* VEX with a 16-bit immediate or more is not there; EXTRQ and INSERTQ have two bytes. */
+static bool emit_operation(struct trans *t, bool count_in_cl)
+{
+	const struct opcode *row = opcode_row(insn_now(t)->row);
+	struct place m;
+	struct plan p;
+
+	if (!plan_make(t, &p, count_in_cl))
+		return false;
+	if (p.mem) {
+		flags_save(t);
+		operand_check(t, p.size, p.write, p.n_copies || p.flags_in, &m);
+		t->fl = FL_SAVED;
+	}
+	if (p.flags_in)
+		flags_need(t);
+	emit_planned(t, &p, p.mem ? &m : NULL);
+	if (writes_flags(row))
+		flags_written(t);
+	return true;
+}
+
+/* Without operands, or with the register in the opcode. */
+static bool emit_short(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	const struct form *f = form_now(t);
+	u8 h;
+
+	if (f->map == 0) {			/* CLC, STC, CMC */
+		flags_need(t);
+		put8(&t->e, f->op);
+		flags_written(t);
+		return true;
+	}
+	if (i->opsize == 2)			/* BSWAP */
+		return false;
+	h = reg_use(t, i->rm >> 3, H_AX);
+	PUT(&t->e, (u8)(0x40 | (i->flags & I_W ? 8 : 0) | h >> 3), 0x0f, 0xc8 | (h & 7));
+	if (h == H_AX)
+		emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(i->rm >> 3));
+	return true;
+}
+
+bool emit_generic(struct trans *t)
+{
+	const struct form *f = form_now(t);
+
+	if (!(insn_now(t)->flags & I_MODRM) && f->ext < 0 && f->op >= (f->map ? 0xc8 : 0xf5))
+		return emit_short(t);
+	return emit_operation(t, false);
+}
+
+bool emit_shift_cl(struct trans *t)
+{
+	return emit_operation(t, true);
+}
+
+bool emit_vector(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	const struct form *f = form_now(t);
+
+	if (t->mode->fp_trap & f->fp || opcode_row(i->row)->attr & ATTR_IMPLICIT)
+		return false;
+	return emit_operation(t, false);
+}
+
+bool emit_lea(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	u8 h = host_of(i->reg >> 3);
+
+	if (i->opsize == 2 || !operand_encodable(t))
+		return false;
+	operand_address(t, i->opsize == 8, h == H_NONE ? H_AX : h);
+	if (h == H_NONE)
+		emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(i->reg >> 3));
+	return true;
+}
+
+/* ---- moves of immediates, absolute addresses ---- */
+
+static void put_imm(struct trans *t, unsigned int size, u64 imm)
+{
+	for (unsigned int k = 0; k < MIN(size, 4u); k++)
+		put8(&t->e, (u8)(imm >> 8 * k));
+}
+
+static bool mov_imm_mem(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	struct hop o = { .op = i->opsize == 1 ? 0xc6 : 0xc7, .w = i->opsize == 8,
+		.opsize16 = i->opsize == 2 };
+	struct place m;
+
+	if (!operand_encodable(t))
+		return false;
+	flags_save(t);
+	operand_check(t, i->opsize, true, false, &m);
+	t->fl = FL_SAVED;
+	emit_op(&t->e, &o, 0, &m, 0);
+	put_imm(t, i->opsize, i->imm);
+	return true;
+}
+
+bool emit_mov_imm_form(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	unsigned int guest = i->rm >> 3;
+	u8 h = host_of(guest);
+	struct hop o = { .op = i->opsize == 1 ? 0xc6 : 0xc7, .opsize16 = i->opsize == 2 };
+
+	if (i->flags & I_MEM)
+		return mov_imm_mem(t);
+	if (i->opsize >= 4) {
+		emit_mov_imm(&t->e, h == H_NONE ? H_AX : h, i->opsize == 4 ? (u32)i->imm : i->imm);
+		if (h == H_NONE)
+			emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(guest));
+		return true;
+	}
+	if (is_high(i->rm) || h == H_NONE)
+		return false;
+	o.force_rex = i->opsize == 1 && h >= H_SP && h <= H_DI;
+	emit_op(&t->e, &o, 0, NULL, h);
+	put_imm(t, i->opsize, i->imm);
+	return true;
+}
+
+bool emit_mov_moffs(struct trans *t)
+{
+	return false;
+}
+
+/* ---- accumulator and its extension ---- */
+
+bool emit_cbw(struct trans *t)
+{
+	switch (insn_now(t)->opsize) {
+	case 2: PUT(&t->e, 0x66, 0x45, 0x0f, 0xbe, 0xd2); break;	/* movsx r10w, r10b */
+	case 4: PUT(&t->e, 0x45, 0x0f, 0xbf, 0xd2); break;		/* movsx r10d, r10w */
+	default: PUT(&t->e, 0x4d, 0x63, 0xd2); break;			/* movsxd r10, r10d */
+	}
+	return true;
+}
+
+bool emit_cwd(struct trans *t)
+{
+	unsigned int size = insn_now(t)->opsize;
+
+	emit_rr(&t->e, true, OP_STORE, H_10, H_AX);
+	if (size == 2)
+		put8(&t->e, 0x66);
+	if (size == 8)
+		put8(&t->e, 0x48);
+	put8(&t->e, 0x99);
+	return true;
+}
+
+/* RAX is in AX for one instruction; m: its memory operand, which does not use AX, or NULL. */
+static void with_rax(struct trans *t, const struct hop *o, u8 reg, const struct place *m, u8 rm)
+{
+	emit_rr(&t->e, true, OP_STORE, H_10, H_AX);
+	site_now(t);
+	emit_op(&t->e, o, reg, m, rm);
+	emit_rr(&t->e, true, OP_STORE, H_AX, H_10);
+	flags_written(t);
+}
+
+/* The register of a byte operation: AH to BH are 4 to 7 without REX. False: it has none. */
+static bool byte_reg(struct hop *o, u8 off, u8 *h)
+{
+	if (is_high(off)) {
+		*h = (u8)((off >> 3) + 4);
+		o->no_rex = true;
+	} else {
+		o->force_rex = *h >= H_SP && *h <= H_DI;
+	}
+	return true;
+}
+
+bool emit_muldiv(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	const struct form *f = form_now(t);
+	struct hop o = { .op = f->op, .w = i->opsize == 8, .opsize16 = i->opsize == 2 };
+	unsigned int guest = i->rm >> 3;
+	u8 h = guest == R_RAX ? H_AX : host_of(guest);
+	struct place m = HOT_REG(guest);
+
+	if (i->flags & I_MEM) {
+		if (!operand_encodable(t))
+			return false;
+		flags_save(t);
+		operand_check(t, i->opsize, false, true, &m);
+		t->fl = FL_SAVED;
+		with_rax(t, &o, (u8)f->ext, &m, 0);
+		return true;
+	}
+	if (i->opsize == 1)
+		byte_reg(&o, i->rm, &h);
+	with_rax(t, &o, (u8)f->ext, h == H_NONE ? &m : NULL, h);
+	return true;
+}
+
+bool emit_cmpxchg(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	struct hop o = { .map = 1, .op = form_now(t)->op, .w = i->opsize == 8,
+		.opsize16 = i->opsize == 2, .lock = i->flags & I_LOCK };
+	u8 reg = i->reg >> 3 == R_RAX ? H_AX : host_of(i->reg >> 3);
+	u8 rm = i->rm >> 3 == R_RAX ? H_AX : host_of(i->rm >> 3);
+	struct place m;
+
+	if (reg == H_NONE || is_high(i->reg) || (!(i->flags & I_MEM) && (rm == H_NONE || is_high(i->rm))))
+		return false;
+	if (i->opsize == 1)
+		o.force_rex = (reg >= H_SP && reg <= H_DI) ||
+			(!(i->flags & I_MEM) && rm >= H_SP && rm <= H_DI);
+	if (!(i->flags & I_MEM)) {
+		with_rax(t, &o, reg, NULL, rm);
+		return true;
+	}
+	if (!operand_encodable(t))
+		return false;
+	flags_save(t);
+	operand_check(t, i->opsize, true, true, &m);
+	t->fl = FL_SAVED;
+	with_rax(t, &o, reg, &m, 0);
+	return true;
+}
+
+/* ---- the stack ---- */
+
+static bool stack_usable(const struct trans *t)
+{
+	return t->mode->flat && t->mode->stack_wide && insn_now(t)->opsize == t->mode->code_bytes;
+}
+
+static void stack_move(struct trans *t, s32 by)
+{
+	emit_rm(&t->e, long_mode(t), OP_LEA, H_15, at_base(H_15, by));
+}
+
+bool emit_push(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	s32 size = i->opsize;
+	struct place m;
+	u8 h;
+
+	if (!stack_usable(t) || i->flags & I_MEM)
+		return false;
+	flags_save(t);
+	stack_check(t, -size, (unsigned int)size, &m);
+	t->fl = FL_SAVED;
+	h = reg_use(t, i->rm >> 3, H_AX);
+	emit_rm(&t->e, size == 8, OP_STORE, h, m);
+	stack_move(t, -size);
+	return true;
+}
+
+bool emit_push_imm(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	s32 size = i->opsize;
+	struct place m;
+
+	if (!stack_usable(t))
+		return false;
+	flags_save(t);
+	stack_check(t, -size, (unsigned int)size, &m);
+	t->fl = FL_SAVED;
+	emit_rm(&t->e, size == 8, 0xc7, 0, m);
+	put32(&t->e, (u32)i->imm);
+	stack_move(t, -size);
+	return true;
+}
+
+bool emit_pop(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+	s32 size = i->opsize;
+	u8 h = host_of(i->rm >> 3);
+	struct place m;
+
+	if (!stack_usable(t) || i->flags & I_MEM)
+		return false;
+	flags_save(t);
+	stack_check(t, 0, (unsigned int)size, &m);
+	t->fl = FL_SAVED;
+	emit_rm(&t->e, size == 8, OP_LOAD, h == H_NONE ? H_AX : h, m);
+	if (i->rm >> 3 != R_RSP)
+		stack_move(t, size);
+	if (h == H_NONE)
+		emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(i->rm >> 3));
+	return true;
+}
+
+bool emit_leave(struct trans *t)
+{
+	s32 size = insn_now(t)->opsize;
+	struct place m;
+
+	if (!stack_usable(t))
+		return false;
+	flags_save(t);
+	base_check(t, R_RBP, 0, (unsigned int)size, false, &m);
+	t->fl = FL_SAVED;
+	emit_rm(&t->e, size == 8, OP_LOAD, H_AX, m);
+	emit_rm(&t->e, size == 8, OP_LEA, H_15, at_base(H_BP, size));
+	emit_rr(&t->e, size == 8, OP_STORE, H_AX, H_BP);
+	return true;
+}

@@ -1,0 +1,180 @@
+/*
+ * Between translated code and the interpreter's handlers: calls for single instructions, ways out,
+ * and host faults.
+ *
+ * Translated code comes here with flags in hot.flags, other registers in v->r, and RIP known from
+ * the record.
+ */
+#include "hypervisor/dbt/dbt.h"
+
+#include "hypervisor/insn/code.h"
+#include "hypervisor/insn/exec.h"
+#include "hypervisor/insn/flags.h"
+#include "hypervisor/insn/interp.h"
+#include "hypervisor/insn/native.h"
+#include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/segment.h"
+
+void flags_in(struct vcpu *v)
+{
+	v->rflags = (v->rflags & ~RFLAGS_ARITH) | flags_from_ax(v->hot.flags);
+}
+
+/* As LAHF and SETO would. */
+void flags_out(struct vcpu *v)
+{
+	u32 f = (u32)v->rflags;
+
+	v->hot.flags = (f & 0xd5) << 8 | (f >> 11 & 1);
+}
+
+/* ---- the handler of one instruction ---- */
+
+/* Stubs of vector instructions may be dropped at any time: looked up for each use. */
+static void stub_prepare(struct vcpu *v, struct insn *i)
+{
+	if (native_prepare(v, i) == 0)
+		return;
+	code_flush(v);
+	if (native_prepare(v, i)) {
+		fpu_put(v);
+		vm_kill(v->vm, "no room for a single native stub");
+		vcpu_unwind(v, UNWIND_EXIT);
+	}
+}
+
+static void rec_exec(struct vcpu *v, const struct rec *r)
+{
+	struct insn i;
+
+	v->r[R_RIP] = (v->hot.page + r->off) & v->rip_mask;
+	if (likely(!(r->insn.flags & I_NATIVE))) {
+		r->insn.exec(v, &r->insn);
+		return;
+	}
+	i = r->insn;
+	stub_prepare(v, &i);
+	i.exec(v, &i);
+}
+
+/* Are the fragments that called still what they were? */
+static bool must_leave(const struct vcpu *v, const struct dbt *d)
+{
+	return d->stale || v->step || mode_key(v) != d->mode_key;
+}
+
+static bool slow_exec(struct vcpu *v, u32 rec)
+{
+	struct dbt *d = dbt_of(v);
+	const struct rec *r = &d->rec[rec];
+	u8 len = r->insn.len;
+
+	flags_in(v);
+	d->stale = false;
+	rec_exec(v, r);
+	v->stat.helper_insns++;
+	if (unlikely(v->boundary))
+		interp_end_boundary(v);
+	flags_out(v);
+	if (likely(!must_leave(v, d)))
+		return false;
+	v->r[R_RIP] = (v->r[R_RIP] + len) & v->rip_mask;
+	return true;
+}
+
+/*
+ * Nothing of the vector state may stay live while instrumented code runs (fpu_done()); the
+ * trampoline has saved no vector registers.
+ */
+u64 dbt_slow(struct vcpu *v, u32 rec)
+{
+	fpu_done(v);
+	if (slow_exec(v, rec))
+		vcpu_unwind(v, UNWIND_RESTART);
+	fpu_get(v);
+	return 0;
+}
+
+/* ---- ways out ---- */
+
+/* Runs the instruction that ended the fragment, and is over with it. */
+static void leave_exec(struct vcpu *v, u32 rec)
+{
+	const struct rec *r = &dbt_of(v)->rec[rec];
+	u8 len = r->insn.len;
+	bool branch = r->insn.flags & I_BRANCH;
+
+	rec_exec(v, r);
+	v->stat.helper_insns++;
+	if (!branch)
+		v->r[R_RIP] = (v->r[R_RIP] + len) & v->rip_mask;
+	if (v->boundary)
+		interp_end_boundary(v);
+}
+
+static const struct site *site_find(const struct dbt *d, const struct fragment *f, u32 host)
+{
+	const struct site *found = NULL;
+
+	for (u32 k = 0; k < f->n_sites && d->site[f->sites + k].host <= host; k++)
+		found = &d->site[f->sites + k];
+	return found;
+}
+
+/* The host CPU refused an instruction that was copied: the guest's own fault, at that place. */
+static void leave_fault(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	u32 host = (u32)(v->hot.fault_rip - d->rx);
+	u32 frag = fragment_at(d, host);
+	const struct site *s = frag ? site_find(d, &d->frag[frag], host) : NULL;
+
+	if (s) {
+		v->r[R_RIP] = (v->hot.page + s->off) & v->rip_mask;
+		if (!s->saved)
+			v->hot.flags = (u32)v->hot.arg;
+	} else if (frag) {
+		v->r[R_RIP] = (v->hot.page + d->frag[frag].off) & v->rip_mask;
+	}
+	flags_in(v);
+	native_fault(v, v->hot.fault_vector);
+}
+
+static void leave_link(struct vcpu *v, u32 exit)
+{
+	const struct exit *x = &dbt_of(v)->exit[exit];
+
+	v->r[R_RIP] = (v->hot.page + x->off) & v->rip_mask;
+	if (x->pages && unlikely(!linear_canonical(v, v->r[R_RIP])) && v->code_bytes == 8) {
+		/* The branch itself faults. */
+		v->r[R_RIP] = v->hot.page - ((u64)(s64)x->pages << 12) + x->from;
+		interp_insn(v);
+	}
+}
+
+static void leave_dead(struct vcpu *v, u32 host)
+{
+	struct dbt *d = dbt_of(v);
+	u32 frag = fragment_at(d, host - 5);
+
+	if (!frag)
+		os_panic("a dead fragment without a number");
+	v->r[R_RIP] = (v->hot.page + d->frag[frag].off) & v->rip_mask;
+	space_drop_code(v, v->space);
+}
+
+/* Brings v to the state after translated code was left. May unwind. */
+void dbt_leave(struct vcpu *v, u32 why)
+{
+	u32 n = why >> LEAVE_BITS;
+
+	if ((why & ((1u << LEAVE_BITS) - 1)) == LEAVE_FAULT)
+		leave_fault(v);
+	flags_in(v);
+	switch (why & ((1u << LEAVE_BITS) - 1)) {
+	case LEAVE_LINK: leave_link(v, n); break;
+	case LEAVE_EXEC: leave_exec(v, n); break;
+	case LEAVE_POLL: v->r[R_RIP] = (v->hot.page + n) & v->rip_mask; break;
+	default: leave_dead(v, n); break;
+	}
+}

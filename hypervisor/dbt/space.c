@@ -1,0 +1,189 @@
+/*
+ * From linear addresses to fragments, in each address space: the page that executes, the jump table
+ * of indirect branches, and the cells of direct branches that leave their page.
+ *
+ * Both tables only ever hold addresses inside the code cache, written here. They say "in this
+ * space, now"; whatever changes a translation of a page that was entered (page_entered()) empties
+ * them for that space. A cell's owner runs at one linear address in a space: where a page is
+ * entered at a second address, the space's tables are emptied first (exec_alias()).
+ */
+#include "hypervisor/dbt/dbt.h"
+#include "hypervisor/insn/code.h"
+#include "hypervisor/x86/mmu.h"
+
+#include <linux/errno.h>
+
+#define PAGE_MASK	(~0xfffULL)
+
+/* ---- tables ---- */
+
+static unsigned int jump_index(u64 la)
+{
+	return (unsigned int)(la ^ la >> 12) & (JUMP_ENTRIES - 1);
+}
+
+static void jump_clear(struct space *s, u32 n)
+{
+	struct jump_entry *e = &s->jump[n >> JUMP_BITS][n & (JUMP_ENTRIES - 1)];
+
+	e->la = TLB_INVALID;
+}
+
+static void jumps_clear_all(struct space *s)
+{
+	for (u32 n = 0; n < NR_JUMP_MODES << JUMP_BITS; n++)
+		if (s->jump[n >> JUMP_BITS][n & (JUMP_ENTRIES - 1)].host)
+			jump_clear(s, n);
+}
+
+static void tables_clear(struct dbt *d, struct dspace *ds, struct space *s)
+{
+	u32 k;
+
+	if (!ds->ready)
+		return;
+	if (ds->overflow) {
+		memcpy(s->cell, d->cell_stub, d->n_cells * sizeof(u64));
+		jumps_clear_all(s);
+	}
+	for (k = 0; k < ds->n_cells && !ds->overflow; k++)
+		s->cell[ds->cells[k]] = d->cell_stub[ds->cells[k]];
+	for (k = 0; k < ds->n_jumps && !ds->overflow; k++)
+		jump_clear(s, ds->jumps[k]);
+	ds->n_cells = ds->n_jumps = 0;
+	ds->overflow = false;
+}
+
+void space_ready(struct vcpu *v, struct space *s)
+{
+	struct dbt *d = dbt_of(v);
+	struct dspace *ds = &d->space[space_index(v, s)];
+
+	if (ds->ready)
+		return;
+	memcpy(s->cell, d->cell_stub, d->n_cells * sizeof(u64));
+	for (unsigned int m = 0; m < NR_JUMP_MODES; m++)
+		s->jump[m][0].la = TLB_INVALID;	/* in zeroed memory only 0 looks like a hit */
+	jumps_clear_all(s);
+	ds->n_cells = ds->n_jumps = 0;
+	ds->overflow = false;
+	ds->ready = true;
+	s->code_used = true;
+}
+
+void space_drop_code(struct vcpu *v, struct space *s)
+{
+	struct dbt *d = dbt_of(v);
+	struct dspace *ds = &d->space[space_index(v, s)];
+
+	tables_clear(d, ds, s);
+	memset(ds->filter, 0, sizeof(ds->filter));
+	ds->epoch++;
+}
+
+void space_drop_all(struct vcpu *v)
+{
+	for (unsigned int k = 0; k < NR_SPACES; k++)
+		space_drop_code(v, vcpu_space(v, k));
+}
+
+void dbt_space_drop(struct vcpu *v, struct space *s, bool global)
+{
+	if (v->engine_state)
+		space_drop_code(v, s);
+}
+
+static bool page_entered(const struct dspace *ds, u64 la)
+{
+	return ds->filter[la >> 18 & 63] & BIT(la >> 12 & 63);
+}
+
+void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la)
+{
+	if (v->engine_state && page_entered(&dbt_of(v)->space[space_index(v, s)], la))
+		space_drop_code(v, s);
+}
+
+static void used_add(struct dspace *ds, u32 *list, u32 *n, u32 what)
+{
+	if (*n == USED_MAX)
+		ds->overflow = true;
+	else
+		list[(*n)++] = what;
+}
+
+void space_set_cell(struct vcpu *v, u32 exit, u32 frag)
+{
+	struct dbt *d = dbt_of(v);
+	struct dspace *ds = &d->space[space_index(v, v->space)];
+	const struct exit *x = &d->exit[exit];
+	const struct fragment *f = &d->frag[frag];
+
+	v->space->cell[x->site] = code_rx(d, fragment_entry(f, x->fl));
+	used_add(ds, ds->cells, &ds->n_cells, x->site);
+	v->stat.cell_fills++;
+}
+
+void space_set_jump(struct vcpu *v, u64 la, u32 frag)
+{
+	struct dbt *d = dbt_of(v);
+	struct dspace *ds = &d->space[space_index(v, v->space)];
+	unsigned int n = jump_index(la);
+	struct jump_entry *e = &v->space->jump[d->cur_mode][n];
+
+	e->la = la;
+	e->host = code_rx(d, d->frag[frag].jump);
+	used_add(ds, ds->jumps, &ds->n_jumps, d->cur_mode << JUMP_BITS | n);
+	v->stat.jump_fills++;
+}
+
+/* ---- pages ---- */
+
+/* Page n runs at la in this space: at no other address, or what says so goes. */
+static void exec_alias(struct vcpu *v, struct dspace *ds, u32 n, u64 la)
+{
+	struct fpage *p = &dbt_of(v)->page[n];
+	unsigned int k = space_index(v, v->space);
+
+	if (p->where[k].epoch == ds->epoch && p->where[k].la != la)
+		space_drop_code(v, v->space);
+	p->where[k].la = la;
+	p->where[k].epoch = ds->epoch;
+}
+
+/* Raises the fault of a fetch. NONE: no memory slot is there, the interpreter says what then. */
+static u32 exec_fill(struct vcpu *v, struct dspace *ds, u64 la, struct exec_entry *e)
+{
+	struct dbt *d = dbt_of(v);
+	u64 gpa = mmu_fetch_page(v, la);
+	const struct memslot *s = memslot_find(v->vm, gpa);
+	u32 n;
+
+	if (!s)
+		return NONE;
+	code_check_page(v, s, gpa);
+	n = page_get(v, gpa, memslot_code(s, gpa));
+	exec_alias(v, ds, n, la & PAGE_MASK);
+	ds->filter[la >> 18 & 63] |= BIT(la >> 12 & 63);
+	e->tag = (la & PAGE_MASK) | (v->cpl == 3);
+	e->epoch = ds->epoch;
+	e->page = n;
+	(void)d;
+	return n;
+}
+
+u32 exec_page(struct vcpu *v, u64 la)
+{
+	struct dbt *d = dbt_of(v);
+	struct dspace *ds = &d->space[space_index(v, v->space)];
+	struct exec_entry *e = &ds->exec[la >> 12 & (EXEC_ENTRIES - 1)];
+	struct fpage *p = &d->page[e->page];
+
+	if (likely(e->tag == ((la & PAGE_MASK) | (v->cpl == 3)) && e->epoch == ds->epoch)) {
+		if (unlikely(p->gen != load_acquire(&p->code->gen)))
+			page_get(v, p->gpa, p->code);
+		exec_alias(v, ds, e->page, la & PAGE_MASK);
+		return e->page;
+	}
+	return exec_fill(v, ds, la, e);
+}

@@ -1,0 +1,170 @@
+/*
+ * Host code that all fragments share: the way in and out, calls of the interpreter, the stack's
+ * page. System V calling convention towards C.
+ */
+#include "hypervisor/dbt/dbt.h"
+
+static const u8 callee_saved[] = { H_BX, H_BP, H_12, H_13, H_14, H_15 };
+
+/* Guest registers in host registers; the rest is in v->r always. */
+static const struct { u8 guest, host; } held[] = {
+	{ R_RAX, H_10 }, { R_RCX, H_CX }, { R_RDX, H_DX }, { R_RBX, H_BX }, { R_RSP, H_15 },
+	{ R_RBP, H_BP }, { R_RSI, H_SI }, { R_RDI, H_DI }, { R_R8, H_8 }, { R_R9, H_9 },
+	{ R_R12, H_12 }, { R_R13, H_13 }, { R_R14, H_14 },
+};
+
+static void put_push(struct emitter *e, u8 reg)
+{
+	if (reg >= 8)
+		put8(e, 0x41);
+	put8(e, 0x50 | (reg & 7));
+}
+
+static void put_pop(struct emitter *e, u8 reg)
+{
+	if (reg >= 8)
+		put8(e, 0x41);
+	put8(e, 0x58 | (reg & 7));
+}
+
+static void put_ret(struct emitter *e)
+{
+	put8(e, 0xc3);
+}
+
+static void guest_load(struct emitter *e)
+{
+	for (unsigned int k = 0; k < ARRAY_SIZE(held); k++)
+		emit_rm(e, true, OP_LOAD, held[k].host, HOT_REG(held[k].guest));
+}
+
+static void guest_store(struct emitter *e)
+{
+	for (unsigned int k = 0; k < ARRAY_SIZE(held); k++)
+		emit_rm(e, true, OP_STORE, held[k].host, HOT_REG(held[k].guest));
+}
+
+/* u32 enter(u64 host): to a "saved" entry. */
+static void put_enter(struct emitter *e)
+{
+	for (unsigned int k = 0; k < ARRAY_SIZE(callee_saved); k++)
+		put_push(e, callee_saved[k]);
+	emit_alu_imm(e, true, ALU_SUB, H_SP, 8);
+	emit_rm(e, true, OP_STORE, H_SP, HOT(hot.host_rsp));
+	emit_rr(e, true, OP_STORE, H_DI, H_11);
+	guest_load(e);
+	PUT(e, 0x41, 0xff, 0xe3);		/* jmp r11 */
+}
+
+/* R11: why. Flags are saved. */
+static void put_exit(struct emitter *e)
+{
+	emit_rm(e, false, OP_STORE, H_11, HOT(hot.exit));
+	guest_store(e);
+	emit_rm(e, true, OP_LOAD, H_SP, HOT(hot.host_rsp));
+	emit_alu_imm(e, true, ALU_ADD, H_SP, 8);
+	for (unsigned int k = ARRAY_SIZE(callee_saved); k--;)
+		put_pop(e, callee_saved[k]);
+	emit_rm(e, false, OP_LOAD, H_AX, HOT(hot.exit));
+	put_ret(e);
+}
+
+/* Called. R11: a record; flags are saved. Comes back with the state that the handler left. */
+static void put_slow(struct emitter *e, struct vcpu *v)
+{
+	guest_store(e);
+	emit_mov_imm(e, H_DI, (u64)v);
+	emit_rr(e, false, OP_STORE, H_11, H_SI);
+	emit_alu_imm(e, true, ALU_SUB, H_SP, 8);
+	emit_mov_imm(e, H_AX, (u64)dbt_slow);
+	PUT(e, 0xff, 0xd0);			/* call rax */
+	emit_alu_imm(e, true, ALU_ADD, H_SP, 8);
+	guest_load(e);
+	emit_flags_restore(e);
+	put_ret(e);
+}
+
+/* Called in place of a dead fragment: the return address says which. */
+static void put_dead(struct emitter *e, const struct dbt *d, bool saved)
+{
+	if (!saved)
+		emit_flags_save(e);
+	PUT(e, 0x41, 0x5b);			/* pop r11 */
+	emit_mov_imm(e, H_AX, d->rx);
+	emit_rr(e, true, 0x29, H_AX, H_11);	/* sub r11, rax */
+	emit_shl(e, false, H_11, LEAVE_BITS);
+	emit_alu_imm(e, false, ALU_OR, H_11, LEAVE_DEAD);
+	emit_jmp(e, d->tramp.exit_saved);
+}
+
+/* A host fault, with all registers and flags as they were. */
+static void put_fault(struct emitter *e, const struct dbt *d)
+{
+	PUT(e, 0x9f, 0x0f, 0x90, 0xc0);		/* lahf; seto al */
+	emit_rm(e, false, OP_STORE, H_AX, HOT(hot.arg));
+	emit_mov_imm(e, H_11, LEAVE_FAULT);
+	emit_jmp(e, d->tramp.exit_saved);
+}
+
+static struct place tlb_place(u32 field)
+{
+	return at_gs_index(H_11, offsetof(struct space, tlb) + field);
+}
+
+/*
+ * Called when an access by the stack pointer is outside the stack's page. RAX: its linear address.
+ * Where the TLB has that page as writable, it becomes the stack's page, R11 its addend, ZF is set.
+ */
+static void put_stack(struct emitter *e, unsigned int idx)
+{
+	u32 far, miss;
+
+	put_push(e, H_CX);
+	emit_rr(e, false, OP_STORE, H_AX, H_11);
+	emit_shr(e, false, H_11, 6);
+	emit_alu_imm(e, false, ALU_AND, H_11, (TLB_ENTRIES - 1) << 6);
+	emit_rr(e, true, OP_STORE, H_AX, H_CX);
+	emit_alu_imm(e, true, ALU_AND, H_CX, -4096);
+	emit_alu_imm(e, false, ALU_AND, H_AX, 0xfff);
+	emit_alu_imm(e, false, ALU_CMP, H_AX, 0xff8);
+	far = emit_jcc(e, CC_A, TO_LATER);
+	emit_rm(e, true, OP_CMP, H_CX,
+		tlb_place(offsetof(struct tlb_entry, tag) + idx * 16 + 8));
+	miss = emit_jcc(e, CC_NZ, TO_LATER);
+	emit_rm(e, true, OP_LOAD, H_11, tlb_place(offsetof(struct tlb_entry, addend)));
+	emit_rm(e, true, OP_STORE, H_CX, HOT(hot.stack_tag));
+	emit_rm(e, true, OP_STORE, H_11, HOT(hot.stack_addend));
+	emit_rr(e, false, OP_CMP, H_AX, H_AX);
+	emit_patch(e->base, far, e->at);
+	emit_patch(e->base, miss, e->at);
+	put_pop(e, H_CX);
+	put_ret(e);
+}
+
+void trampolines_emit(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	struct emitter e = { .base = d->rw, .limit = d->slab[0].code.start };
+	struct trampolines *t = &d->tramp;
+
+	t->enter = e.at;
+	put_enter(&e);
+	t->exit_host = e.at;
+	emit_flags_save(&e);
+	t->exit_saved = e.at;
+	put_exit(&e);
+	t->slow = e.at;
+	put_slow(&e, v);
+	t->dead_host = e.at;
+	put_dead(&e, d, false);
+	t->dead_saved = e.at;
+	put_dead(&e, d, true);
+	t->fault = e.at;
+	put_fault(&e, d);
+	for (unsigned int k = 0; k < NR_TLB_INDEXES; k++) {
+		t->stack[k] = e.at;
+		put_stack(&e, k);
+	}
+	t->end = e.at;
+	os_code_set_resume((void *)d->rx, d->rx + t->fault);
+}

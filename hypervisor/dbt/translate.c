@@ -1,0 +1,279 @@
+/*
+ * From guest bytes to a fragment: which instructions belong to it, their forms, and the code around
+ * them. dbt/dbt.h says what translated code looks like.
+ *
+ * A fragment goes on past conditional branches and ends at any other transfer of control, at an
+ * instruction that may change the mode or let an interrupt in, at the page's end, or when it is
+ * long enough.
+ */
+#include "hypervisor/dbt/translate.h"
+
+#include "hypervisor/insn/code.h"
+#include "hypervisor/insn/exec.h"
+
+#define INSN_MAX 15u
+
+/* ---- flags ---- */
+
+void flags_save(struct trans *t)
+{
+	if (t->fl != FL_HOST)
+		return;
+	emit_flags_save(&t->e);
+	t->fl = FL_BOTH;
+}
+
+void flags_need(struct trans *t)
+{
+	if (t->fl != FL_SAVED)
+		return;
+	emit_flags_restore(&t->e);
+	t->fl = FL_BOTH;
+}
+
+void flags_written(struct trans *t)
+{
+	t->fl = FL_HOST;
+}
+
+/* ---- records ---- */
+
+struct cold *cold_add(struct trans *t, enum cold_kind kind, u32 site)
+{
+	struct cold *c = &t->cold[t->n_cold++];
+
+	*c = (struct cold){ .kind = kind, .fl = t->fl, .insn = (u8)t->k, .site = site };
+	return c;
+}
+
+u32 rec_of(struct trans *t, unsigned int k)
+{
+	struct rec *r;
+
+	if (t->rec[k])
+		return t->rec[k];
+	t->rec[k] = cache_rec(t->d);
+	r = &t->d->rec[t->rec[k]];
+	r->insn = t->insn[k];
+	r->off = t->off[k];
+	return t->rec[k];
+}
+
+void site_now(struct trans *t)
+{
+	u32 n = cache_site(t->d);
+
+	t->d->site[n] = (struct site){ .host = t->e.at, .off = t->off[t->k],
+		.saved = t->fl != FL_HOST };
+	if (!t->f->n_sites++)
+		t->f->sites = n;
+}
+
+/* ---- instructions without a translation ---- */
+
+void helper_call(struct trans *t)
+{
+	flags_save(t);
+	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, rec */
+	put32(&t->e, rec_of(t, t->k));
+	emit_call_to(&t->e, t->d->tramp.slow);
+	t->fl = FL_BOTH;
+}
+
+void leave_exec(struct trans *t)
+{
+	flags_save(t);
+	PUT(&t->e, 0x41, 0xbb);
+	put32(&t->e, rec_of(t, t->k) << LEAVE_BITS | LEAVE_EXEC);
+	emit_jmp(&t->e, t->d->tramp.exit_saved);
+	t->done = true;
+}
+
+/* ---- what belongs to it ---- */
+
+static bool insn_allowed(const struct vcpu *v, const struct insn *i)
+{
+	return vcpu_has(v, opcode_feature(opcode_row(i->row), i));
+}
+
+/* TZCNT and LZCNT are BSF and BSR on a host without them. */
+static bool host_differs(const struct vcpu *v, const struct opcode *row)
+{
+	return (row->set == &x_tzcnt_GE && !vcpu_has(v, F_BMI1)) ||
+		(row->set == &x_lzcnt_GE && !vcpu_has(v, F_ABM));
+}
+
+static const struct form form_helper = { .kind = FORM_HELPER };
+
+static void collect(struct trans *t, const u8 *host, unsigned int off)
+{
+	while (t->n < MAX_INSNS && off < 0x1000) {
+		struct insn *i = &t->insn[t->n];
+
+		if (insn_decode(host + off, 0x1000 - off, t->mode->code_bytes, i) != DECODE_OK ||
+			!insn_allowed(t->v, i))
+			return;
+		t->off[t->n] = (u16)off;
+		t->form[t->n] = form_of(t->d, i);
+		if (host_differs(t->v, opcode_row(i->row)))
+			t->form[t->n] = &form_helper;
+		t->n++;
+		off += i->len;
+		t->v->stat.decodes++;
+		if (i->flags & (I_BRANCH | I_END) && t->form[t->n - 1]->kind != FORM_JCC &&
+			t->form[t->n - 1]->kind != FORM_LOOP && t->form[t->n - 1]->kind != FORM_JCXZ)
+			return;
+	}
+}
+
+/* ---- one instruction ---- */
+
+static bool form_emit(struct trans *t)
+{
+	switch (form_now(t)->kind) {
+	case FORM_GENERIC: return emit_generic(t);
+	case FORM_SHIFT_CL: return emit_shift_cl(t);
+	case FORM_VECTOR: return emit_vector(t);
+	case FORM_NOP: return true;
+	case FORM_LEA: return emit_lea(t);
+	case FORM_PUSH: return emit_push(t);
+	case FORM_POP: return emit_pop(t);
+	case FORM_PUSH_IMM: return emit_push_imm(t);
+	case FORM_LEAVE: return emit_leave(t);
+	case FORM_MULDIV: return emit_muldiv(t);
+	case FORM_CMPXCHG: return emit_cmpxchg(t);
+	case FORM_CBW: return emit_cbw(t);
+	case FORM_CWD: return emit_cwd(t);
+	case FORM_MOV_IMM: return emit_mov_imm_form(t);
+	case FORM_MOV_MOFFS: return emit_mov_moffs(t);
+	default: return false;
+	}
+}
+
+static void insn_emit(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+
+	poll_emit(t);
+	if (i->flags & (I_BRANCH | I_END)) {
+		if (!(i->flags & I_BRANCH) || !emit_branch(t))
+			leave_exec(t);
+	} else if (!form_emit(t)) {
+		helper_call(t);
+	}
+	t->end_of[t->k] = t->e.at;
+}
+
+/* ---- entries ---- */
+
+/* Does the first thing that concerns flags save them? */
+static bool begins_saved(const struct trans *t)
+{
+	for (unsigned int k = 0; k < t->n; k++) {
+		const struct insn *i = &t->insn[k];
+		const struct opcode *row = opcode_row(i->row);
+		unsigned int kind = t->form[k]->kind;
+
+		if (kind == FORM_HELPER || kind == FORM_PUSH || kind == FORM_POP ||
+			kind == FORM_PUSH_IMM || kind == FORM_CALL || kind == FORM_RET ||
+			kind == FORM_LEAVE || kind == FORM_JMP_IND || kind == FORM_CALL_IND ||
+			kind == FORM_MOV_MOFFS || kind == FORM_TERMINAL)
+			return true;
+		if (i->flags & I_MEM && kind != FORM_LEA && kind != FORM_NOP)
+			return true;
+		if ((row->f_read | row->f_write | row->f_undef) & RFLAGS_ARITH)
+			return false;
+	}
+	return false;
+}
+
+/* and rax, -4096; mov gs:[page], rax */
+static void emit_jump_entry(struct trans *t)
+{
+	t->f->jump = t->e.at;
+	emit_alu_imm(&t->e, true, ALU_AND, H_AX, -4096);
+	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.page));
+}
+
+static void entries_emit(struct trans *t)
+{
+	u32 over;
+
+	t->f->body_saved = begins_saved(t);
+	emit_jump_entry(t);
+	if (!t->f->body_saved) {
+		t->f->saved = t->e.at;
+		emit_flags_restore(&t->e);
+		t->f->host = t->e.at;
+		t->fl = FL_HOST;
+		return;
+	}
+	PUT(&t->e, 0xeb, 0);			/* over the save */
+	over = t->e.at;
+	t->f->host = t->e.at;
+	emit_flags_save(&t->e);
+	t->e.base[over - 1] = (u8)(t->e.at - over);
+	t->f->saved = t->e.at;
+	t->fl = FL_SAVED;
+}
+
+/* ---- the whole ---- */
+
+static void body_emit(struct trans *t)
+{
+	for (t->k = 0; t->k < t->n && !t->done; t->k++)
+		insn_emit(t);
+	if (!t->done)
+		branch_fallthrough(t);
+	cold_emit(t);
+	emit_align(&t->e, 16);
+}
+
+static void fragment_begin(struct trans *t, u32 page, unsigned int off)
+{
+	struct dbt *d = t->d;
+	struct slab *s = &d->slab[d->cur];
+
+	t->frag = cache_frag(d);
+	t->f = &d->frag[t->frag];
+	*t->f = (struct fragment){ .page = page, .off = (u16)off, .mode = (u8)d->cur_mode,
+		.n_insns = (u16)t->n };
+	t->e = (struct emitter){ .base = d->rw, .at = s->code.at, .limit = s->code.end };
+}
+
+static void fragment_end(struct trans *t)
+{
+	struct dbt *d = t->d;
+
+	d->slab[d->cur].code.at = t->e.at;
+	t->f->end = t->e.at;
+	fragment_publish(d, t->frag);
+	t->v->stat.fragments++;
+	t->v->stat.fragment_insns += t->n;
+}
+
+u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
+	const struct memslot *slot)
+{
+	struct dbt *d = dbt_of(v);
+	struct trans t;
+	unsigned int last;
+
+	t.v = v;
+	t.d = d;
+	t.mode = &d->mode[d->cur_mode];
+	t.n = t.k = t.n_cold = 0;
+	t.polled = t.done = false;
+	memset(t.rec, 0, sizeof(t.rec));
+	collect(&t, host, off);
+	if (!t.n)
+		return NONE;
+	last = t.off[t.n - 1] + t.insn[t.n - 1].len;
+	/* What stopped the decoder was decided by bytes beyond. */
+	code_cover(v, slot, d->page[page].gpa, off, MIN(last + INSN_MAX, 0x1000u) - off);
+	fragment_begin(&t, page, off);
+	entries_emit(&t);
+	body_emit(&t);
+	fragment_end(&t);
+	return t.frag;
+}

@@ -1,0 +1,110 @@
+/* One translation in progress: private to translate.c, operand.c, integer.c, branch.c, vector.c. */
+#ifndef QUMRA_HYPERVISOR_DBT_TRANSLATE_H
+#define QUMRA_HYPERVISOR_DBT_TRANSLATE_H
+
+#include "hypervisor/dbt/dbt.h"
+
+#define MAX_INSNS	48	/* also bounds how late a kick is seen */
+#define MAX_COLD	150
+
+/* Code out of the straight line, emitted behind it. */
+enum cold_kind {
+	COLD_SLOW,	/* call the interpreter for the instruction, go on at back */
+	COLD_EXEC,	/* leave: the interpreter runs the instruction */
+	COLD_LINK,	/* leave, or go to, another fragment: an exit */
+	COLD_POLL,	/* leave: v->kick */
+	COLD_POLL_COPY,	/* the same, after a copy of the instruction that sets the flags */
+	COLD_STACK,	/* find the stack's page, go on at back; else COLD_SLOW */
+};
+struct cold {
+	u8 kind;
+	u8 fl;
+	u8 insn;	/* which one */
+	u32 site;	/* rel32 that leads here */
+	u32 back;
+	u32 arg;	/* exit; displacement */
+	s32 pages;	/* COLD_LINK: to the target's page */
+};
+
+struct trans {
+	struct emitter e;
+	struct vcpu *v;
+	struct dbt *d;
+	const struct mode *mode;
+	u32 frag;
+	struct fragment *f;
+	struct insn insn[MAX_INSNS];
+	const struct form *form[MAX_INSNS];
+	u16 off[MAX_INSNS];
+	u32 rec[MAX_INSNS];	/* made on demand */
+	u32 end_of[MAX_INSNS];	/* host code of each ends here */
+	unsigned int n, k;	/* instructions; the present one */
+	u8 fl;			/* enum flags_place */
+	bool polled;
+	bool done;		/* the fragment ended */
+	struct cold cold[MAX_COLD];
+	unsigned int n_cold;
+};
+
+static inline const struct insn *insn_now(const struct trans *t) { return &t->insn[t->k]; }
+static inline const struct form *form_now(const struct trans *t) { return t->form[t->k]; }
+static inline unsigned int off_next(const struct trans *t)
+{
+	return t->off[t->k] + t->insn[t->k].len;
+}
+/* General operations are 64 bits wide by nature in 64-bit mode only. */
+static inline bool long_mode(const struct trans *t) { return t->mode->code_bytes == 8; }
+
+/* ---- translate.c ---- */
+void flags_save(struct trans *t);	/* a copy in hot.flags: the host's may be clobbered then */
+void flags_need(struct trans *t);	/* in the host's RFLAGS */
+void flags_written(struct trans *t);	/* the instruction has just set all of them */
+struct cold *cold_add(struct trans *t, enum cold_kind kind, u32 site);
+u32 rec_of(struct trans *t, unsigned int k);
+void site_now(struct trans *t);	/* host code from here on may fault for this instruction */
+void helper_call(struct trans *t);	/* the interpreter does this instruction, here */
+void leave_exec(struct trans *t);	/* ... and translated code ends */
+
+/* ---- operand.c ---- */
+u8 host_of(unsigned int guest);		/* H_NONE: in memory */
+/*
+ * Checks an access to the instruction's memory operand and says where it is. flags_save()d before.
+ * AX and R11 hold parts of the address; with need_ax only R11 does.
+ */
+bool operand_check(struct trans *t, unsigned int size, bool write, bool need_ax, struct place *m);
+/* The same for [RSP + disp]. */
+void stack_check(struct trans *t, s32 disp, unsigned int size, struct place *m);
+/* For [base], base being a guest register in a host register; no stack window. */
+void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size, bool write,
+	struct place *m);
+bool operand_encodable(const struct trans *t);
+/* The address itself into a host register: LEA. */
+void operand_address(struct trans *t, bool wide, u8 to);
+/* A guest register's full value in a host register: its own, or a copy in scratch. */
+u8 reg_use(struct trans *t, unsigned int guest, u8 scratch);
+
+/* ---- integer.c, vector.c: false: not this form, take helper_call() ---- */
+bool emit_generic(struct trans *t);
+bool emit_shift_cl(struct trans *t);
+bool emit_vector(struct trans *t);
+bool emit_lea(struct trans *t);
+bool emit_push(struct trans *t);
+bool emit_push_imm(struct trans *t);
+bool emit_pop(struct trans *t);
+bool emit_leave(struct trans *t);
+bool emit_muldiv(struct trans *t);
+bool emit_cmpxchg(struct trans *t);
+bool emit_cbw(struct trans *t);
+bool emit_cwd(struct trans *t);
+bool emit_mov_imm_form(struct trans *t);
+bool emit_mov_moffs(struct trans *t);
+
+/* ---- branch.c ---- */
+bool emit_branch(struct trans *t);
+void branch_fallthrough(struct trans *t);	/* the fragment ends behind the last instruction */
+void cold_emit(struct trans *t);
+/* The kick is looked at once in each fragment that may be part of a loop. */
+bool poll_wanted(const struct trans *t);
+void poll_emit(struct trans *t);
+
+#endif
