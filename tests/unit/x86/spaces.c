@@ -129,9 +129,11 @@ static void global_and_not(void **state)
 	remap(0x9000, 0x13000, 0);
 	mmu_flush_all(m->v);
 	assert_int_equal(read_at(0x9000), 19);
-	remap(0x9000, 0x10000, 0);
+	remap(0x9000, 0x10000, G);
 	set_cr3(ROOT);
 	assert_int_equal(read_at(0x9000), 16);
+	mmu_flush_all(m->v);
+	assert_true(fills(0x9000));
 }
 
 /* Two linear pages that share an entry, each of the two kinds. */
@@ -246,7 +248,25 @@ static void columns(void **state)
 	set_cpl(3);
 	assert_int_equal(read_at(0xa000), 18);
 	set_cpl(0);
+	assert_true(fills(0xa000));
 	assert_int_equal(read_at(0xa000), 18);
+}
+
+/* Two linear pages of one entry that are the same page of memory. */
+static void columns_of_aliases(void **state)
+{
+	const u64 other = BIT(24) + 0x9000;
+
+	*ram64(m, L2 + 8 * 8) = L1 | P | W | U;
+	remap(0x9000, 0x10000, 0);
+	set_cpl(3);
+	read_at(0x9000);
+	set_cpl(0);
+	assert_true(fills(other));
+	set_cpl(3);
+	assert_true(fills(0x9000));
+	set_cpl(0);
+	assert_true(fills(other));
 }
 
 /* What one column knows of decoded code on the page, another one's fill does not take away. */
@@ -381,6 +401,30 @@ static void engine_is_told(void **state)
 	assert_told(1, 0, 0, second);
 }
 
+/* ---- the vCPU's first page ---- */
+
+static void hot_page_is_in_each(void **state)
+{
+	void *run = os_pages_alloc(VCPU_MMAP_SIZE);
+	struct vcpu *v, *other;
+	struct vm *vm;
+	unsigned int n;
+
+	assert_int_equal(vm_create(&vm), 0);
+	assert_int_equal(vcpu_create(vm, 0, run, &v), 0);
+	assert_non_null(v->space);
+	for (n = 0; n < NR_SPACES; n++) {
+		other = (struct vcpu *)vcpu_space(v, n)->hot;
+		v->r[R_RBX] = 100 + n;
+		assert_int_equal(other->r[R_RBX], 100 + n);
+		other->hot.count[7] = 200 + n;
+		assert_int_equal(v->hot.count[7], 200 + n);
+		assert_ptr_equal(other->space, v->space);
+	}
+	vcpu_destroy(v);
+	vm_put(vm);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -388,8 +432,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(cr3_keeps_global), TEST(global_and_not), TEST(global_evicted),
 		TEST(many_pcids), TEST(cr3_drops_its_own), TEST(invlpg_everywhere),
-		TEST(asids_run_out), TEST(columns), TEST(columns_with_code),
+		TEST(asids_run_out), TEST(columns), TEST(columns_of_aliases), TEST(columns_with_code),
 		TEST(no_hit_while_aligned), TEST(stack_is_forgotten), TEST(engine_is_told),
+		cmocka_unit_test(hot_page_is_in_each),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
