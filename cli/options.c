@@ -5,8 +5,8 @@
 #include "cli/options.h"
 #include "lib/size.h"
 #include "vmm/chardev/chardev.h"
+#include "vmm/cpus/topology.h"
 #include "vmm/memory/guest_memory.h"
-#include "vmm/vmm.h"
 
 #define MEMORY_DEFAULT (512ULL << 20)
 
@@ -35,16 +35,7 @@ static int parse_memory(struct run_options *o, const char *value, struct error *
 
 static int parse_cpus(struct run_options *o, const char *value, struct error *err)
 {
-	u64 n;
-
-	if (size_parse(value, &n) < 0 || value[strlen(value) - 1] > '9')
-		return error_usage(err, "--cpus: \"%s\" is not a number", value);
-	if (n < 1 || n > VMM_CPUS_MAX)
-		return error_usage(err,
-			"--cpus: %s is not possible; only %d CPU is supported for now", value,
-			VMM_CPUS_MAX);
-	o->cpus = n;
-	return 0;
+	return topology_parse(&o->cpus, "--cpus", value, err);
 }
 
 static int parse_serial(struct run_options *o, const char *value, struct error *err)
@@ -63,7 +54,9 @@ static const struct run_option {
 	{"initrd", "FILE", "the initial RAM disk", offsetof(struct run_options, initrd), NULL},
 	{"append", "TEXT", "the kernel's command line", offsetof(struct run_options, append), NULL},
 	{"memory", "SIZE", "RAM, such as 512M or 2G (default: 512M)", 0, parse_memory},
-	{"cpus", "N", "number of CPUs (only 1 for now)", 0, parse_cpus},
+	{"cpus", "N[,SHAPE]",
+		"number of CPUs, 1 to 64 (default: 1); shape: sockets=S,cores=C,threads=T", 0,
+		parse_cpus},
 	{"accel", "auto|soft|kvm", "what runs the guest (default: auto)", 0, parse_accel},
 	{"engine", "interp", "CPU engine of the software hypervisor", 0, parse_engine},
 	{"serial", "WHERE",
@@ -234,7 +227,7 @@ int run_options_parse(struct run_options *o, int argc, char *const argv[], struc
 		.serial = "stdio",
 		.accel = ACCEL_AUTO,
 		.memory = MEMORY_DEFAULT,
-		.cpus = 1,
+		.cpus = { 1, 1, 1 },
 	};
 	for (int i = 0; i < argc;) {
 		ret = parse_one(o, argc, argv, &i, &seen, err);

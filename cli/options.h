@@ -3,13 +3,14 @@
 #define QUMRA_CLI_OPTIONS_H
 
 #include "lib/error.h"
+#include "vmm/cpus/topology.h"
 #include "vmm/kvm/accel.h"
 
 struct run_options {
 	const char *kernel, *initrd, *append, *serial, *engine;
 	enum accel accel;
 	u64 memory;
-	unsigned cpus;
+	struct cpu_topology cpus;
 	bool no_reboot, debug_exit, stats, help;
 };
 

@@ -38,7 +38,11 @@ static void stat_line(const char *key, u64 value)
 /* Taken while the VM still exists, printed when the terminal is back. */
 struct run_stats {
 	u64 wall_us, first_run_us, max_rss_kib, guest_rss_kib;
-	u64 exits[CPU_EXITS_MAX];
+	unsigned cpus;
+	struct run_cpu_stats {
+		u64 cpu_us;
+		u64 exits[CPU_EXITS_MAX];
+	} cpu[CPUS_MAX], all;
 };
 
 static void run_stats_take(struct run_stats *s, const struct vmm *vmm, u64 start_ns)
@@ -51,11 +55,32 @@ static void run_stats_take(struct run_stats *s, const struct vmm *vmm, u64 start
 		.max_rss_kib = usage.ru_maxrss,
 		.guest_rss_kib = guest_memory_resident(&vmm->memory) >> 10,
 	};
+	if (vmm->cpu[0].first_run_ns)
+		s->first_run_us = (vmm->cpu[0].first_run_ns - start_ns) / 1000;
+	s->cpus = vmm->cpus;
 	for (unsigned i = 0; i < vmm->cpus; i++) {
-		if (i == 0 && vmm->cpu[0].first_run_ns)
-			s->first_run_us = (vmm->cpu[0].first_run_ns - start_ns) / 1000;
-		for (unsigned e = 0; e < CPU_EXITS_MAX; e++)
-			s->exits[e] += vmm->cpu[i].exits[e];
+		s->cpu[i].cpu_us = vmm->cpu[i].cpu_ns / 1000;
+		s->all.cpu_us += s->cpu[i].cpu_us;
+		for (unsigned e = 0; e < CPU_EXITS_MAX; e++) {
+			s->cpu[i].exits[e] = vmm->cpu[i].exits[e];
+			s->all.exits[e] += s->cpu[i].exits[e];
+		}
+	}
+}
+
+/* prefix: empty for all CPUs together, or such as "cpu0_". */
+static void run_cpu_stats_print(const struct run_cpu_stats *s, const char *prefix)
+{
+	fprintf(stderr, "%scpu_us %" PRIu64 "\n", prefix, s->cpu_us);
+	for (unsigned e = 0; e < CPU_EXITS_MAX; e++) {
+		const char *name = guest_cpu_exit_name(e);
+
+		if (!s->exits[e])
+			continue;
+		if (name)
+			fprintf(stderr, "%sexits_%s %" PRIu64 "\n", prefix, name, s->exits[e]);
+		else
+			fprintf(stderr, "%sexits_%u %" PRIu64 "\n", prefix, e, s->exits[e]);
 	}
 }
 
@@ -65,15 +90,12 @@ static void run_stats_print(const struct run_stats *s)
 	stat_line("start_to_first_run_us", s->first_run_us);
 	stat_line("max_rss_kib", s->max_rss_kib);
 	stat_line("guest_rss_kib", s->guest_rss_kib);
-	for (unsigned e = 0; e < CPU_EXITS_MAX; e++) {
-		const char *name = guest_cpu_exit_name(e);
+	run_cpu_stats_print(&s->all, "");
+	for (unsigned i = 0; i < s->cpus && s->cpus > 1; i++) {
+		char prefix[16];
 
-		if (!s->exits[e])
-			continue;
-		if (name)
-			fprintf(stderr, "exits_%s %" PRIu64 "\n", name, s->exits[e]);
-		else
-			fprintf(stderr, "exits_%u %" PRIu64 "\n", e, s->exits[e]);
+		snprintf(prefix, sizeof(prefix), "cpu%u_", i);
+		run_cpu_stats_print(&s->cpu[i], prefix);
 	}
 }
 
@@ -107,7 +129,7 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 		.cmdline = o->append,
 		.serial = o->serial,
 		.memory = o->memory,
-		.cpus = o->cpus,
+		.topology = o->cpus,
 		.no_reboot = o->no_reboot,
 		.debug_exit = o->debug_exit,
 	};

@@ -140,7 +140,7 @@ static int vmm_signals_init(struct vmm *vmm, struct error *err)
 static int vmm_load(struct vmm *vmm, struct boot_entry *entry, struct error *err)
 {
 	const struct image *initrd = vmm->config.initrd ? &vmm->initrd : NULL;
-	int ret = pc_write_tables(&vmm->memory, vmm->config.cpus, err);
+	int ret = pc_write_tables(&vmm->memory, &vmm->config.topology, err);
 
 	if (ret < 0)
 		return ret;
@@ -160,10 +160,9 @@ static int vmm_reset(struct vmm *vmm, struct error *err)
 	if (ret < 0)
 		return ret;
 	vmm->panicked = false;
-	for (unsigned i = 0; i < vmm->cpus; i++) {
+	for (unsigned i = 0; i < vmm->cpus; i++)
 		vmm->cpu[i].boot = entry;
-		vmm->cpu[i].needs_reset = true;
-	}
+	cpu_control_reset(&vmm->control, vmm->cpu, vmm->cpus);
 	return 0;
 }
 
@@ -236,6 +235,7 @@ static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
 	*cpu = (struct guest_cpu){
 		.kvm = &vmm->kvm,
 		.index = index,
+		.topology = &vmm->config.topology,
 		.fd = -1,
 		.control = &vmm->control,
 		.pio = &vmm->pc.pio,
@@ -252,7 +252,7 @@ static int vmm_create_hypervisor_side(struct vmm *vmm, struct error *err)
 {
 	int ret = vmm_create_machine(vmm, err);
 
-	for (unsigned i = 0; i < vmm->config.cpus && ret == 0; i++)
+	for (unsigned i = 0; i < topology_cpus(&vmm->config.topology) && ret == 0; i++)
 		ret = vmm_create_cpu(vmm, i, err);
 	return ret < 0 ? ret : chips_get(&vmm->kvm, &vmm->chips, err);
 }

@@ -15,8 +15,6 @@
 #include "vmm/machine/pc.h"
 #include "vmm/memory/guest_memory.h"
 
-#define VMM_CPUS_MAX 1
-
 struct vmm_config {
 	const struct kvm_backend *backend;
 	const char *kernel;
@@ -24,7 +22,7 @@ struct vmm_config {
 	const char *cmdline;
 	const char *serial;	/* as chardev_open() takes it */
 	u64 memory;
-	unsigned cpus;
+	struct cpu_topology topology;
 	bool no_reboot, debug_exit;
 };
 
@@ -55,7 +53,7 @@ struct vmm {
 	struct loop loop;
 	struct pc pc;
 	struct cpu_control control;
-	struct guest_cpu cpu[VMM_CPUS_MAX];
+	struct guest_cpu cpu[CPUS_MAX];
 	unsigned cpus;		/* created */
 	struct chip_state *chips; /* interrupt controllers and i8254 as they were at power-on */
 	int signal_fd, signal_watch;

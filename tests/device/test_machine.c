@@ -209,10 +209,11 @@ static void test_acpi(void **state)
 	struct guest_memory mem = { .size = 16 << 20 };
 	u8 *ram = calloc(1, mem.size);
 	const u8 *rsdp = ram + ACPI_AREA, *rsdt, *xsdt, *fadt, *madt;
+	const struct cpu_topology one = { 1, 1, 1 };
 
 	(void)state;
 	guest_memory_layout(&mem, ram);
-	assert_int_equal(acpi_write_tables(&mem, 1), 0);
+	assert_int_equal(acpi_write_tables(&mem, &one), 0);
 	assert_memory_equal(rsdp, "RSD PTR ", 8);
 	assert_int_equal(firmware_checksum(rsdp, 20), 0);
 	assert_int_equal(firmware_checksum(rsdp, 36), 0);
@@ -228,7 +229,7 @@ static void test_acpi(void **state)
 	assert_int_equal(load_u32(fadt + 76), 0x608);
 	assert_int_equal(load_u32(madt + 36), 0xFEE00000);
 	/* The MP table. */
-	assert_int_equal(mp_write_table(&mem, 1), 0);
+	assert_int_equal(mp_write_table(&mem, &one), 0);
 	assert_memory_equal(ram + MP_AREA, "_MP_", 4);
 	assert_int_equal(firmware_checksum(ram + MP_AREA, 16), 0);
 	assert_memory_equal(ram + load_u32(ram + MP_AREA + 4), "PCMP", 4);
@@ -237,7 +238,44 @@ static void test_acpi(void **state)
 		0);
 	mem.size = 512 << 10;
 	guest_memory_layout(&mem, ram);
-	assert_int_equal(acpi_write_tables(&mem, 1), -ENOMEM);
+	assert_int_equal(acpi_write_tables(&mem, &one), -ENOMEM);
+	free(ram);
+}
+
+/* Every CPU is in both tables, by its APIC id. */
+static void test_cpu_tables(void **state)
+{
+	static const struct cpu_topology shapes[] = { { 1, 2, 1 }, { 2, 3, 2 }, { 64, 1, 1 } };
+	struct guest_memory mem = { .size = 16 << 20 };
+	u8 *ram = calloc(1, mem.size);
+
+	(void)state;
+	guest_memory_layout(&mem, ram);
+	for (size_t s = 0; s < ARRAY_SIZE(shapes); s++) {
+		unsigned n = topology_cpus(&shapes[s]), id;
+		const u8 *rsdt, *madt, *mp;
+
+		assert_int_equal(acpi_write_tables(&mem, &shapes[s]), 0);
+		assert_int_equal(mp_write_table(&mem, &shapes[s]), 0);
+		rsdt = check_table(ram, load_u32(ram + ACPI_AREA + 16), "RSDT");
+		madt = check_table(ram, load_u32(rsdt + 40), "APIC");
+		mp = ram + load_u32(ram + MP_AREA + 4);
+		assert_int_equal(firmware_checksum(mp, mp[4] | mp[5] << 8), 0);
+		for (unsigned i = 0; i < n; i++) {
+			const u8 *lapic = madt + 44 + i * 8, *cpu = mp + 44 + i * 20;
+
+			id = topology_apic_id(&shapes[s], i);
+			assert_int_equal(lapic[0] << 8 | lapic[1], 8);
+			assert_int_equal(lapic[2], i);
+			assert_int_equal(lapic[3], id);
+			assert_int_equal(load_u32(lapic + 4), 1);
+			assert_int_equal(cpu[0], 0);
+			assert_int_equal(cpu[1], id);
+			assert_int_equal(cpu[3], i == 0 ? 3 : 1);
+		}
+		assert_int_equal(madt[44 + n * 8], 1);	/* then the IOAPIC */
+		assert_int_equal(mp[44 + n * 20], 1);	/* then the bus */
+	}
 	free(ram);
 }
 
@@ -341,6 +379,7 @@ int main(void)
 		cmocka_unit_test(test_state_versions),
 		cmocka_unit_test(test_accel_reasons),
 		cmocka_unit_test(test_acpi),
+		cmocka_unit_test(test_cpu_tables),
 		cmocka_unit_test(test_aml),
 		cmocka_unit_test(test_timers),
 	};

@@ -39,7 +39,7 @@ static void test_defaults(void **state)
 	assert_string_equal(o.append, "");
 	assert_string_equal(o.serial, "stdio");
 	assert_int_equal(o.memory, 512 << 20);
-	assert_int_equal(o.cpus, 1);
+	assert_int_equal(topology_cpus(&o.cpus), 1);
 	assert_int_equal(o.accel, ACCEL_AUTO);
 	assert_false(o.no_reboot || o.debug_exit || o.stats || o.help);
 }
@@ -67,6 +67,40 @@ static void test_all(void **state)
 	assert_true(o.help);
 }
 
+static void check_cpus(const char *text, unsigned sockets, unsigned cores, unsigned threads)
+{
+	assert_int_equal(parse("--kernel", "k", "--cpus", text), 0);
+	assert_int_equal(o.cpus.sockets, sockets);
+	assert_int_equal(o.cpus.cores, cores);
+	assert_int_equal(o.cpus.threads, threads);
+}
+
+static void test_cpus(void **state)
+{
+	(void)state;
+	check_cpus("1", 1, 1, 1);
+	check_cpus("64", 1, 64, 1);
+	check_cpus("8,threads=2", 1, 4, 2);
+	check_cpus("8,sockets=4", 4, 2, 1);
+	check_cpus("8,cores=2,threads=2", 2, 2, 2);
+	check_cpus("12,threads=2,sockets=2,cores=3", 2, 3, 2);
+	/* Fields of APIC ids: one bit of thread, two of core, then the socket. */
+	assert_int_equal(topology_apic_id(&o.cpus, 0), 0);
+	assert_int_equal(topology_apic_id(&o.cpus, 1), 1);
+	assert_int_equal(topology_apic_id(&o.cpus, 5), 5);
+	assert_int_equal(topology_apic_id(&o.cpus, 6), 8);
+	assert_int_equal(topology_apic_id(&o.cpus, 11), 13);
+	/* Whatever the shape, the ids fit 8 bits and the broadcast is none of them. */
+	for (unsigned s = 1; s <= CPUS_MAX; s++)
+		for (unsigned c = 1; s * c <= CPUS_MAX; c++)
+			for (unsigned t = 1; s * c * t <= CPUS_MAX; t++) {
+				const struct cpu_topology shape = { s, c, t };
+
+				assert_in_range(topology_apic_id(&shape, s * c * t - 1),
+					s * c * t - 1, 254);
+			}
+}
+
 static void test_mistakes(void **state)
 {
 	(void)state;
@@ -87,9 +121,19 @@ static void test_mistakes(void **state)
 	refuse("none of stdio", "--kernel", "k", "--serial", "file:");
 	refuse("none of stdio", "--kernel", "k", "--serial", "unix");
 	refuse("none of stdio", "--kernel", "k", "--serial", "");
-	refuse("only 1 CPU", "--kernel", "k", "--cpus", "2");
-	refuse("only 1 CPU", "--kernel", "k", "--cpus", "0");
+	refuse("1 to 64", "--kernel", "k", "--cpus", "65");
+	refuse("1 to 64", "--kernel", "k", "--cpus", "0");
+	refuse("1 to 64", "--kernel", "k", "--cpus", "4294967297");
 	refuse("not a number", "--kernel", "k", "--cpus", "1K");
+	refuse("not a number", "--kernel", "k", "--cpus", "-1");
+	refuse("not understood", "--kernel", "k", "--cpus", "2,");
+	refuse("not understood", "--kernel", "k", "--cpus", "2,dies=2");
+	refuse("not understood", "--kernel", "k", "--cpus", "2,cores=x");
+	refuse("not understood", "--kernel", "k", "--cpus", "2,cores=0");
+	refuse("not understood", "--kernel", "k", "--cpus", "2,cores=1,cores=2");
+	refuse("does not add up", "--kernel", "k", "--cpus", "4,cores=3");
+	refuse("does not add up", "--kernel", "k", "--cpus", "4,cores=4294967295,threads=99999");
+	refuse("does not add up", "--kernel", "k", "--cpus", "4,sockets=2,cores=2,threads=2");
 	refuse("not a number", "--kernel", "k", "--cpus", "");
 }
 
@@ -160,6 +204,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_all),
+		cmocka_unit_test(test_cpus),
 		cmocka_unit_test(test_mistakes),
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_sizes),

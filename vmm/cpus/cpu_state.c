@@ -221,14 +221,20 @@ static int boot_lapic(const struct kvm *kvm, int fd)
 	return kvm_ioctl(kvm, fd, KVM_SET_LAPIC, &lapic);
 }
 
-int cpu_state_set_boot(
-	const struct kvm *kvm, int fd, const struct boot_entry *entry, struct error *err)
+/* All CPUs alike, or Linux complains. Fast strings on; all memory write-back (SDM 3A 11.11.2.1). */
+void cpu_state_set_firmware(const struct kvm *kvm, int fd)
 {
-	/* As firmware leaves them: fast strings on; all memory write-back (SDM 3A 11.11.2.1). */
 	static const struct kvm_msr_entry msrs[] = {
 		{ .index = 0x1A0, .data = 1 },
 		{ .index = 0x2FF, .data = BIT(11) | 6 },
 	};
+
+	msrs_set(kvm, fd, msrs, ARRAY_SIZE(msrs));
+}
+
+int cpu_state_set_boot(
+	const struct kvm *kvm, int fd, const struct boot_entry *entry, struct error *err)
+{
 	struct kvm_regs regs = {
 		.rip = entry->rip, .rbx = entry->rbx, .rsi = entry->rsi, .rflags = RFLAGS_FIXED,
 	};
@@ -246,6 +252,5 @@ int cpu_state_set_boot(
 	if (ret < 0)
 		return error_set(
 			err, -ret, "cannot set the CPU up for booting: %s", strerror(-ret));
-	msrs_set(kvm, fd, msrs, ARRAY_SIZE(msrs));
 	return 0;
 }

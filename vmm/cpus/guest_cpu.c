@@ -22,6 +22,7 @@ void cpu_control_init(struct cpu_control *c, pthread_mutex_t *lock)
 
 void guest_cpu_kick(struct guest_cpu *cpu)
 {
+	store_release(&cpu->attention, 1);
 	/* The flag catches a thread about to enter KVM_RUN, the signal one that is inside. */
 	if (!cpu->started)
 		return;
@@ -31,7 +32,6 @@ void guest_cpu_kick(struct guest_cpu *cpu)
 
 static void cpu_control_alert(struct cpu_control *c, struct guest_cpu *cpus, unsigned n)
 {
-	store_release(&c->attention, 1);
 	for (unsigned i = 0; i < n; i++)
 		guest_cpu_kick(&cpus[i]);
 	pthread_cond_broadcast(&c->changed);
@@ -47,6 +47,13 @@ void cpu_control_wait_parked(struct cpu_control *c, unsigned n)
 {
 	while (c->parked < n)
 		pthread_cond_wait(&c->changed, c->lock);
+}
+
+void cpu_control_reset(struct cpu_control *c, struct guest_cpu *cpus, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		cpus[i].needs_reset = true;
+	c->resets_due = n;
 }
 
 void cpu_control_resume(struct cpu_control *c)
@@ -106,7 +113,7 @@ static void cpu_fault(struct guest_cpu *cpu, enum cpu_fault fault, const char *w
 	guest_cpu_describe(cpu, regs, sizeof(regs));
 	snprintf(text, sizeof(text), "CPU %u: %s; %s", cpu->index, what, regs);
 	cpu->faulted = true;
-	store_release(&cpu->control->attention, 1);
+	store_release(&cpu->attention, 1);
 	cpu->events.fault(cpu->events.arg, fault, text);
 }
 
@@ -210,27 +217,43 @@ static void cpu_exit(struct guest_cpu *cpu)
 
 /* ---- the thread ------------------------------------------------------------------------------ */
 
-/* Lets the hypervisor finish the instruction whose access was just served: state is whole only
- * then. */
+/* Lets the hypervisor finish the instruction whose access was just served, and serves what else it
+ * asks for: state is whole only then. */
 static void cpu_complete(struct guest_cpu *cpu)
 {
 	WRITE_ONCE(cpu->run->immediate_exit, 1);
-	kvm_ioctl_num(cpu->kvm, cpu->fd, KVM_RUN, 0);
+	while (!cpu->faulted && kvm_ioctl_num(cpu->kvm, cpu->fd, KVM_RUN, 0) == 0)
+		cpu_exit(cpu);
+}
+
+/* No CPU runs before all have their new state: the first would send INIT and SIPI to the others. */
+static void cpu_take_reset(struct guest_cpu *cpu)
+{
+	struct error err = ERROR_INIT;
+
+	cpu->needs_reset = false;
+	if (guest_cpu_reset(cpu, &err) < 0)
+		cpu_fault(cpu, CPU_FAULT_HYPERVISOR, err.text);
+	cpu->control->resets_due--;
+	pthread_cond_broadcast(&cpu->control->changed);
 }
 
 static void cpu_park(struct guest_cpu *cpu)
 {
 	struct cpu_control *c = cpu->control;
-	struct error err = ERROR_INIT;
 
 	cpu_complete(cpu);
 	c->parked++;
 	pthread_cond_broadcast(&c->changed);
-	while (!c->stop && (c->pause || (cpu->faulted && !cpu->needs_reset)))
-		pthread_cond_wait(&c->changed, c->lock);
+	while (!c->stop) {
+		if (cpu->needs_reset && !c->pause)
+			cpu_take_reset(cpu);
+		else if (c->pause || c->resets_due || cpu->faulted)
+			pthread_cond_wait(&c->changed, c->lock);
+		else
+			break;
+	}
 	c->parked--;
-	if (!c->stop && cpu->needs_reset && guest_cpu_reset(cpu, &err) < 0)
-		cpu_fault(cpu, CPU_FAULT_HYPERVISOR, err.text);
 }
 
 /* Before each KVM_RUN: false when the thread is to end. */
@@ -239,15 +262,13 @@ static bool cpu_checkpoint(struct guest_cpu *cpu)
 	struct cpu_control *c = cpu->control;
 	bool go_on;
 
-	if (likely(!load_acquire(&c->attention)))
+	if (likely(!load_acquire(&cpu->attention)))
 		return true;
 	pthread_mutex_lock(c->lock);
-	while (!c->stop && (c->pause || cpu->faulted || cpu->needs_reset))
+	if (!c->stop && (c->pause || c->resets_due || cpu->faulted))
 		cpu_park(cpu);
-	/* Only the last CPU through may clear it; with one CPU that is this one. */
 	WRITE_ONCE(cpu->run->immediate_exit, 0);
-	if (!c->pause && !c->stop && c->parked == 0)
-		store_release(&c->attention, 0);
+	store_release(&cpu->attention, 0);
 	go_on = !c->stop;
 	pthread_mutex_unlock(c->lock);
 	return go_on;
@@ -267,6 +288,14 @@ static void cpu_run_failed(struct guest_cpu *cpu, long ret)
 
 	snprintf(what, sizeof(what), "KVM_RUN: %s", strerror(-ret));
 	cpu_fault(cpu, CPU_FAULT_HYPERVISOR, what);
+}
+
+static u64 thread_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (u64)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
 static void *cpu_thread(void *arg)
@@ -290,6 +319,7 @@ static void *cpu_thread(void *arg)
 			cpu_exit(cpu);
 		pthread_mutex_unlock(cpu->control->lock);
 	}
+	cpu->cpu_ns = thread_cpu_ns();
 	return NULL;
 }
 
@@ -312,7 +342,8 @@ int guest_cpu_signals_init(struct error *err)
 int guest_cpu_create(struct guest_cpu *cpu, struct error *err)
 {
 	void *run;
-	long fd = kvm_ioctl_num(cpu->kvm, cpu->kvm->vm_fd, KVM_CREATE_VCPU, cpu->index);
+	unsigned id = topology_apic_id(cpu->topology, cpu->index);
+	long fd = kvm_ioctl_num(cpu->kvm, cpu->kvm->vm_fd, KVM_CREATE_VCPU, id);
 	int ret;
 
 	cpu->fd = fd;
@@ -322,7 +353,7 @@ int guest_cpu_create(struct guest_cpu *cpu, struct error *err)
 	if (ret < 0)
 		return error_set(err, -ret, "cannot map CPU %u: %s", cpu->index, strerror(-ret));
 	cpu->run = run;
-	ret = cpu_cpuid_set(cpu->kvm, cpu->fd, cpu->index, err);
+	ret = cpu_cpuid_set(cpu->kvm, cpu->fd, cpu->topology, cpu->index, err);
 	if (ret < 0)
 		return ret;
 	return cpu_state_get(cpu->kvm, cpu->fd, &cpu->power_on, err);
@@ -332,10 +363,14 @@ int guest_cpu_reset(struct guest_cpu *cpu, struct error *err)
 {
 	int ret = cpu_state_set(cpu->kvm, cpu->fd, cpu->power_on, err);
 
-	if (ret == 0)
+	if (ret < 0)
+		return ret;
+	cpu_state_set_firmware(cpu->kvm, cpu->fd);
+	/* The others wait for INIT and SIPI, as the power-on state has them. */
+	if (cpu->index == 0)
 		ret = cpu_state_set_boot(cpu->kvm, cpu->fd, &cpu->boot, err);
 	if (ret == 0)
-		cpu->needs_reset = cpu->faulted = false;
+		cpu->faulted = false;
 	return ret;
 }
 

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 
+#include "vmm/cpus/topology.h"
 #include "vmm/firmware/boot.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/machine/io_map.h"
@@ -35,16 +36,17 @@ struct cpu_events {
 struct cpu_control {
 	pthread_mutex_t *lock;
 	pthread_cond_t changed;
-	u32 attention;		/* CPUs must look at the rest: atomic, set under the lock */
 	bool pause, stop;
 	unsigned parked;
+	unsigned resets_due;	/* CPUs with needs_reset */
 };
 
 struct cpu_state;	/* a saved state: registers of every kind */
 
 struct guest_cpu {
 	const struct kvm *kvm;
-	unsigned index;
+	unsigned index;		/* 0 is the boot CPU */
+	const struct cpu_topology *topology;
 	int fd;
 	struct kvm_run *run;
 	struct cpu_control *control;
@@ -52,11 +54,13 @@ struct guest_cpu {
 	const struct io_map *pio, *mmio;
 	struct cpu_state *power_on;
 	struct boot_entry boot;
+	u32 attention;		/* look at what follows and at the control: atomic, set under the lock */
 	bool needs_reset;	/* under the lock */
 	bool faulted;
 	bool started;
 	pthread_t thread;
 	u64 first_run_ns;	/* monotonic; 0: not yet */
+	u64 cpu_ns;		/* processor time of its thread; when that has ended */
 	u64 exits[CPU_EXITS_MAX];
 };
 
@@ -64,7 +68,7 @@ struct guest_cpu {
 int guest_cpu_signals_init(struct error *err);
 
 int guest_cpu_create(struct guest_cpu *cpu, struct error *err);	/* kvm ... mmio filled in */
-/* The state for the first instruction; takes effect now or, on a running VM, at resume. */
+/* The state for the first instruction. The CPU does not run, or this is its thread. */
 int guest_cpu_reset(struct guest_cpu *cpu, struct error *err);
 int guest_cpu_start(struct guest_cpu *cpu, struct error *err);
 /* Its thread has ended or never ran. */
@@ -79,6 +83,8 @@ void guest_cpu_describe(const struct guest_cpu *cpu, char *buf, size_t size);
 void cpu_control_init(struct cpu_control *c, pthread_mutex_t *lock);
 void cpu_control_pause(struct cpu_control *c, struct guest_cpu *cpus, unsigned n);
 void cpu_control_wait_parked(struct cpu_control *c, unsigned n);
+/* All are parked: each takes the state for its first instruction before any goes on. */
+void cpu_control_reset(struct cpu_control *c, struct guest_cpu *cpus, unsigned n);
 void cpu_control_resume(struct cpu_control *c);
 void cpu_control_stop(struct cpu_control *c, struct guest_cpu *cpus, unsigned n);
 

@@ -294,9 +294,10 @@ static int write_fadt(struct tables *t, unsigned cpus)
 	return 0;
 }
 
-static int write_madt(struct tables *t, unsigned cpus)
+static int write_madt(struct tables *t, const struct cpu_topology *cpus)
 {
-	u32 size = sizeof(struct acpi_header) + 8 + cpus * sizeof(struct madt_lapic) +
+	unsigned n = topology_cpus(cpus);
+	u32 size = sizeof(struct acpi_header) + 8 + n * sizeof(struct madt_lapic) +
 		   sizeof(struct madt_ioapic) + 2 * sizeof(struct madt_override) +
 		   sizeof(struct madt_nmi);
 	u8 *p = table_alloc(t, size, 16), *at;
@@ -305,8 +306,11 @@ static int write_madt(struct tables *t, unsigned cpus)
 	if (!p)
 		return -ENOMEM;
 	at = mempcpy(p + sizeof(struct acpi_header), head, sizeof(head));
-	for (unsigned i = 0; i < cpus; i++)
-		at = mempcpy(at, &(struct madt_lapic){ 0, 8, i, i, 1 }, sizeof(struct madt_lapic));
+	for (unsigned i = 0; i < n; i++) {
+		u8 id = topology_apic_id(cpus, i);
+
+		at = mempcpy(at, &(struct madt_lapic){ 0, 8, i, id, 1 }, sizeof(struct madt_lapic));
+	}
 	at = mempcpy(at, &(struct madt_ioapic){ 1, 12, 0, 0, IOAPIC_DEFAULT_BASE, 0 },
 		     sizeof(struct madt_ioapic));
 	/* The i8254 is wired to pin 2; the SCI is a level that is active high. */
@@ -336,7 +340,7 @@ static u32 write_root(struct tables *t, const char *signature, unsigned width)
 	return table_gpa(t, p);
 }
 
-int acpi_write_tables(const struct guest_memory *mem, unsigned cpus)
+int acpi_write_tables(const struct guest_memory *mem, const struct cpu_topology *cpus)
 {
 	struct tables t = { .base = guest_memory_at(mem, ACPI_AREA, ACPI_AREA_SIZE) };
 	struct acpi_rsdp *rsdp;
@@ -344,7 +348,7 @@ int acpi_write_tables(const struct guest_memory *mem, unsigned cpus)
 	if (!t.base)
 		return -ENOMEM;
 	rsdp = table_alloc(&t, sizeof(*rsdp), 16);
-	if (!rsdp || write_fadt(&t, cpus) < 0 || write_madt(&t, cpus) < 0)
+	if (!rsdp || write_fadt(&t, topology_cpus(cpus)) < 0 || write_madt(&t, cpus) < 0)
 		return -ENOMEM;
 	*rsdp = (struct acpi_rsdp){ .revision = 2, .length = sizeof(*rsdp) };
 	memcpy(rsdp->signature, "RSD PTR ", 8);

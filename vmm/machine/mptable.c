@@ -74,6 +74,20 @@ static void mp_add(struct mp_writer *w, const void *entry, size_t size)
 	w->h->entries++;
 }
 
+static void mp_add_cpu(struct mp_writer *w, u8 apic_id, bool boot)
+{
+	const struct mp_cpu e = {
+		.type = MP_CPU,
+		.apic_id = apic_id,
+		.apic_version = APIC_VERSION,
+		.flags = CPU_ENABLED | (boot ? CPU_BOOT : 0),
+		.signature = 0x600,
+		.features = CPU_FEATURES,
+	};
+
+	mp_add(w, &e, sizeof(e));
+}
+
 static void mp_add_interrupts(struct mp_writer *w)
 {
 	for (unsigned irq = 0; irq < 16; irq++) {
@@ -93,7 +107,7 @@ static void mp_add_interrupts(struct mp_writer *w)
 		sizeof(struct mp_interrupt));
 }
 
-int mp_write_table(const struct guest_memory *mem, unsigned cpus)
+int mp_write_table(const struct guest_memory *mem, const struct cpu_topology *cpus)
 {
 	struct mp_floating *f = guest_memory_at(mem, MP_AREA, MP_AREA_SIZE);
 	struct mp_writer w;
@@ -105,11 +119,8 @@ int mp_write_table(const struct guest_memory *mem, unsigned cpus)
 	*w.h = (struct mp_header){ .signature = "PCMP", .revision = 4, .lapic = APIC_DEFAULT_BASE };
 	memcpy(w.h->oem, "QUMRA   ", 8);
 	memcpy(w.h->product, "PC          ", 12);
-	for (unsigned i = 0; i < cpus; i++)
-		mp_add(&w,
-			&(struct mp_cpu){MP_CPU, i, APIC_VERSION, CPU_ENABLED | (i ? 0 : CPU_BOOT),
-				0x600, CPU_FEATURES, 0},
-			sizeof(struct mp_cpu));
+	for (unsigned i = 0; i < topology_cpus(cpus); i++)
+		mp_add_cpu(&w, topology_apic_id(cpus, i), i == 0);
 	mp_add(&w, &(struct mp_bus){ MP_BUS, 0, "ISA   " }, sizeof(struct mp_bus));
 	mp_add(&w, &(struct mp_ioapic){ MP_IOAPIC, 0, IOAPIC_VERSION, 1, IOAPIC_DEFAULT_BASE },
 	       sizeof(struct mp_ioapic));

@@ -139,7 +139,8 @@ void pc_flush(struct pc *pc)
 	debugcon_flush(&pc->debugcon_bios);
 }
 
-int pc_write_tables(const struct guest_memory *mem, unsigned cpus, struct error *err)
+int pc_write_tables(
+	const struct guest_memory *mem, const struct cpu_topology *cpus, struct error *err)
 {
 	int ret = acpi_write_tables(mem, cpus);
 

@@ -3,6 +3,7 @@
 #define QUMRA_VMM_MACHINE_PC_H
 
 #include "vmm/chardev/chardev.h"
+#include "vmm/cpus/topology.h"
 #include "vmm/hw/acpi_pm.h"
 #include "vmm/hw/debug_exit.h"
 #include "vmm/hw/debugcon.h"
@@ -73,6 +74,7 @@ void pc_resume(struct pc *pc);
 /* Before the end: what is still buffered. */
 void pc_flush(struct pc *pc);
 /* Firmware's work: the tables in guest memory. */
-int pc_write_tables(const struct guest_memory *mem, unsigned cpus, struct error *err);
+int pc_write_tables(
+	const struct guest_memory *mem, const struct cpu_topology *cpus, struct error *err);
 
 #endif
