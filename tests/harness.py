@@ -1,13 +1,15 @@
 """What the suites share: a test, its verdict, and running a process under a time limit."""
+import functools
 import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GUEST_FILES = os.path.join(ROOT, "build", "guest")
+ENGINES = ("dbt", "interp")     # the first one that a build has is its default
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "exitcode=99:detect_leaks=1:strict_string_checks=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=98",
@@ -31,13 +33,39 @@ class Build:
     path: str
     options: tuple
     slow: float     # how much longer things take
+    engine: str = ""        # "": whatever the build takes by itself
 
     @property
     def qumra(self):
         return os.path.join(self.path, "qumra")
 
+    @property
+    def run(self):
+        """The command that runs a guest on our hypervisor, without the guest."""
+        return [self.qumra, "run", *(["--engine", self.engine] if self.engine else ["--accel", "soft"])]
+
     def test(self, name):
+        """A test's name here: NAME[@ENGINE][@BUILD], the engine only where it is not the default."""
+        if self.engine and self.engine != engines(self.qumra)[0]:
+            name += f"@{self.engine}"
         return f"{name}@{self.name}" if self.name else name
+
+    def variants(self):
+        """This build with each of its engines; the default one first."""
+        return [replace(self, engine=e) for e in engines(self.qumra)]
+
+
+@functools.cache
+def engines(qumra):
+    """The engines that a program has; one that it lacks is a usage error."""
+    def there(name):
+        try:
+            r = subprocess.run([qumra, "run", "--engine", name, "--kernel", "/nonexistent"], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return b"--engine" not in r.stderr
+    return [e for e in ENGINES if there(e)] or list(ENGINES[-1:])
 
 
 BUILDS = (

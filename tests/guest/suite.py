@@ -1,4 +1,4 @@
-"""Small guests of ours: on Qumra's own hypervisor, on QEMU's TCG as the oracle, and on the host's KVM."""
+"""Small guests of ours: on Qumra's own hypervisor with each engine, on QEMU's TCG as the oracle, and on the host's KVM."""
 import os
 import re
 import subprocess
@@ -61,10 +61,10 @@ def verdict(r, want, known=()):
     return None
 
 
-def on_qumra(build, guest, accel, log):
+def on_qumra(build, guest, log, run=None):
     need_qumra(build)
-    command = [build.qumra, "run", "--kernel", built(guest, log), "--accel", accel, "--debug-exit",
-               "--serial", "stdio", "--memory", guest.options.get("memory", "64M"), "--append", "test"]
+    command = [*(run or build.run), "--kernel", built(guest, log), "--debug-exit", "--serial", "stdio",
+               "--memory", guest.options.get("memory", "64M"), "--append", "test"]
     if "no-reboot" in guest.options:
         command.append("--no-reboot")
     r = run_process(command, 60 * build.slow, log)
@@ -96,13 +96,14 @@ def on_qemu(guest, log):
 def on_kvm(build, guest, log):
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         raise Skip("no /dev/kvm")
-    return on_qumra(build, guest, "kvm", log)
+    return on_qumra(build, guest, log, [build.qumra, "run", "--accel", "kvm"])
 
 
 def tests(build):
     for g in guests():
         name = f"{g.name}-{g.bits}"
-        yield Test(build.test(f"guest/{name}"), lambda log, g=g: on_qumra(build, g, "soft", log), cost=2)
+        for b in build.variants():
+            yield Test(b.test(f"guest/{name}"), lambda log, b=b, g=g: on_qumra(b, g, log), cost=2)
         if build.name:
             continue
         yield Test(f"guest-qemu/{name}", lambda log, g=g: on_qemu(g, log), cost=2)
