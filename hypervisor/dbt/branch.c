@@ -266,7 +266,7 @@ bool emit_branch(struct trans *t)
 {
 	unsigned int kind = form_now(t)->kind;
 
-	if (!branch_wide(t))
+	if (kind < FORM_JCC || !branch_wide(t))
 		return false;
 	if (stack_branch(kind) && !(t->mode->flat && t->mode->stack_wide))
 		return false;

@@ -48,7 +48,7 @@ struct mode {
 	u8 code_bytes;		/* 4, 8 */
 	u8 idx;			/* enum mmu_index */
 	u8 fp_trap;
-	bool flat;		/* ES, CS, SS, DS: base 0 and no limit (always in 64-bit mode) */
+	bool flat;		/* ES, SS, DS: base 0 and no limit (always in 64-bit mode) */
 	bool stack_wide;	/* the stack pointer is as wide as code_bytes */
 };
 

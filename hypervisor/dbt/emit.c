@@ -78,6 +78,11 @@ void emit_op(struct emitter *e, const struct hop *o, u8 reg, const struct place 
 	put_modrm_mem(e, reg, mem);
 }
 
+void emit_plain(struct emitter *e, const struct hop *o)
+{
+	put_opcode(e, o, 0, 0, 0);
+}
+
 void emit_rr(struct emitter *e, bool w, u8 op, u8 reg, u8 rm)
 {
 	emit_op(e, &(struct hop){ .w = w, .op = op }, reg, NULL, rm);

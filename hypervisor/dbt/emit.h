@@ -84,6 +84,9 @@ static inline struct place at_gs_index(u8 index, u32 off)
 /* The instruction with ModRM: mem, or the register rm where mem is NULL. */
 void emit_op(struct emitter *e, const struct hop *o, u8 reg, const struct place *mem, u8 rm);
 
+/* Without ModRM: EMMS, VZEROUPPER. */
+void emit_plain(struct emitter *e, const struct hop *o);
+
 /* One-byte opcodes; w: 64 bits. */
 void emit_rr(struct emitter *e, bool w, u8 op, u8 reg, u8 rm);
 void emit_rm(struct emitter *e, bool w, u8 op, u8 reg, struct place mem);

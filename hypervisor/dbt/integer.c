@@ -203,7 +203,10 @@ static void emit_planned(struct trans *t, const struct plan *p, const struct pla
 			emit_rr(&t->e, true, OP_STORE, h, p->copy[k].host);
 	}
 	site_now(t);
-	emit_op(&t->e, &p->op, p->reg, m, p->rm);
+	if (insn_now(t)->flags & I_NATIVE && !(insn_now(t)->flags & I_MODRM))
+		emit_plain(&t->e, &p->op);
+	else
+		emit_op(&t->e, &p->op, p->reg, m, p->rm);
 	emit_imm(t);
 	for (k = 0; k < p->n_copies; k++) {
 		u8 h = host_of(p->copy[k].guest);

@@ -73,7 +73,8 @@ static void address_index(struct address *a, unsigned int guest)
 
 static u8 segment_needed(const struct trans *t, unsigned int seg)
 {
-	if (seg == SEG_FS || seg == SEG_GS)
+	/* Outside 64-bit mode nothing is written through CS. */
+	if (seg == SEG_FS || seg == SEG_GS || (seg == SEG_CS && !long_mode(t)))
 		return (u8)seg;
 	return t->mode->flat ? NO_REG : (u8)seg;
 }
