@@ -134,12 +134,14 @@ static bool has_place(const struct opcode *row, unsigned int place)
 
 /*
  * Forms with the register in the opcode, or the accumulator implied, become those with ModRM: 04 is
- * 80 /0, 40 is FF /0, 91 is 87, A8 is F6 /0, D1 is as it was.
+ * 80 /0, 40 is FF /0, 90 is 87, A8 is F6 /0, D1 is as it was.
  */
 static void form_modrm(struct form *f, const struct opcode *row)
 {
 	bool acc = has_place(row, PL_ACC), opc = has_place(row, PL_OPC);
 
+	if (f->map == 0 && f->op == 0x82)	/* 80, outside 64-bit mode */
+		f->op = 0x80;
 	if (f->map != 0 || !(acc || opc))
 		return;
 	if (f->op < 0x40 && (f->op & 7) >= 4) {
@@ -148,7 +150,7 @@ static void form_modrm(struct form *f, const struct opcode *row)
 	} else if (f->op >= 0x40 && f->op < 0x50) {
 		f->ext = (s8)(f->op >> 3 & 1);
 		f->op = 0xff;
-	} else if (f->op > 0x90 && f->op < 0x98) {
+	} else if (f->op >= 0x90 && f->op < 0x98) {
 		f->op = 0x87;
 	} else if (f->op == 0xa8 || f->op == 0xa9) {
 		f->ext = 0;
