@@ -89,12 +89,13 @@ def judge(r, limit, clocks, excused=()):
     return f"{init[1]}, init after {init[3]} s of guest time, {clock}"
 
 
-def on_qumra(build, name, log):
+def on_qumra(build, name, log, cpus=1):
     need_qumra(build)
     kernel, initrd = files(name)
     limit = 240 * build.slow
     r = run_process([*build.run, "--kernel", kernel, "--initrd", initrd,
-                     "--memory", "512M", "--serial", "stdio", "--append", "console=ttyS0 panic=-1", "--stats"], limit, log)
+                     "--memory", "512M", "--serial", "stdio", "--cpus", str(cpus),
+                     "--append", f"console=ttyS0 panic=-1 cpus={cpus}", "--stats"], limit, log)
     remark = judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
     rss = [int(re.search(rb"^%s (\d+)$" % key, r.err, re.M)[1]) for key in (b"max_rss_kib", b"guest_rss_kib")]
     beyond = (rss[0] - rss[1]) / 1024
