@@ -192,15 +192,17 @@ static enum unwind dbt_run(struct vcpu *v)
 	os_code_guard();
 	d->host_gs = os_gs_get();
 	d->gs = NULL;
+	d->over = false;
 	why = vcpu_guarded(v, run_start);
 	for (;;) {
 		v->boundary = false;
 		if (why != UNWIND_EXIT)
 			io_log_clear(v);
-		if (why == UNWIND_RESTART && v->step)
+		if (why == UNWIND_RESTART && v->step && !d->over)
 			why = vcpu_guarded(v, interp_restart_in_step);
 		if ((why != UNWIND_RESTART && why != UNWIND_NONE) || !interp_go_on(v))
 			break;
+		d->over = false;
 		why = vcpu_guarded(v, dbt_loop);
 	}
 	fpu_put(v);

@@ -89,8 +89,10 @@ static bool slow_exec(struct vcpu *v, u32 rec)
 u64 dbt_slow(struct vcpu *v, u32 rec)
 {
 	fpu_done(v);
-	if (slow_exec(v, rec))
+	if (slow_exec(v, rec)) {
+		dbt_of(v)->over = true;
 		vcpu_unwind(v, UNWIND_RESTART);
+	}
 	fpu_get(v);
 	return 0;
 }
