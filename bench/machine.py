@@ -1,5 +1,6 @@
 """The machines that are compared: how each is started, and what can be seen of it from outside."""
 import collections
+import glob
 import os
 import re
 import signal
@@ -9,7 +10,6 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 QUMRA = os.path.join(ROOT, "build", "qumra")
-TICK = os.sysconf("SC_CLK_TCK")
 CONSOLE = "console=ttyS0,115200"
 
 # What a machine boots: files, MiB of memory, CPUs, the kernel's command line.
@@ -98,9 +98,15 @@ class Process:
         return time.monotonic() - self.start
 
     def cpu(self):
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as f:
-            words = f.read().rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / TICK
+        """Seconds of CPU time that its threads have used."""
+        total = 0
+        for path in glob.glob(f"/proc/{self.process.pid}/task/*/schedstat"):
+            try:
+                with open(path, encoding="ascii") as f:
+                    total += int(f.read().split()[0])
+            except OSError:     # the thread has ended
+                pass
+        return total / 1e9
 
     def memory_beyond(self, guest_mib):
         """MiB resident beyond the mappings that are the guest's RAM. RAM may lie in several, below and above the

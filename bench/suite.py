@@ -7,7 +7,7 @@ import root
 from machine import CONSOLE, Ended, Guest, Process, progress
 
 MEMORY = 1024
-LINE = re.compile(r"BENCH (begin|end|sum|failed|done|cpus) ?(\S*)(?: ([0-9a-f]+))?")
+LINE = re.compile(r"BENCH (begin|end|sum|failed|done|cpus) ?(\S*)(?: ([0-9a-f]+))?(?: ([0-9]+))?")
 
 
 class Native:
@@ -21,26 +21,36 @@ class Native:
     def memory(self, _):
         return None
 
+    @staticmethod
+    def cpu(_):
+        """The guest's own figure counts."""
+        return None
+
 
 class Virtual:
     """A virtual machine that boots the root."""
 
-    def __init__(self, machine, kernel, initrd):
-        self.machine, self.kernel, self.initrd = machine, kernel, initrd
+    def __init__(self, machine, kernel):
+        self.machine, self.kernel = machine, kernel
         self.name = machine.name
 
     def start(self, names, cpus):
         append = f"{CONSOLE} quiet panic=-1 bench={','.join(names)}"
-        return Process(self.machine.command(Guest(self.kernel, self.initrd, MEMORY, cpus, append)))
+        return Process(self.machine.command(Guest(self.kernel, root.initrd(names), MEMORY, cpus, append)))
 
     def memory(self, process):
         return process.memory_beyond(MEMORY)
+
+    @staticmethod
+    def cpu(process):
+        return process.cpu()
 
 
 class Results:
     """What was measured, by machine and workload, and what is to be said about it."""
 
-    def __init__(self):
+    def __init__(self, cpu_time=False):
+        self.cpu_time = cpu_time
         self.times = collections.defaultdict(lambda: collections.defaultdict(list))
         self.sums = collections.defaultdict(lambda: collections.defaultdict(set))
         self.beyond = collections.defaultdict(list)
@@ -50,9 +60,11 @@ class Results:
         if text not in self.notes:
             self.notes.append(text)
 
-    def add(self, where, name, inside, outside):
-        """Seconds by the machine's clock and by ours."""
-        if abs(inside - outside) > 0.05 + 0.1 * outside:
+    def add(self, where, name, inside, outside, cpu):
+        """Seconds by the machine's clock, by ours, and of the host's CPU."""
+        if self.cpu_time:
+            inside = cpu
+        elif abs(inside - outside) > 0.05 + 0.1 * outside:
             self.note(f"{where}: {name} took {inside:.3f} s by the guest's clock and {outside:.3f} s by the host's; "
                       "the host's counts")
             inside = outside
@@ -75,11 +87,16 @@ class Pass:
         self.where = label(place.name, cpus)
         self.begin = {}
 
-    def line(self, now, kind, name, value):
+    def end(self, now, process, name, ns, cpu_ns):
+        begin, cpu_begin = self.begin[name]
+        cpu = int(cpu_ns) / 1e9 if cpu_begin is None else self.place.cpu(process) - cpu_begin
+        self.results.add(self.where, name, int(ns) / 1e9, now - begin, cpu)
+
+    def line(self, now, process, kind, name, value, more):
         if kind == "begin":
-            self.begin[name] = now
+            self.begin[name] = now, self.place.cpu(process)
         elif kind == "end":
-            self.results.add(self.where, name, int(value) / 1e9, now - self.begin[name])
+            self.end(now, process, name, value, more)
         elif kind == "sum":
             self.results.sums[self.where][name].add(value)
         elif kind == "failed":
@@ -104,5 +121,5 @@ def run(place, names, results, cpus=1):
                     results.beyond[one.where].append(beyond)
                 return
             if found:
-                one.line(now, *found.groups())
+                one.line(now, process, *found.groups())
         raise Ended(f"{one.where}: ended before the suite did")

@@ -6,7 +6,7 @@ Workload = collections.namedtuple("Workload", "name group command")
 
 INTEGER, FLOAT, MEMORY, SYSTEM, PROGRAMS = "integer", "floating point", "memory", "system", "programs"
 PARALLEL = "two CPUs"
-DATA = "/tmp/data"          # 4 MiB of text, made before the first workload
+DATA, DATA_SIZE = "/bench/data", 4 << 20       # text
 COMPILE = "gcc -O2 -c -I/bench/work"
 
 WORKLOADS = [
@@ -46,6 +46,11 @@ def names(workloads):
 
 def group(*groups):
     return [w.name for w in WORKLOADS if w.group in groups]
+
+
+def needs_programs(chosen):
+    """Whether any of the names is more than the benchmark's own program."""
+    return any(w.command or w.name in OPENSSL for w in [*WORKLOADS, *PARALLEL_WORKLOADS] if w.name in chosen)
 
 
 def script():

@@ -2,19 +2,23 @@
  * work run NAME, work time NAME COMMAND...: runs a workload of this program, or a command, and prints
  *
  *	BENCH begin NAME
- *	BENCH end NAME NANOSECONDS
+ *	BENCH end NAME NANOSECONDS CPU
  *	BENCH sum NAME CHECKSUM
  *
- * by CLOCK_MONOTONIC. The reader's clock checks that of the guest by the moments when the lines come. A command's
+ * by CLOCK_MONOTONIC, and as time of the CPU, children included. The reader's clock checks that of the guest by the moments when the lines come. A command's
  * checksum is that of its standard output.
  *
  * work data FILE BYTES: writes text that compresses like text, always the same.
+ * work cpus: prints how many CPUs it may use.
  */
+#define _GNU_SOURCE
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -69,9 +73,22 @@ static void say_begin(const char *name)
 	fflush(stdout);
 }
 
-static void say_end(const char *name, u64 ns)
+static u64 usage_ns(int who)
 {
-	printf("BENCH end %s %llu\n", name, (unsigned long long)ns);
+	struct rusage u;
+
+	getrusage(who, &u);
+	return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000000ull + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000ull;
+}
+
+static u64 cpu_ns(void)
+{
+	return usage_ns(RUSAGE_SELF) + usage_ns(RUSAGE_CHILDREN);
+}
+
+static void say_end(const char *name, u64 ns, u64 cpu)
+{
+	printf("BENCH end %s %llu %llu\n", name, (unsigned long long)ns, (unsigned long long)cpu);
 	fflush(stdout);
 }
 
@@ -96,15 +113,16 @@ static const struct workload *workload_find(const char *name)
 static int work_run(const char *name)
 {
 	const struct workload *w = workload_find(name);
-	u64 start, end, sum;
+	u64 cpu, start, end, sum;
 
 	if (w->setup)
 		w->setup();
 	say_begin(name);
+	cpu = cpu_ns();
 	start = clock_ns();
 	sum = w->run();
 	end = clock_ns();
-	say_end(name, end - start);
+	say_end(name, end - start, cpu_ns() - cpu);
 	say_sum(name, sum);
 	return 0;
 }
@@ -146,16 +164,17 @@ static u64 file_hash(const char *path)
 
 static int work_time(const char *name, char **command)
 {
-	u64 start, end;
+	u64 cpu, start, end;
 
 	say_begin(name);
+	cpu = cpu_ns();
 	start = clock_ns();
 	if (!command_run(command)) {
 		printf("BENCH failed %s\n", name);
 		return 1;
 	}
 	end = clock_ns();
-	say_end(name, end - start);
+	say_end(name, end - start, cpu_ns() - cpu);
 	say_sum(name, file_hash(OUTPUT));
 	unlink(OUTPUT);
 	return 0;
@@ -186,6 +205,16 @@ static int work_data(const char *path, size_t size)
 	return 0;
 }
 
+static int work_cpus(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		die("sched_getaffinity");
+	printf("BENCH cpus %d\n", CPU_COUNT(&set));
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "run"))
@@ -194,6 +223,8 @@ int main(int argc, char **argv)
 		return work_time(argv[2], argv + 3);
 	if (argc == 4 && !strcmp(argv[1], "data"))
 		return work_data(argv[2], strtoul(argv[3], NULL, 0));
-	fprintf(stderr, "usage: work run NAME | work time NAME COMMAND... | work data FILE BYTES\n");
+	if (argc == 2 && !strcmp(argv[1], "cpus"))
+		return work_cpus();
+	fprintf(stderr, "usage: work run NAME | time NAME COMMAND... | data FILE BYTES | cpus\n");
 	return 2;
 }
