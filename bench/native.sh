@@ -3,7 +3,7 @@
 # namespace of its own.
 set -e
 mount -t tmpfs tmpfs /mnt
-cp -a "$1/." /mnt
+cp -R -P --preserve=mode,links "$1/." /mnt
 mount --rbind /dev /mnt/dev
 mount --rbind /proc /mnt/proc
 exec taskset -c "$2" chroot /mnt /bin/sh /bench/suite.sh

@@ -92,7 +92,7 @@ def fill():
         shutil.copytree(os.path.join(ROOT, "bench", name), os.path.join(bench, name))
     shutil.copy(os.path.join(ROOT, "bench", "suite.sh"), bench)
     write(os.path.join(bench, "list"), workloads.script())
-    build = ("gcc -O2 -pthread -o /bench/program /bench/work/*.c && openssl genrsa -out /bench/rsa.pem 2048 && "
+    build = ("gcc -O2 -pthread -o /bench/program /bench/work/*.c && openssl genrsa -out /bench/rsa.pem 2048 && chmod 644 /bench/rsa.pem && "
              f"/bench/program data {workloads.DATA} {workloads.DATA_SIZE}")
     run(*unshare("chroot", TREE, "/bin/sh", "-c", f"PATH=/usr/bin:/bin; TMPDIR=/tmp; export PATH TMPDIR; {build}"))
 
