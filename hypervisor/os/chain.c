@@ -32,6 +32,7 @@ static const struct sigaction *below[NR_SIGNALS][NR_ENTRIES];
 static pthread_mutex_t chain_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool installed;			/* atomic; set once */
 static bool full[NR_SIGNALS];		/* no entry point is left: told once */
+static bool dying;			/* atomic; a default action is on its way */
 
 static const struct sigaction default_action;	/* SIG_DFL */
 
@@ -56,6 +57,7 @@ static bool was_sent(int sig, const siginfo_t *info)
  * return. */
 static void take_default(int sig, siginfo_t *info)
 {
+	store_release(&dying, true);
 	sigaction(sig, &default_action, NULL);
 	if (was_sent(sig, info))
 		syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), sig, info);
@@ -169,7 +171,12 @@ static int cover(unsigned int i, const struct sigaction *a)
 		return n;
 	ours.sa_sigaction = entries[n];
 	sigemptyset(&ours.sa_mask);
-	return sigaction(fault_signals[i], &ours, NULL) ? -errno : 0;
+	if (sigaction(fault_signals[i], &ours, NULL))
+		return -errno;
+	/* Not over what take_default() has just set on another thread. */
+	if (load_acquire(&dying))
+		sigaction(fault_signals[i], &default_action, NULL);
+	return 0;
 }
 
 /* With the lock. */
@@ -234,7 +241,9 @@ void os_code_guard(void)
 	static __thread u64 last __attribute__((tls_model("initial-exec")));
 	u64 now = __rdtsc();
 
-	if (likely(now - last < os_tsc_khz() * OS_GUARD_MS) || !load_acquire(&installed))
+	if (likely(now - last < (u64)os_tsc_khz() * OS_GUARD_MS))
+		return;
+	if (!load_acquire(&installed) || load_acquire(&dying))
 		return;
 	last = now;
 	guard_look();

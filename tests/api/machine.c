@@ -1,0 +1,91 @@
+/* The small machine of these tests (api.h). */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "tests/api/api.h"
+
+int vcpu_new(int vm, int id, struct kvm_run **run)
+{
+	int fd = call_num(vm, KVM_CREATE_VCPU, id);
+	void *p;
+
+	assert_true(fd >= 0);
+	assert_int_equal(api->mmap(fd, RUN_SIZE, &p), 0);
+	*run = p;
+	return fd;
+}
+
+struct kvm_regs get_regs(int vcpu)
+{
+	struct kvm_regs r;
+
+	assert_int_equal(call(vcpu, KVM_GET_REGS, &r), 0);
+	return r;
+}
+
+void set_regs(int vcpu, const struct kvm_regs *r)
+{
+	assert_int_equal(call(vcpu, KVM_SET_REGS, r), 0);
+}
+
+struct kvm_sregs get_sregs(int vcpu)
+{
+	struct kvm_sregs s;
+
+	assert_int_equal(call(vcpu, KVM_GET_SREGS, &s), 0);
+	return s;
+}
+
+void real_mode(int vcpu, u64 rip)
+{
+	struct kvm_regs r = { .rip = rip, .rsp = 0x8000, .rflags = 2 };
+	struct kvm_sregs s = get_sregs(vcpu);
+	struct kvm_segment *seg[] = { &s.cs, &s.ds, &s.es, &s.fs, &s.gs, &s.ss };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(seg); i++) {
+		seg[i]->base = 0;
+		seg[i]->selector = 0;
+	}
+	assert_int_equal(call(vcpu, KVM_SET_SREGS, &s), 0);
+	set_regs(vcpu, &r);
+}
+
+void machine_new(struct machine *m, int irqchip)
+{
+	struct kvm_userspace_memory_region mem = { .memory_size = RAM_SIZE };
+
+	m->sys = api->open();
+	assert_true(m->sys >= 0);
+	m->vm = call_num(m->sys, KVM_CREATE_VM, 0);
+	assert_true(m->vm >= 0);
+	m->ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(m->ram != MAP_FAILED);
+	mem.userspace_addr = (u64)m->ram;
+	assert_int_equal(call_num(m->vm, KVM_SET_TSS_ADDR, 0xfffbd000), 0);
+	assert_int_equal(call(m->vm, KVM_SET_USER_MEMORY_REGION, &mem), 0);
+	if (irqchip == WITH_IRQCHIP)
+		assert_int_equal(call_num(m->vm, KVM_CREATE_IRQCHIP, 0), 0);
+	m->vcpu = vcpu_new(m->vm, 0, &m->run);
+	real_mode(m->vcpu, CODE_AT);
+}
+
+void machine_free(struct machine *m)
+{
+	munmap(m->run, RUN_SIZE);
+	assert_int_equal(api->close(m->vcpu), 0);
+	assert_int_equal(api->close(m->vm), 0);
+	assert_int_equal(api->close(m->sys), 0);
+	munmap(m->ram, RAM_SIZE);
+}
+
+void machine_code(struct machine *m, const void *code, size_t size)
+{
+	memcpy(m->ram + CODE_AT, code, size);
+	real_mode(m->vcpu, CODE_AT);
+}
+
+void run_to_halt(struct machine *m)
+{
+	run_until(m, KVM_EXIT_HLT);
+}
