@@ -18,7 +18,7 @@ struct options {
 	u64 seed;
 	unsigned int seconds;
 	bool closed;		/* canaries are inaccessible rather than filled */
-	bool verbose;
+	bool endless;		/* the guest is to run until the time is over */
 };
 extern struct options options;
 

@@ -8,7 +8,7 @@
 #include "hypervisor/api/qkvm.h"
 #include "tests/hostile/hostile.h"
 
-#define STUCK_MS	20000		/* a kick that does nothing for so long is a failure */
+#define STUCK_MS	10000		/* a kick that does nothing for so long is a failure */
 
 static struct hvcpu *volatile watched[VCPUS_MAX];
 static unsigned int tick_us;

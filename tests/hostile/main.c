@@ -1,5 +1,5 @@
 /*
- * hostile [--seed N] [--seconds N] [--closed] [--cpus N] guest ELF | fuzz | selftest
+ * hostile [--seed N] [--seconds N] [--closed] [--endless] [--cpus N] guest ELF | fuzz | selftest
  *
  * Attacks the hypervisor from inside a guest. Status 0: it held; 1: it did not; 77: the engine that
  * QUMRA_ENGINE names is not there.
@@ -78,7 +78,7 @@ static bool engine_there(void)
 
 static int usage(void)
 {
-	fputs("usage: hostile [--seed N] [--seconds N] [--cpus N] [--closed] [--verbose]"
+	fputs("usage: hostile [--seed N] [--seconds N] [--cpus N] [--closed] [--endless]"
 	      " guest ELF | fuzz | selftest\n", stderr);
 	return 2;
 }
@@ -112,8 +112,8 @@ int main(int argc, char **argv)
 			cpus = (unsigned int)number(argv, &k);
 		else if (!strcmp(argv[k], "--closed"))
 			options.closed = true;
-		else if (!strcmp(argv[k], "--verbose"))
-			options.verbose = true;
+		else if (!strcmp(argv[k], "--endless"))
+			options.endless = true;
 		else
 			return usage();
 	}

@@ -24,13 +24,14 @@ GUESTS = (
     ("poison", 64, ()),
     ("tables", 64, ()),
     ("limits", 32, ()),
-    ("race", 64, ("--seconds", "3", "--cpus", "4")),
-    ("shootdown", 64, ("--seconds", "2", "--cpus", "2")),
+    ("race", 64, ("--seconds", "2", "--cpus", "4")),
+    ("shootdown", 64, ("--seconds", "1", "--cpus", "2")),
 )
+LOOPS = 11      # of kick.c
 FUZZ = (
-    ("fuzz", ("--seconds", "8")),
-    ("fuzz-closed", ("--seconds", "4", "--closed")),
-    ("fuzz-smp", ("--seconds", "5", "--cpus", "2")),
+    ("fuzz", ("--seconds", "6")),
+    ("fuzz-closed", ("--seconds", "3", "--closed")),
+    ("fuzz-smp", ("--seconds", "4", "--cpus", "2")),
 )
 build_lock = threading.Lock()
 
@@ -77,6 +78,18 @@ def guest(build, engine, name, bits, options, log):
     return run(build, engine, [*options, "guest", path], log)
 
 
+def kick(build, engine, log):
+    path, bad = built("kick", 32, log), []
+    for seed in range(1, LOOPS + 1):
+        try:
+            run(build, engine, ["--seed", str(seed), "--endless", "--seconds", "0", "guest", path], log)
+        except Fail as e:
+            bad.append(f"loop {seed}: {e}")
+    if bad:
+        raise Fail(f"{len(bad)} of {LOOPS}, first: {bad[0]}")
+    return f"{LOOPS} loops"
+
+
 def tests(build):
     yield Test(build.test("hostile/selftest"),
                lambda log: run(build, "interp", ["selftest"], log), cost=1)
@@ -84,6 +97,7 @@ def tests(build):
         for name, bits, options in GUESTS:
             yield Test(build.test(f"hostile/{name}-{bits}-{e}"),
                        lambda log, e=e, n=name, b=bits, o=options: guest(build, e, n, b, o, log), cost=3)
+        yield Test(build.test(f"hostile/kick-32-{e}"), lambda log, e=e: kick(build, e, log), cost=3)
         for name, options in FUZZ:
             words = ["--seed", str(SEED), *options, "fuzz"]
             yield Test(build.test(f"hostile/{name}-{e}"),

@@ -240,6 +240,8 @@ void guest_main(void)
 	page_map(PLACE, (ulong)frame, PTE_P | PTE_W);
 	page_map(PLACE + 0x1000, 0, 0);
 	group("wild jumps");
+	to_faults(~0ul, PF, "the last address of all");
+	to_faults(0xffffffff00000000ul, PF, "zeros below");
 	to_code();
 	to_faults(NONE_AT, PF, "an address that is not mapped");
 	to_faults(host_pointer(), PF, "an address of the host's");
@@ -250,6 +252,7 @@ void guest_main(void)
 	into_instructions();
 	at_edges();
 	at_top();
+	to_faults(~0ul, PF, "the last address, not mapped any more");
 	at_middle();
 	aliases();
 	in_rom();
