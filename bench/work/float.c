@@ -1,4 +1,4 @@
-/* Floating point: scalar double, vectors of float (SSE, what every x86-64 has), x87's long double. */
+/* Floating point: scalar double, vectors of float (SSE, as every x86-64 has), x87. */
 #include <string.h>
 
 #include "work.h"
@@ -32,7 +32,11 @@ static struct body bodies[BODIES];
 static void bodies_setup(void)
 {
 	for (int i = 0; i < BODIES; i++)
-		bodies[i] = (struct body){{i * 1.5, i * i * .25 - 1, .1 * i}, {.1 * i, .3 - .1 * i, .02}, 1. / (1 + i)};
+		bodies[i] = (struct body){
+			.x = {i * 1.5, i * i * .25 - 1, .1 * i},
+			.v = {.1 * i, .3 - .1 * i, .02},
+			.mass = 1. / (1 + i),
+		};
 }
 
 static void bodies_pull(struct body *a, struct body *b, double dt)
@@ -85,7 +89,8 @@ static void vector_setup(void)
 static void vector_row(int i)
 {
 	for (int j = 0; j < SIDE / 4; j += 4) {
-		vec s0 = c[i][j] * .5f, s1 = c[i][j + 1] * .5f, s2 = c[i][j + 2] * .5f, s3 = c[i][j + 3] * .5f;
+		vec s0 = c[i][j] * .5f, s1 = c[i][j + 1] * .5f;
+		vec s2 = c[i][j + 2] * .5f, s3 = c[i][j + 3] * .5f;
 
 		for (int k = 0; k < SIDE; k++) {
 			float x = ((float *)a[i])[k] * .01f;

@@ -1,4 +1,4 @@
-/* Integer workloads: loops, sorting, hashing, an interpreter's dispatch, recursion, and chains of loads. */
+/* Integer workloads: loops, sorting, hashing, an interpreter, recursion, and chains of loads. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,11 +76,11 @@ static u64 quicksort_run(void)
 	return hash_bytes(0, numbers, 4096) + numbers[SORT_COUNT / 2];
 }
 
-/* SHA-256 (FIPS 180-4) of whole blocks. Its constants are computed: the first bits of roots of primes. */
+/* SHA-256 (FIPS 180-4) of whole blocks. Its constants, bits of roots of primes, are computed. */
 static u32 sha_k[64], sha_h[8];
 static unsigned char *sha_text;
 
-/* The first 32 bits behind the point of the root of n of the given degree, by bisection in 128-bit integers. */
+/* The first 32 bits behind the point of n's root of the given degree, by bisection. */
 static u32 root_fraction(u32 n, int degree)
 {
 	u64 low = 0, high = 1ull << 40;
@@ -88,7 +88,8 @@ static u32 root_fraction(u32 n, int degree)
 	while (high - low > 1) {
 		u64 mid = (low + high) / 2;
 		/* mid is root * 2^32: its power against n * 2^(32 * degree), 120 bits at most. */
-		unsigned __int128 power = (unsigned __int128)mid * mid, goal = (unsigned __int128)n << 64;
+		unsigned __int128 power = (unsigned __int128)mid * mid;
+		unsigned __int128 goal = (unsigned __int128)n << 64;
 
 		if (degree == 3) {
 			power *= mid;
@@ -133,14 +134,16 @@ static void sha_block(u32 *h, const unsigned char *block)
 	u32 w[64], v[8];
 
 	for (int i = 0; i < 16; i++)
-		w[i] = (u32)block[i * 4] << 24 | block[i * 4 + 1] << 16 | block[i * 4 + 2] << 8 | block[i * 4 + 3];
+		w[i] = (u32)block[i * 4] << 24 | block[i * 4 + 1] << 16 | block[i * 4 + 2] << 8 |
+		       block[i * 4 + 3];
 	for (int i = 16; i < 64; i++)
-		w[i] = w[i - 16] + w[i - 7] + (ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ w[i - 15] >> 3) +
+		w[i] = w[i - 16] + w[i - 7] +
+		       (ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ w[i - 15] >> 3) +
 		       (ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ w[i - 2] >> 10);
 	memcpy(v, h, sizeof(v));
 	for (int i = 0; i < 64; i++) {
-		u32 a = v[7] + (ror(v[4], 6) ^ ror(v[4], 11) ^ ror(v[4], 25)) + ((v[4] & v[5]) ^ (~v[4] & v[6])) +
-			sha_k[i] + w[i];
+		u32 a = v[7] + (ror(v[4], 6) ^ ror(v[4], 11) ^ ror(v[4], 25)) +
+			((v[4] & v[5]) ^ (~v[4] & v[6])) + sha_k[i] + w[i];
 		u32 b = (ror(v[0], 2) ^ ror(v[0], 13) ^ ror(v[0], 22)) +
 			((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
 
@@ -178,7 +181,7 @@ static const struct code program[] = {
 	{OP_SET, 2, 0, 0, 120000},		/*  2: end */
 	{OP_SET, 7, 0, 0, 1},			/*  3: one */
 	{OP_SET, 8, 0, 0, 720},			/*  4: a constant */
-	{OP_SET, 3, 0, 0, 0}, 			/*  5: x = 0 */
+	{OP_SET, 3, 0, 0, 0},			/*  5: x = 0 */
 	{OP_ADD, 3, 3, 1, 0},			/*  6: x += i */
 	{OP_SET, 4, 0, 0, 0},			/*  7: y = 0 */
 	{OP_ADD, 4, 4, 8, 0},			/*  8: y += constant */

@@ -1,12 +1,12 @@
 /*
- * work run NAME, work time NAME COMMAND...: runs a workload of this program, or a command, and prints
+ * work run NAME, work time NAME COMMAND...: runs a workload of this program, or a command; prints
  *
  *	BENCH begin NAME
  *	BENCH end NAME NANOSECONDS CPU
  *	BENCH sum NAME CHECKSUM
  *
- * by CLOCK_MONOTONIC, and as time of the CPU, children included. The reader's clock checks that of the guest by the moments when the lines come. A command's
- * checksum is that of its standard output.
+ * by CLOCK_MONOTONIC, and as time of the CPU, children included. The reader's clock checks that of
+ * the guest by the moments when the lines come. A command's checksum is that of its standard output.
  *
  * work data FILE BYTES: writes text that compresses like text, always the same.
  * work cpus: prints how many CPUs it may use.
@@ -28,7 +28,8 @@
 #define OUTPUT "/tmp/output"
 
 static const struct workload *const groups[] = {
-	integer_workloads, float_workloads, memory_workloads, system_workloads, rsa_workloads, thread_workloads,
+	integer_workloads, float_workloads, memory_workloads,
+	system_workloads, rsa_workloads, thread_workloads,
 };
 
 void die(const char *what)
@@ -76,9 +77,12 @@ static void say_begin(const char *name)
 static u64 usage_ns(int who)
 {
 	struct rusage u;
+	u64 seconds, us;
 
 	getrusage(who, &u);
-	return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000000ull + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000ull;
+	seconds = u.ru_utime.tv_sec + u.ru_stime.tv_sec;
+	us = u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+	return seconds * 1000000000ull + us * 1000;
 }
 
 static u64 cpu_ns(void)

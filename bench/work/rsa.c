@@ -1,6 +1,6 @@
 /*
- * RSA with 2048 bits by OpenSSL's library. The command `openssl speed` works for a fixed time and `openssl pkeyutl`
- * signs once a process, so the library is loaded here; the few functions have the types of its documentation.
+ * RSA with 2048 bits by OpenSSL's library. `openssl speed` works for a fixed time and `openssl pkeyutl`
+ * signs once a process, so the library is loaded here; its functions have the types of its manual.
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -59,7 +59,8 @@ static void rsa_setup(void)
 
 static u64 rsa_run(void)
 {
-	int (*sign)(void *, unsigned char *, size_t *, const unsigned char *, size_t) = symbol("EVP_PKEY_sign");
+	int (*sign)(void *, unsigned char *, size_t *, const unsigned char *, size_t) =
+		symbol("EVP_PKEY_sign");
 	int (*verify)(void *, const unsigned char *, size_t, const unsigned char *, size_t) =
 		symbol("EVP_PKEY_verify");
 	unsigned char digest[DIGEST_SIZE] = {0}, signature[SIGNATURE_SIZE];
