@@ -2,9 +2,15 @@
  * CPUID's feature bits, every one of them: passed on when the host has it, done by our own code, or
  * left out for a reason. SDM 2A CPUID, APM 3 appendix E.
  *
- * Bits that say "not affected by ..." are given where the guest's own mitigation could have no
- * effect: its code is never run by the host's predictors at addresses that the guest chose. What
- * protects the host from a guest is in docs/threat-model.md, not in these bits.
+ * Transient execution. The guest's code runs on the host's CPU (translated), its kernel and its
+ * users in one host process. docs/threat-model.md has the whole argument; by it a bit is one of:
+ *  - true here on every CPU, because the mechanism that it is about does not exist in translated
+ *    code: given (SRSO_NO, BTC_NO, RDCL_NO ...);
+ *  - a property of the CPU: the host's own bit (SSB_NO, TSA_*_NO), so a guest on an affected host
+ *    says that it is affected;
+ *  - a control that would not reach the CPU, or a promise that only the CPU could keep: left out
+ *    (IBRS, IBPB, SSBD ...). AUTOIBRS, which keeps a kernel from building retpolines (4 % of a
+ *    boot), may be claimed by user space for a guest that trusts its own users.
  */
 #include "hypervisor/x86/cpuid_table.h"
 
@@ -41,7 +47,7 @@ const struct cpuid_place cpuid_places[NR_CPUID_REGS] = {
 #define LEFT_RANGE(r, l, h, n, w)	ROW(r, l, h, CPUID_LEFT_OUT, F_NONE, n, w)
 #define RSVD(r, l, h)			ROW(r, l, h, CPUID_LEFT_OUT, F_NONE, "reserved", "reserved")
 
-#define NOT_NATIVE	"guest code never runs speculatively on its own addresses"
+#define NO_CONTROL	"the guest's control would not reach the host CPU's predictors or buffers"
 #define NO_INSN		"the interpreter does not have these instructions"
 #define NO_STATE	"XSAVE state ends at AVX"
 
@@ -196,7 +202,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	RSVD(C_7_EDX, 6, 7),
 	LEFT(C_7_EDX, 8, F_NONE, "AVX512_VP2INTERSECT", NO_STATE),
 	LEFT(C_7_EDX, 9, F_NONE, "SRBDS_CTRL", "no such MSRs"),
-	LEFT(C_7_EDX, 10, F_NONE, "MD_CLEAR", "ARCH_CAPABILITIES says there is nothing to clear"),
+	LEFT(C_7_EDX, 10, F_NONE, "MD_CLEAR", NO_CONTROL),
 	LEFT(C_7_EDX, 11, F_NONE, "RTM_ALWAYS_ABORT", "no transactions"),
 	RSVD(C_7_EDX, 12, 12),
 	LEFT(C_7_EDX, 13, F_NONE, "TSX_FORCE_ABORT", "no transactions"),
@@ -212,12 +218,12 @@ const struct cpuid_bit cpuid_bits[] = {
 	LEFT(C_7_EDX, 23, F_NONE, "AVX512_FP16", NO_STATE),
 	LEFT(C_7_EDX, 24, F_AMX, "AMX_TILE", NO_STATE),
 	LEFT(C_7_EDX, 25, F_NONE, "AMX_INT8", NO_STATE),
-	LEFT(C_7_EDX, 26, F_NONE, "SPEC_CTRL", NOT_NATIVE),
-	LEFT(C_7_EDX, 27, F_NONE, "STIBP", NOT_NATIVE),
-	LEFT(C_7_EDX, 28, F_NONE, "L1D_FLUSH", NOT_NATIVE),
+	LEFT(C_7_EDX, 26, F_NONE, "SPEC_CTRL", NO_CONTROL),
+	LEFT(C_7_EDX, 27, F_NONE, "STIBP", NO_CONTROL),
+	LEFT(C_7_EDX, 28, F_NONE, "L1D_FLUSH", NO_CONTROL),
 	EMUL_INTEL(C_7_EDX, 29, F_ARCHCAP, "ARCH_CAPABILITIES"),
 	LEFT(C_7_EDX, 30, F_NONE, "CORE_CAPABILITIES", "no such MSRs"),
-	LEFT(C_7_EDX, 31, F_NONE, "SSBD", NOT_NATIVE),
+	LEFT(C_7_EDX, 31, F_NONE, "SSBD", NO_CONTROL),
 
 	/* 7.1 EAX: leaf 7, subleaf 1 */
 	LEFT(C_71_EAX, 0, F_NONE, "SHA512", NO_INSN),
@@ -403,25 +409,27 @@ const struct cpuid_bit cpuid_bits[] = {
 	LEFT(C_E8_EBX, 8, F_MCOMMIT, "MCOMMIT", NO_INSN),
 	EMUL(C_E8_EBX, 9, F_WBNOINVD, "WBNOINVD"),
 	RSVD(C_E8_EBX, 10, 11),
-	LEFT(C_E8_EBX, 12, F_NONE, "IBPB", NOT_NATIVE),
+	LEFT(C_E8_EBX, 12, F_NONE, "IBPB", NO_CONTROL),
 	LEFT(C_E8_EBX, 13, F_NONE, "INT_WBINVD", "WBINVD takes no time"),
-	LEFT(C_E8_EBX, 14, F_NONE, "IBRS", NOT_NATIVE),
-	LEFT(C_E8_EBX, 15, F_NONE, "STIBP_AMD", NOT_NATIVE),
-	LEFT(C_E8_EBX, 16, F_NONE, "IBRS_ALWAYS", NOT_NATIVE),
-	LEFT(C_E8_EBX, 17, F_NONE, "STIBP_ALWAYS", NOT_NATIVE),
-	LEFT(C_E8_EBX, 18, F_NONE, "IBRS_PREFERRED", NOT_NATIVE),
-	LEFT(C_E8_EBX, 19, F_NONE, "IBRS_SAME_MODE", NOT_NATIVE),
+	LEFT(C_E8_EBX, 14, F_NONE, "IBRS", NO_CONTROL),
+	LEFT(C_E8_EBX, 15, F_NONE, "STIBP_AMD", NO_CONTROL),
+	LEFT(C_E8_EBX, 16, F_NONE, "IBRS_ALWAYS", NO_CONTROL),
+	LEFT(C_E8_EBX, 17, F_NONE, "STIBP_ALWAYS", NO_CONTROL),
+	LEFT(C_E8_EBX, 18, F_NONE, "IBRS_PREFERRED", NO_CONTROL),
+	LEFT(C_E8_EBX, 19, F_NONE, "IBRS_SAME_MODE", NO_CONTROL),
 	EMUL_AMD(C_E8_EBX, 20, F_NONE, "LMSLE_UNSUPPORTED"),
 	LEFT(C_E8_EBX, 21, F_NONE, "INVLPGB_NESTED", "no nested virtualization"),
 	RSVD(C_E8_EBX, 22, 22),
 	LEFT(C_E8_EBX, 23, F_NONE, "PPIN_AMD", "no such MSRs"),
-	LEFT(C_E8_EBX, 24, F_NONE, "SSBD_AMD", NOT_NATIVE),
-	LEFT(C_E8_EBX, 25, F_NONE, "VIRT_SSBD", NOT_NATIVE),
-	EMUL_AMD(C_E8_EBX, 26, F_NONE, "SSB_NO"),
+	LEFT(C_E8_EBX, 24, F_NONE, "SSBD_AMD", NO_CONTROL),
+	LEFT(C_E8_EBX, 25, F_NONE, "VIRT_SSBD", NO_CONTROL),
+	/* Loads that overtake stores are in translated code as in any: the host's bit. */
+	PASS(C_E8_EBX, 26, F_NONE, "SSB_NO"),
 	LEFT(C_E8_EBX, 27, F_NONE, "CPPC", "frequency is the host's business"),
-	LEFT(C_E8_EBX, 28, F_NONE, "PSFD", NOT_NATIVE),
+	LEFT(C_E8_EBX, 28, F_NONE, "PSFD", NO_CONTROL),
+	/* What kernels do about it concerns RET, and a guest's RET is none of the host's. */
 	EMUL_AMD(C_E8_EBX, 29, F_NONE, "BTC_NO"),
-	LEFT(C_E8_EBX, 30, F_NONE, "IBPB_RET", NOT_NATIVE),
+	LEFT(C_E8_EBX, 30, F_NONE, "IBPB_RET", NO_CONTROL),
 	RSVD(C_E8_EBX, 31, 31),
 
 	/* 80000021 EAX: APM 3 E.4.20 */
@@ -430,10 +438,11 @@ const struct cpuid_bit cpuid_bits[] = {
 	EMUL_AMD(C_E21_EAX, 2, F_NONE, "LFENCE_SERIALIZING"),
 	LEFT(C_E21_EAX, 3, F_NONE, "SMM_PGCFG_LOCK", "no SMM page configuration"),
 	RSVD(C_E21_EAX, 4, 4),
-	LEFT(C_E21_EAX, 5, F_NONE, "VERW_CLEAR", NOT_NATIVE),
+	LEFT(C_E21_EAX, 5, F_NONE, "VERW_CLEAR", NO_CONTROL),
 	EMUL_AMD(C_E21_EAX, 6, F_NONE, "NULL_SELECTOR_CLEARS_BASE"),
 	LEFT(C_E21_EAX, 7, F_NONE, "UPPER_ADDRESS_IGNORE", "no linear address masking"),
-	EMUL_AMD(C_E21_EAX, 8, F_AUTOIBRS, "AUTOIBRS"),
+	/* CPL 0 and CPL 3 of the guest are one privilege to the host's indirect predictor. */
+	SETTABLE(C_E21_EAX, 8, F_AUTOIBRS, "AUTOIBRS"),
 	EMUL_AMD(C_E21_EAX, 9, F_NONE, "NO_SMM_CTL"),
 	EMUL_AMD(C_E21_EAX, 10, F_NONE, "FSRS_AMD"),
 	EMUL_AMD(C_E21_EAX, 11, F_NONE, "FSRC_AMD"),
@@ -441,18 +450,19 @@ const struct cpuid_bit cpuid_bits[] = {
 	LEFT(C_E21_EAX, 13, F_NONE, "PREFETCH_CTL", "no such MSRs"),
 	RSVD(C_E21_EAX, 14, 16),
 	LEFT(C_E21_EAX, 17, F_NONE, "CPUID_USER_DIS", "no such MSRs"),
-	LEFT(C_E21_EAX, 18, F_NONE, "EPSF", NOT_NATIVE),
+	LEFT(C_E21_EAX, 18, F_NONE, "EPSF", NO_CONTROL),
 	RSVD(C_E21_EAX, 19, 26),
-	LEFT(C_E21_EAX, 27, F_NONE, "SBPB", NOT_NATIVE),
-	LEFT(C_E21_EAX, 28, F_NONE, "IBPB_BRTYPE", NOT_NATIVE),
+	LEFT(C_E21_EAX, 27, F_NONE, "SBPB", NO_CONTROL),
+	LEFT(C_E21_EAX, 28, F_NONE, "IBPB_BRTYPE", NO_CONTROL),
+	/* No return of the guest's is predicted by the host's return stack: see BTC_NO. */
 	EMUL_AMD(C_E21_EAX, 29, F_NONE, "SRSO_NO"),
 	LEFT(C_E21_EAX, 30, F_NONE, "SRSO_USER_KERNEL_NO", "SRSO_NO says more"),
 	LEFT(C_E21_EAX, 31, F_NONE, "SRSO_MSR_FIX", "SRSO_NO says more"),
 
 	/* 80000021 ECX: transient scheduler attacks */
 	RSVD(C_E21_ECX, 0, 0),
-	EMUL_AMD(C_E21_ECX, 1, F_NONE, "TSA_SQ_NO"),
-	EMUL_AMD(C_E21_ECX, 2, F_NONE, "TSA_L1_NO"),
+	PASS(C_E21_ECX, 1, F_NONE, "TSA_SQ_NO"),
+	PASS(C_E21_ECX, 2, F_NONE, "TSA_L1_NO"),
 	RSVD(C_E21_ECX, 3, 31),
 };
 

@@ -22,9 +22,16 @@
 #define ARCH_PBRSB_NO	BIT(24)
 #define ARCH_GDS_NO	BIT(26)
 #define ARCH_RFDS_NO	BIT(27)
-#define ARCH_CAPABILITIES (ARCH_RDCL_NO | ARCH_SKIP_L1DF | ARCH_SSB_NO | ARCH_MDS_NO | \
-			   ARCH_PSCHANGE_NO | ARCH_TAA_NO | ARCH_SBDR_NO | ARCH_FBSDP_NO | \
-			   ARCH_PSDP_NO | ARCH_BHI_NO | ARCH_PBRSB_NO | ARCH_GDS_NO | ARCH_RFDS_NO)
+/*
+ * True of translated code on any host: guest rights are compared before the access (RDCL), the
+ * guest's page tables are not walked by the CPU (L1D, PSCHANGE), there is no TSX (TAA), no VM exit
+ * (PBRSB). The others are properties of a CPU that user code cannot ask: user space that knows its
+ * host may claim them.
+ */
+#define ARCH_HERE	(ARCH_RDCL_NO | ARCH_SKIP_L1DF | ARCH_PSCHANGE_NO | ARCH_TAA_NO | \
+			 ARCH_PBRSB_NO)
+#define ARCH_OF_HOST	(ARCH_SSB_NO | ARCH_MDS_NO | ARCH_SBDR_NO | ARCH_FBSDP_NO | ARCH_PSDP_NO | \
+			 ARCH_BHI_NO | ARCH_GDS_NO | ARCH_RFDS_NO)
 
 #define PAT_RESET	0x0007040600070406ULL	/* SDM 3A 11.12.4 */
 #define FEAT_CTL_LOCKED	BIT(0)
@@ -69,7 +76,7 @@ const struct msr_row msr_rows[] = {
 		.reset = MTRR_VARIABLE | MTRRCAP_FIXED | MTRRCAP_WC },
 	{ "ARCH_CAPABILITIES", 0x10a, 1, .field = FIELD(msr.arch_capabilities),
 		.flags = MSR_SAVE | MSR_FEATURE | MSR_READONLY, .feature = F_ARCHCAP,
-		.writable = ARCH_CAPABILITIES, .reset = ARCH_CAPABILITIES },
+		.writable = ARCH_HERE | ARCH_OF_HOST, .reset = ARCH_HERE },
 	{ "MISC_FEATURES_ENABLES", 0x140, 1, .flags = MSR_READONLY },
 	{ "SYSENTER_CS", 0x174, 1, .field = FIELD(msr.sysenter_cs), .flags = MSR_SAVE,
 		.feature = F_SEP, .writable = ANY },

@@ -132,6 +132,32 @@ static void claims_are_checked(void **state)
 	assert_true(vcpu_has(m->v, F_SMEP));
 }
 
+/*
+ * What is said about transient execution: properties of the CPU are the host's, promises that only
+ * the CPU could keep are not made, and controls that would not reach it are not offered.
+ */
+static void transient_execution(void **state)
+{
+	unsigned int a, ebx, ecx, edx;
+	u32 e8 = supported_reg(C_E8_EBX), e21 = supported_reg(C_E21_EAX);
+	u32 tsa = supported_reg(C_E21_ECX);
+
+	__cpuid(0x80000000, a, ebx, ecx, edx);
+	if (a >= 0x80000008) {
+		unsigned int eax;
+
+		__cpuid(0x80000008, eax, ebx, ecx, edx);
+		assert_int_equal(e8 & BIT(26), ebx & BIT(26));		/* SSB_NO */
+	}
+	ecx = 0;
+	if (a >= 0x80000021)
+		__cpuid(0x80000021, a, ebx, ecx, edx);
+	assert_int_equal(tsa & ~ecx, 0);
+	assert_int_equal(e21 & BIT(8), 0);				/* AUTOIBRS */
+	assert_int_equal(e8 & (BIT(12) | MASK(19, 14) | BIT(24) | BIT(25) | BIT(28)), 0);
+	assert_int_equal(supported_reg(C_7_EDX) & (MASK(28, 26) | BIT(31) | BIT(10)), 0);
+}
+
 static void too_many_entries(void **state)
 {
 	static struct kvm_cpuid_entry2 e[129];
@@ -183,7 +209,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_bit_once), cmocka_unit_test(reasons_and_names),
 		cmocka_unit_test(each_feature_has_a_row), cmocka_unit_test(left_out_bits_are_off),
-		TEST(claims_are_checked), TEST(too_many_entries), TEST(dynamic_bits),
+		TEST(claims_are_checked), TEST(transient_execution), TEST(too_many_entries), TEST(dynamic_bits),
 		TEST(out_of_range),
 	};
 
