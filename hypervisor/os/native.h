@@ -19,6 +19,9 @@ void native_area_remove(const void *rx);
 /* In a signal handler: was it a fault in an area? ctx (ucontext_t) then goes on as it should. */
 bool native_area_fault(void *ctx);
 
+/* perfmap.c: opens the map of names if it is wanted, before any code runs. */
+void perfmap_init(void);
+
 /* chain.c: puts our handler before those of the program, once. 0 or -errno. */
 int chain_install(void);
 

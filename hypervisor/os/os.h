@@ -60,6 +60,13 @@ void os_code_set_resume(void *rx, u64 resume);
 void os_code_free(void *rw, void *rx, size_t size);
 
 /*
+ * Names [start, start + size) of a code area for profilers (docs/profiling.md); registers kept. Does
+ * nothing unless os_code_named(): QUMRA_PERF_MAP=1 was set when the first area was made.
+ */
+bool os_code_named(void);
+void os_code_name(u64 start, u32 size, const char *name);
+
+/*
  * Signals of the program that embeds us. SIGSEGV, SIGBUS, SIGFPE and SIGILL outside code areas go
  * to the action that was set before our handler, as if we were not there. A program that sets one
  * of these later takes it away from us: os_code_guard(), called by each thread before it enters a
@@ -73,7 +80,7 @@ void os_code_free(void *rw, void *rx, size_t size);
 void os_code_guard(void);
 
 /*
- * The base of the thread's GS segment; registers kept. os_gs_fast: RDGSBASE and WRGSBASE may be
+ * The base of the thread's GS segment; registers kept, once there is an area. os_gs_fast: RDGSBASE and WRGSBASE may be
  * used in machine code of ours too; else each of these is a system call (QUMRA_NO_FSGSBASE=1 asks
  * for that). Signal handlers of the program see whatever base is loaded: an engine that runs
  * between two kicks has its own there, and puts the former one back before it returns.

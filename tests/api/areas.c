@@ -1,5 +1,6 @@
 /* Code areas and their host faults, and the base of GS: what engines ask of the seam (os.h). */
 #include <asm/prctl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,6 +202,78 @@ static void test_gs_base(void **state)
 	EXPECT_FINE(gs_base_slow);
 }
 
+/* ---- names for profilers ------------------------------------------------------------------- */
+
+#define NAMERS		4
+#define NAMES_EACH	5000
+
+static void *namer(void *arg)
+{
+	u64 n = (u64)arg;
+	char name[32];
+
+	for (u32 i = 0; i < NAMES_EACH; i++) {
+		snprintf(name, sizeof(name), "code %llu %u\nx", (unsigned long long)n, i);
+		os_code_name(0x7f0000000000 + n * 0x1000000 + i * 16, i, name);
+	}
+	return NULL;
+}
+
+/* Leaves by exit(), as programs do: nothing may be lost. */
+static void give_names(void)
+{
+	pthread_t thread[NAMERS];
+	void *rw, *rx;
+
+	CHECK(!os_code_named());
+	setenv("QUMRA_PERF_MAP", "1", 1);
+	CHECK(os_code_alloc(4096, &rw, &rx, NULL) == 0);
+	CHECK(os_code_named());
+	for (u64 n = 0; n < NAMERS; n++)
+		CHECK(pthread_create(&thread[n], NULL, namer, (void *)n) == 0);
+	for (u64 n = 0; n < NAMERS; n++)
+		pthread_join(thread[n], NULL);
+	exit(0);
+}
+
+static void check_line(const char *line, u32 next[NAMERS])
+{
+	unsigned long long start, thread;
+	char again[80];
+	u32 size, i;
+
+	assert_int_equal(sscanf(line, "%llx %x code %llu %u\n", &start, &size, &thread, &i), 4);
+	snprintf(again, sizeof(again), "%llx %x code %llu %u\n", start, size, thread, i);
+	assert_string_equal(line, again);
+	assert_true(thread < NAMERS);
+	assert_int_equal(i, next[thread]++);
+	assert_int_equal(size, i);
+	assert_int_equal(start, 0x7f0000000000 + thread * 0x1000000 + i * 16);
+}
+
+static void test_names(void **state)
+{
+	u32 next[NAMERS] = { 0 };
+	char path[64], line[300];
+	int status;
+	pid_t pid = fork();
+	FILE *f;
+
+	if (pid == 0)
+		give_names();
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", pid);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	unlink(path);
+	while (fgets(line, sizeof(line), f))
+		check_line(line, next);
+	fclose(f);
+	for (int n = 0; n < NAMERS; n++)
+		assert_int_equal(next[n], NAMES_EACH);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -208,6 +281,7 @@ int main(void)
 		cmocka_unit_test(test_area_returns),
 		cmocka_unit_test(test_area_freed),
 		cmocka_unit_test(test_gs_base),
+		cmocka_unit_test(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) != 0;

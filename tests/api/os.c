@@ -161,6 +161,11 @@ static void use_memory(void *arg)
 	}
 }
 
+static void use_gs(void *arg)
+{
+	os_gs_set(os_gs_get());
+}
+
 static void test_registers_kept(void **state)
 {
 	u64 x = 0;
@@ -168,11 +173,13 @@ static void test_registers_kept(void **state)
 	/* The second time, no symbol is bound any more. */
 	use_clock(&x);
 	use_wall(&x);
+	use_gs(NULL);
 	assert_true(keeps_registers(use_clock, &x));
 	assert_true(keeps_registers(use_wall, &x));
 	assert_true(keeps_registers(use_mutex, NULL));
 	assert_true(keeps_registers(use_event, NULL));
 	assert_true(keeps_registers(use_memory, NULL));
+	assert_true(keeps_registers(use_gs, NULL));
 }
 
 /* ---- events ---------------------------------------------------------------------------------- */
