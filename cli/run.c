@@ -10,6 +10,7 @@
 #include "cli/options.h"
 #include "cli/run.h"
 #include "lib/log.h"
+#include "vmm/kvm/stats.h"
 #include "vmm/vmm.h"
 
 static u64 monotonic_ns(void)
@@ -42,6 +43,7 @@ struct run_stats {
 	struct run_cpu_stats {
 		u64 cpu_us;
 		u64 exits[CPU_EXITS_MAX];
+		struct kvm_stats hypervisor;	/* its own counters */
 	} cpu[CPUS_MAX], all;
 };
 
@@ -65,6 +67,8 @@ static void run_stats_take(struct run_stats *s, const struct vmm *vmm, u64 start
 			s->cpu[i].exits[e] = vmm->cpu[i].exits[e];
 			s->all.exits[e] += s->cpu[i].exits[e];
 		}
+		kvm_stats_read(&vmm->kvm, vmm->cpu[i].fd, &s->cpu[i].hypervisor);
+		kvm_stats_add(&s->all.hypervisor, &s->cpu[i].hypervisor);
 	}
 }
 
@@ -82,6 +86,16 @@ static void run_cpu_stats_print(const struct run_cpu_stats *s, const char *prefi
 		else
 			fprintf(stderr, "%sexits_%u %" PRIu64 "\n", prefix, e, s->exits[e]);
 	}
+	for (unsigned i = 0; i < s->hypervisor.n; i++)
+		fprintf(stderr, "%s%s %" PRIu64 "\n", prefix, s->hypervisor.stat[i].name,
+			s->hypervisor.stat[i].value);
+}
+
+static void run_stats_free(struct run_stats *s)
+{
+	for (unsigned i = 0; i < s->cpus; i++)
+		kvm_stats_free(&s->cpu[i].hypervisor);
+	kvm_stats_free(&s->all.hypervisor);
 }
 
 static void run_stats_print(const struct run_stats *s)
@@ -149,16 +163,18 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 			 accel_reason_name(choice->reason), choice->detail);
 		ret = vmm_run(vmm, err);
 		outcome = vmm->outcome;
-		run_stats_take(&stats, vmm, start_ns);
+		if (o->stats)
+			run_stats_take(&stats, vmm, start_ns);
 		vmm_destroy(vmm);
 	}
 	free(vmm);
+	if (ret >= 0 && outcome.text[0])
+		log_line("%s", outcome.text);
+	if (ret >= 0 && o->stats)
+		run_stats_print(&stats);
+	run_stats_free(&stats);
 	if (ret < 0)
 		return err->kind == ERROR_USAGE ? STATUS_USAGE : STATUS_FAILURE;
-	if (outcome.text[0])
-		log_line("%s", outcome.text);
-	if (o->stats)
-		run_stats_print(&stats);
 	return run_status(&outcome, signal);
 }
 

@@ -70,6 +70,9 @@ long vcpu_set_cpuid(struct call *c);
 long vcpu_set_cpuid2(struct call *c);
 long vcpu_get_cpuid2(struct call *c);
 
+/* stats.c */
+long vcpu_get_stats_fd(struct call *c);
+
 /* msrs.c */
 long sys_get_msr_index_list(struct call *c);
 long sys_get_msr_feature_index_list(struct call *c);

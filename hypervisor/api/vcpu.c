@@ -231,6 +231,7 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_GET_SREGS2, vcpu_get_sregs2),
 	ROW(KVM_SET_SREGS2, vcpu_set_sregs2),
 	ROW(KVM_GET_XSAVE2, vcpu_get_xsave),
+	ROW(KVM_GET_STATS_FD, vcpu_get_stats_fd),
 };
 
 const struct ioctl_class vcpu_ioctls = { .rows = rows, .n = ARRAY_SIZE(rows), .unknown = -EINVAL };

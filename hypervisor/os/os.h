@@ -80,10 +80,11 @@ void os_code_name(u64 start, u32 size, const char *name);
 void os_code_guard(void);
 
 /*
- * The base of the thread's GS segment; registers kept, once there is an area. os_gs_fast: RDGSBASE and WRGSBASE may be
- * used in machine code of ours too; else each of these is a system call (QUMRA_NO_FSGSBASE=1 asks
- * for that). Signal handlers of the program see whatever base is loaded: an engine that runs
- * between two kicks has its own there, and puts the former one back before it returns.
+ * The base of the thread's GS segment; registers kept, once there is an area. os_gs_fast: RDGSBASE
+ * and WRGSBASE may be used in machine code of ours too; else each of these is a system call
+ * (QUMRA_NO_FSGSBASE=1 asks for that). Signal handlers of the program see whatever base is loaded:
+ * an engine that runs between two kicks has its own there, and puts the former one back before it
+ * returns.
  */
 bool os_gs_fast(void);
 u64 os_gs_get(void);

@@ -1,6 +1,7 @@
 /* KVM_RUN: each exit and its completion. */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/api/api.h"
 
@@ -268,6 +269,81 @@ static void test_vcpu_ids(void **state)
 	machine_free(&m);
 }
 
+/* ---- counters ------------------------------------------------------------------------------ */
+
+#define STATS_MAX 200
+
+struct stats {
+	struct kvm_stats_header header;
+	u32 n;
+	struct {
+		struct kvm_stats_desc desc;
+		char name[48];
+	} desc[STATS_MAX];
+};
+
+static int stats_open(struct stats *s, int vcpu)
+{
+	int fd = call_num(vcpu, KVM_GET_STATS_FD, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &s->header, sizeof(s->header), 0), sizeof(s->header));
+	assert_int_equal(s->header.name_size, 48);
+	s->n = s->header.num_desc;
+	assert_in_range(s->n, 1, STATS_MAX);
+	assert_int_equal(pread(fd, s->desc, s->n * 64, s->header.desc_offset), s->n * 64);
+	return fd;
+}
+
+static u64 stats_value(const struct stats *s, int fd, const char *name)
+{
+	u64 value;
+
+	for (u32 i = 0; i < s->n; i++) {
+		if (strncmp(s->desc[i].name, name, 48))
+			continue;
+		assert_int_equal(s->desc[i].desc.size, 1);
+		assert_int_equal(pread(fd, &value, 8, s->header.data_offset +
+			s->desc[i].desc.offset), 8);
+		return value;
+	}
+	return ~0ULL;
+}
+
+static void test_stats(void **state)
+{
+	struct stats *s = test_malloc(sizeof(*s));
+	char id[48];
+	struct machine m;
+	int fd;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0xe6, 0x80, 0xe6, 0x80, 0xf4);		/* out 0x80, al; twice; hlt */
+	run_until(&m, KVM_EXIT_IO);
+	run_until(&m, KVM_EXIT_IO);
+	run_to_halt(&m);
+	fd = stats_open(s, m.vcpu);
+	/* Each has a name, once, and terminated. */
+	for (u32 i = 0; i < s->n; i++) {
+		assert_int_not_equal(s->desc[i].name[0], 0);
+		assert_non_null(memchr(s->desc[i].name, 0, 48));
+		for (u32 k = 0; k < i; k++)
+			assert_int_not_equal(strcmp(s->desc[i].name, s->desc[k].name), 0);
+	}
+	assert_int_equal(pread(fd, id, 48, s->header.id_offset), 48);
+	assert_non_null(memchr(id, 0, 48));
+	assert_int_not_equal(id[0], 0);
+	assert_int_equal(stats_value(s, fd, "exits"), 3);
+	if (!api_is_host()) {
+		assert_int_equal(stats_value(s, fd, "pio"), 2);
+		assert_string_equal(id, "qumra/vcpu-0");
+		assert_int_equal(stats_value(s, fd, "no such"), ~0ULL);
+	}
+	assert_int_equal(close(fd), 0);
+	machine_free(&m);
+	test_free(s);
+}
+
 int test_run(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -284,6 +360,7 @@ int test_run(void)
 		cmocka_unit_test(test_sync_regs),
 		cmocka_unit_test(test_two_machines),
 		cmocka_unit_test(test_vcpu_ids),
+		cmocka_unit_test(test_stats),
 	};
 
 	return cmocka_run_group_tests_name("run", tests, NULL, NULL);
