@@ -57,7 +57,6 @@ static void emit_cell_jump(struct trans *t, u32 exit)
 	struct exit *x = &t->d->exit[exit];
 	u32 site;
 
-	emit_page_move(t, x->pages);
 	x->site = cache_cell(t->v);
 	if (x->site) {
 		emit_jmp_mem(&t->e, at_gs((u32)offsetof(struct space, cell) + 8 * x->site));
@@ -76,11 +75,20 @@ static void goto_target(struct trans *t, s64 to)
 
 	t->done = true;
 	if (t->d->exit[exit].kind == EXIT_CELL) {
+		emit_page_move(t, t->d->exit[exit].pages);
 		emit_cell_jump(t, exit);
 		return;
 	}
 	t->d->exit[exit].site = emit_jmp(&t->e, TO_LATER);
 	cold_add(t, COLD_LINK, t->d->exit[exit].site)->arg = exit;
+}
+
+/* To the code proper of a fragment in two pages, which follows. */
+void branch_own_cell(struct trans *t)
+{
+	t->f->own = exit_new(t, t->off[0], FL_SAVED, t->off[0]);
+	t->d->exit[t->f->own].kind = EXIT_CELL;
+	emit_cell_jump(t, t->f->own);
 }
 
 void branch_fallthrough(struct trans *t)
@@ -290,12 +298,19 @@ bool emit_branch(struct trans *t)
 
 /* ---- the kick ---- */
 
+/*
+ * Forward jumps of so many bytes can go around 4 GiB before the cache is full. (In 64-bit mode the
+ * hole of non-canonical addresses is in the way.)
+ */
+#define AROUND	0x8000
+
 static bool may_loop(const struct trans *t, unsigned int k)
 {
 	unsigned int kind = t->form[k]->kind;
 
 	if (direct_branch(kind))
-		return (s64)t->insn[k].imm < 0;
+		return (s64)t->insn[k].imm < 0 ||
+			(!long_mode(t) && (s64)t->insn[k].imm >= AROUND);
 	return kind == FORM_RET || kind == FORM_JMP_IND || kind == FORM_CALL_IND;
 }
 
@@ -380,6 +395,7 @@ static void cold_link(struct trans *t, struct cold *c)
 	struct exit *x = &t->d->exit[c->arg];
 
 	if (x->kind == EXIT_CELL) {
+		emit_page_move(t, x->pages);
 		emit_cell_jump(t, c->arg);
 		return;
 	}

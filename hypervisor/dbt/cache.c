@@ -196,6 +196,18 @@ u32 fragment_find(struct dbt *d, u32 page, unsigned int off, unsigned int mode)
 	return NONE;
 }
 
+u32 fragment_find_next(struct dbt *d, u32 frag)
+{
+	const struct fragment *k = &d->frag[frag];
+	u32 f = k->hash_next;
+
+	for (; f; f = d->frag[f].hash_next)
+		if (d->frag[f].page == k->page && d->frag[f].off == k->off &&
+			d->frag[f].mode == k->mode)
+			return f;
+	return NONE;
+}
+
 void fragment_publish(struct dbt *d, u32 frag)
 {
 	struct fragment *f = &d->frag[frag];
@@ -205,6 +217,10 @@ void fragment_publish(struct dbt *d, u32 frag)
 	*bucket = frag;
 	f->page_next = d->page[f->page].frags;
 	d->page[f->page].frags = frag;
+	if (f->page2) {
+		f->cross_next = d->page[f->page2].crossing;
+		d->page[f->page2].crossing = frag;
+	}
 	f->state = FRAG_LIVE;
 }
 
@@ -292,6 +308,10 @@ static void fragment_kill(struct dbt *d, u32 frag)
 
 	list_remove(d, hash_bucket(d, f->page, f->off, f->mode), frag,
 		offsetof(struct fragment, hash_next));
+	list_remove(d, &d->page[f->page].frags, frag, offsetof(struct fragment, page_next));
+	if (f->page2)
+		list_remove(d, &d->page[f->page2].crossing, frag,
+			offsetof(struct fragment, cross_next));
 	fragment_unlink_incoming(d, f);
 	entry_kill(d, f->saved, d->tramp.dead_saved);
 	if (f->host != f->saved)
@@ -302,15 +322,12 @@ static void fragment_kill(struct dbt *d, u32 frag)
 void page_kill(struct dbt *d, u32 page)
 {
 	struct fpage *p = &d->page[page];
-	u32 f, next;
 
-	for (f = p->frags; f; f = next) {
-		next = d->frag[f].page_next;
-		fragment_kill(d, f);
-		d->frag[f].page_next = NONE;
-		d->stale = true;
-	}
-	p->frags = NONE;
+	d->stale |= p->frags || p->crossing;
+	while (p->frags)
+		fragment_kill(d, p->frags);
+	while (p->crossing)
+		fragment_kill(d, p->crossing);
 }
 
 /* ---- pages ---- */
@@ -334,7 +351,7 @@ u32 page_get(struct vcpu *v, u64 gpa, struct code_page *code)
 {
 	struct dbt *d = dbt_of(v);
 	u32 n = page_find(d, gpa);
-	u32 gen = load_acquire(&code->gen);
+	u32 gen = code_page_gen(v, code);
 
 	if (!n) {
 		if (d->n_pages == MAX_PAGES)
@@ -362,11 +379,8 @@ static void slab_evict(struct vcpu *v, struct slab *s)
 	for (k = s->frags.start; k < s->frags.at; k++) {
 		struct fragment *f = &d->frag[k];
 
-		if (f->state == FRAG_LIVE) {
-			list_remove(d, &d->page[f->page].frags, k,
-				offsetof(struct fragment, page_next));
+		if (f->state == FRAG_LIVE)
 			fragment_kill(d, k);
-		}
 		f->state = FRAG_FREE;
 	}
 	for (k = s->exits.start; k < s->exits.at; k++) {

@@ -65,10 +65,14 @@ enum fragment_state { FRAG_FREE, FRAG_LIVE, FRAG_DEAD };
 struct fragment {
 	u32 hash_next, page_next;	/* fragments */
 	u32 page;
+	u32 page2;		/* of the rest of its only instruction, or NONE */
+	u32 cross_next;		/* fragments */
 	u32 incoming;		/* exits that jump here */
 	u32 host, saved, jump;	/* entries */
 	u32 end;		/* behind its code */
 	u32 sites, n_sites;
+	u32 own;		/* page2: the exit whose cell leads to the code proper ... */
+	u32 body;		/* ... which is here, with flags saved */
 	u16 off;
 	u16 n_insns;
 	u8 mode;
@@ -105,7 +109,7 @@ struct fpage {
 	u32 gen;		/* of the page when they were made */
 	u32 frags;
 	u32 next;		/* in its hash bucket */
-	u32 unused;
+	u32 crossing;		/* fragments whose instruction ends in this page */
 	/* where it runs in each space: linear page, valid in that epoch */
 	struct { u64 la, epoch; } where[NR_SPACES];
 };
@@ -225,6 +229,8 @@ u32 cache_site(struct dbt *d);
 u32 cache_cell(struct vcpu *v);	/* a cell for a new exit; NONE: none is free */
 void cache_cell_set(struct vcpu *v, u32 cell, u64 stub);
 u32 fragment_find(struct dbt *d, u32 page, unsigned int off, unsigned int mode);
+/* The next one with the same key: another page2. */
+u32 fragment_find_next(struct dbt *d, u32 frag);
 void fragment_publish(struct dbt *d, u32 frag);
 void fragment_link(struct dbt *d, u32 exit, u32 frag);
 /* The entry that suits the flags at a branch. */
@@ -246,7 +252,7 @@ u32 exec_page(struct vcpu *v, u64 la);
 void space_ready(struct vcpu *v, struct space *s);
 void space_drop_code(struct vcpu *v, struct space *s);
 void space_drop_all(struct vcpu *v);		/* jump tables and cells of every space */
-void space_set_cell(struct vcpu *v, u32 exit, u32 frag);
+void space_set_cell(struct vcpu *v, u32 exit, u32 to);	/* to: offset in the code area */
 void space_set_jump(struct vcpu *v, u64 la, u32 frag);
 void dbt_space_drop(struct vcpu *v, struct space *s, bool global);
 void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la);
@@ -268,6 +274,11 @@ const struct form *form_of(struct dbt *d, const struct insn *i);
 /* Translates at offset off of page; NONE: the first instruction does not lie in the page. */
 u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
 	const struct memslot *slot);
+/*
+ * The instruction at off of page that goes on in page2; code: its bytes. Which page follows is a
+ * matter of the space: the code proper is entered through a cell, that of exit *own.
+ */
+u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, const u8 *code);
 
 /* ---- slow.c ---- */
 u64 dbt_slow(struct vcpu *v, u32 rec);

@@ -9,6 +9,7 @@
 #include "hypervisor/insn/interp.h"
 #include "hypervisor/insn/native.h"
 #include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/segment.h"
 #include "hypervisor/x86/system.h"
 
 /*
@@ -83,25 +84,73 @@ static u32 enter(struct vcpu *v, u32 host)
 	return run(code_rx(d, host));
 }
 
+static u32 page_translate(struct vcpu *v, u32 page, unsigned int off)
+{
+	u64 gpa = dbt_of(v)->page[page].gpa;
+	const struct memslot *s = memslot_find(v->vm, gpa);
+
+	cache_reserve(v);
+	return translate(v, page, off, memslot_host(s, gpa), s);
+}
+
+/* Bytes of a page, watched from now on. */
+static void page_bytes(struct vcpu *v, u32 page, unsigned int off, unsigned int n, u8 *out)
+{
+	u64 gpa = dbt_of(v)->page[page].gpa;
+	const struct memslot *s = memslot_find(v->vm, gpa);
+
+	code_cover(v, s, gpa, off, n);
+	memcpy(out, (u8 *)memslot_host(s, gpa) + off, n);
+}
+
+/*
+ * An instruction in two pages, the first of a fragment of its own. The second page is asked for
+ * only where decoding needs it: its fetch may fault.
+ */
+static u32 crossing_get(struct vcpu *v, u64 rip, u32 page, u32 frag)
+{
+	struct dbt *d = dbt_of(v);
+	unsigned int off = rip & 0xfff, n = 0x1000 - off;
+	u64 next = (rip & ~0xfffULL) + 0x1000;
+	u32 era = d->era, page2;
+	struct insn i;
+	u8 code[15];
+
+	if (n >= sizeof(code) || (v->code_bytes == 4 && next >> 32) || !linear_canonical(v, next))
+		return NONE;
+	page_bytes(v, page, off, n, code);
+	if (insn_decode(code, n, v->code_bytes, &i) != DECODE_MORE)
+		return NONE;
+	page2 = exec_page(v, next);
+	if (!page2 || era != d->era)
+		return NONE;
+	for (; frag; frag = fragment_find_next(d, frag))
+		if (d->frag[frag].page2 == page2)
+			return frag;
+	cache_reserve(v);
+	page_bytes(v, page2, 0, (unsigned int)sizeof(code) - n, code + n);
+	return translate_crossing(v, page, page2, off, code);
+}
+
 /* The fragment at RIP; NONE: the interpreter has to run the instruction there. */
 static u32 fragment_get(struct vcpu *v, u64 rip)
 {
 	struct dbt *d = dbt_of(v);
 	unsigned int off = rip & 0xfff;
-	const struct memslot *s;
-	u32 page, frag;
-	u64 gpa;
+	u32 page = exec_page(v, rip), frag;
 
-	page = exec_page(v, rip);
 	if (unlikely(!page))
 		return NONE;
 	frag = fragment_find(d, page, off, d->cur_mode);
-	if (likely(frag))
+	if (likely(frag && !d->frag[frag].page2))
 		return frag;
-	gpa = d->page[page].gpa;
-	cache_reserve(v);
-	s = memslot_find(v->vm, gpa);
-	return translate(v, page, off, memslot_host(s, gpa), s);
+	if (!frag)
+		frag = page_translate(v, page, off);
+	if (!frag || d->frag[frag].page2)
+		frag = crossing_get(v, rip, page, frag);
+	if (frag && d->frag[frag].page2)
+		space_set_cell(v, d->frag[frag].own, d->frag[frag].body);
+	return frag;
 }
 
 static void link_exit(struct vcpu *v, u32 exit, u32 frag)
@@ -112,8 +161,8 @@ static void link_exit(struct vcpu *v, u32 exit, u32 frag)
 	if (x->kind == EXIT_DIRECT) {
 		fragment_link(d, exit, frag);
 		v->stat.links++;
-	} else if (x->site) {
-		space_set_cell(v, exit, frag);
+	} else if (x->site && exit != d->frag[frag].own) {
+		space_set_cell(v, exit, fragment_entry(&d->frag[frag], x->fl));
 	}
 }
 

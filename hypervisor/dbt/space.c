@@ -22,11 +22,15 @@ static unsigned int jump_index(u64 la)
 	return (unsigned int)(la ^ la >> 12) & (JUMP_ENTRIES - 1);
 }
 
+/*
+ * A branch's target may be any number, so a free entry holds one that belongs to another entry: as
+ * zeroed memory does, but for entry 0.
+ */
 static void jump_clear(struct space *s, u32 n)
 {
 	struct jump_entry *e = &s->jump[n >> JUMP_BITS][n & (JUMP_ENTRIES - 1)];
 
-	e->la = TLB_INVALID;
+	e->la = !(n & (JUMP_ENTRIES - 1));
 }
 
 static void jumps_clear_all(struct space *s)
@@ -63,7 +67,7 @@ void space_ready(struct vcpu *v, struct space *s)
 		return;
 	memcpy(s->cell, d->cell_stub, d->n_cells * sizeof(u64));
 	for (unsigned int m = 0; m < NR_JUMP_MODES; m++)
-		s->jump[m][0].la = TLB_INVALID;	/* in zeroed memory only 0 looks like a hit */
+		jump_clear(s, m << JUMP_BITS);
 	jumps_clear_all(s);
 	ds->n_cells = ds->n_jumps = 0;
 	ds->overflow = false;
@@ -112,14 +116,13 @@ static void used_add(struct dspace *ds, u32 *list, u32 *n, u32 what)
 		list[(*n)++] = what;
 }
 
-void space_set_cell(struct vcpu *v, u32 exit, u32 frag)
+void space_set_cell(struct vcpu *v, u32 exit, u32 to)
 {
 	struct dbt *d = dbt_of(v);
 	struct dspace *ds = &d->space[space_index(v, v->space)];
 	const struct exit *x = &d->exit[exit];
-	const struct fragment *f = &d->frag[frag];
 
-	v->space->cell[x->site] = code_rx(d, fragment_entry(f, x->fl));
+	v->space->cell[x->site] = code_rx(d, to);
 	used_add(ds, ds->cells, &ds->n_cells, x->site);
 	v->stat.cell_fills++;
 }

@@ -105,11 +105,14 @@ static bool host_differs(const struct vcpu *v, const struct opcode *row)
 
 static const struct form form_helper = { .kind = FORM_HELPER };
 
-static void collect(struct trans *t, const u8 *host, unsigned int off)
+static void collect(struct trans *t, const struct memslot *slot, u64 gpa, const u8 *host,
+	unsigned int off)
 {
 	while (t->n < MAX_INSNS && off < 0x1000) {
 		struct insn *i = &t->insn[t->n];
 
+		/* All that the decoder may look at, whatever the length turns out to be. */
+		code_cover(t->v, slot, gpa, off, MIN(INSN_MAX, 0x1000 - off));
 		if (insn_decode(host + off, 0x1000 - off, t->mode->code_bytes, i) != DECODE_OK ||
 			!insn_allowed(t->v, i))
 			return;
@@ -252,28 +255,69 @@ static void fragment_end(struct trans *t)
 	t->v->stat.fragment_insns += t->n;
 }
 
+static void trans_begin(struct trans *t, struct vcpu *v)
+{
+	t->v = v;
+	t->d = dbt_of(v);
+	t->mode = &t->d->mode[t->d->cur_mode];
+	t->n = t->k = t->n_cold = 0;
+	t->polled = t->done = false;
+	memset(t->rec, 0, sizeof(t->rec));
+}
+
 u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
 	const struct memslot *slot)
 {
-	struct dbt *d = dbt_of(v);
 	struct trans t;
-	unsigned int last;
 
-	t.v = v;
-	t.d = d;
-	t.mode = &d->mode[d->cur_mode];
-	t.n = t.k = t.n_cold = 0;
-	t.polled = t.done = false;
-	memset(t.rec, 0, sizeof(t.rec));
-	collect(&t, host, off);
+	trans_begin(&t, v);
+	collect(&t, slot, t.d->page[page].gpa, host, off);
 	if (!t.n)
 		return NONE;
-	last = t.off[t.n - 1] + t.insn[t.n - 1].len;
-	/* What stopped the decoder was decided by bytes beyond. */
-	code_cover(v, slot, d->page[page].gpa, off, MIN(last + INSN_MAX, 0x1000u) - off);
 	fragment_begin(&t, page, off);
 	entries_emit(&t);
 	body_emit(&t);
 	fragment_end(&t);
+	return t.frag;
+}
+
+/* All entries lead to the cell, with flags saved. */
+static void crossing_entries_emit(struct trans *t)
+{
+	u32 over;
+
+	t->f->body_saved = true;
+	emit_jump_entry(t);
+	PUT(&t->e, 0xeb, 0);			/* over the save */
+	over = t->e.at;
+	t->f->host = t->e.at;
+	emit_flags_save(&t->e);
+	t->e.base[over - 1] = (u8)(t->e.at - over);
+	t->f->saved = t->e.at;
+	branch_own_cell(t);
+	t->f->body = t->e.at;
+	t->fl = FL_SAVED;
+}
+
+u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, const u8 *code)
+{
+	struct trans t;
+
+	trans_begin(&t, v);
+	if (insn_decode(code, INSN_MAX, t.mode->code_bytes, &t.insn[0]) != DECODE_OK ||
+		!insn_allowed(v, &t.insn[0]))
+		return NONE;
+	t.off[0] = (u16)off;
+	t.form[0] = form_of(t.d, &t.insn[0]);
+	if (host_differs(v, opcode_row(t.insn[0].row)))
+		t.form[0] = &form_helper;
+	t.n = 1;
+	fragment_begin(&t, page, off);
+	t.f->page2 = page2;
+	crossing_entries_emit(&t);
+	body_emit(&t);
+	fragment_end(&t);
+	if (!t.d->exit[t.f->own].site)	/* no cell was free */
+		return NONE;
 	return t.frag;
 }

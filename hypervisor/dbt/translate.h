@@ -101,6 +101,7 @@ bool emit_mov_moffs(struct trans *t);
 
 /* ---- branch.c ---- */
 bool emit_branch(struct trans *t);
+void branch_own_cell(struct trans *t);
 void branch_fallthrough(struct trans *t);	/* the fragment ends behind the last instruction */
 void cold_emit(struct trans *t);
 /* The kick is looked at once in each fragment that may be part of a loop. */
