@@ -19,11 +19,18 @@ void vcpu_request(struct vcpu *v, int req)
 	vcpu_kick(v);
 }
 
+void vcpu_request_lazy(struct vcpu *v, int req)
+{
+	__atomic_fetch_or(&v->requests, BIT(req), __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
+		vcpu_kick(v);
+}
+
 void vcpu_enter(struct vcpu *v)
 {
 	for (;;) {
 		__atomic_store_n(&v->in_guest, 1, __ATOMIC_SEQ_CST);
-		if (!__atomic_load_n(&v->vm->stop_count, __ATOMIC_SEQ_CST))
+		if (!__atomic_load_n(&v->vm->stopped, __ATOMIC_SEQ_CST))
 			return;
 		__atomic_store_n(&v->in_guest, 0, __ATOMIC_SEQ_CST);
 		os_event_wait(&v->wake, OS_FOREVER, NULL);

@@ -45,6 +45,18 @@ static int serve_code_flush(struct vcpu *v)
 	return 1;
 }
 
+static int serve_protect_code(struct vcpu *v)
+{
+	code_protect_serve(v);
+	return 1;
+}
+
+static int serve_code_stale(struct vcpu *v)
+{
+	v->engine->code_check(v);
+	return 1;
+}
+
 static int serve_clock_update(struct vcpu *v)
 {
 	kvmclock_update(v);
@@ -83,7 +95,8 @@ static int (*const serve[])(struct vcpu *v) = {
 	[REQ_EVENT] = serve_event,
 	[REQ_TLB_FLUSH] = serve_tlb_flush,
 	[REQ_CODE_FLUSH] = serve_code_flush,
-	[REQ_TLB_PROTECT_CODE] = serve_tlb_flush,
+	[REQ_TLB_PROTECT_CODE] = serve_protect_code,
+	[REQ_CODE_STALE] = serve_code_stale,
 	[REQ_CLOCK_UPDATE] = serve_clock_update,
 	[REQ_TRIPLE_FAULT] = serve_triple_fault,
 	[REQ_APIC_TIMER] = serve_apic_timer,

@@ -24,6 +24,8 @@ int vm_create(struct vm **out)
 		return ret;
 	}
 	os_mutex_init(&vm->lock);
+	os_mutex_init(&vm->stop_lock);
+	os_mutex_init(&vm->code_lock);
 	vm->refs = 1;
 	vm->fd = -1;
 	/* kvmclock starts at zero with the VM. */
@@ -42,6 +44,8 @@ static void vm_destroy(struct vm *vm)
 	for (i = 0; i < vm->nr_vcpus; i++)
 		vcpu_destroy(vm->vcpus[i]);
 	memslots_free(vm);
+	os_mutex_destroy(&vm->code_lock);
+	os_mutex_destroy(&vm->stop_lock);
 	os_mutex_destroy(&vm->lock);
 	os_free(vm);
 }
@@ -65,27 +69,69 @@ void vm_request_all(struct vm *vm, int req)
 		vcpu_request(vm->vcpus[i], req);
 }
 
-void vm_stop_vcpus(struct vm *vm)
-{
-	u32 i;
+/* ---- stopping -------------------------------------------------------------------------------- */
 
-	if (__atomic_fetch_add(&vm->stop_count, 1, __ATOMIC_SEQ_CST))
-		return;
-	vm_request_all(vm, REQ_PAUSE);
-	for (i = 0; i < vm->nr_vcpus; i++)
+/* Takes stop_lock. A vCPU thread has left before. */
+static void world_stop(struct vm *vm)
+{
+	u32 i, n;
+
+	os_mutex_lock(&vm->stop_lock);
+	__atomic_store_n(&vm->stopped, 1, __ATOMIC_SEQ_CST);
+	/* One that is published from now on sees that it may not enter. */
+	n = load_acquire(&vm->nr_vcpus);
+	for (i = 0; i < n; i++)
+		vcpu_request_lazy(vm->vcpus[i], REQ_PAUSE);
+	for (i = 0; i < n; i++)
 		while (__atomic_load_n(&vm->vcpus[i]->in_guest, __ATOMIC_SEQ_CST))
 			os_yield();
 }
 
-void vm_start_vcpus(struct vm *vm)
+static void world_start(struct vm *vm)
 {
-	u32 i;
+	u32 i, n = load_acquire(&vm->nr_vcpus);
 
-	if (__atomic_sub_fetch(&vm->stop_count, 1, __ATOMIC_SEQ_CST))
-		return;
-	for (i = 0; i < vm->nr_vcpus; i++)
+	__atomic_store_n(&vm->stopped, 0, __ATOMIC_SEQ_CST);
+	os_mutex_unlock(&vm->stop_lock);
+	for (i = 0; i < n; i++)
 		os_event_signal(&vm->vcpus[i]->wake);
 }
+
+void vm_stop_vcpus(struct vm *vm)
+{
+	if (!vm->stop_depth++)
+		world_stop(vm);
+}
+
+void vm_start_vcpus(struct vm *vm)
+{
+	if (!--vm->stop_depth)
+		world_start(vm);
+}
+
+void vcpu_exclusive_begin(struct vcpu *v)
+{
+	vcpu_leave(v);
+	world_stop(v->vm);
+	v->exclusive = true;
+	if (READ_ONCE(v->requests) & (BIT(REQ_TLB_FLUSH) | BIT(REQ_CODE_FLUSH)))
+		vcpu_unwind(v, UNWIND_RESTART);
+	code_protect_serve(v);
+}
+
+void vcpu_exclusive_end(struct vcpu *v)
+{
+	v->exclusive = false;
+	world_start(v->vm);
+	vcpu_enter(v);
+	/* What was asked of us while we were out is served before anything else is run. */
+	v->boundary = true;
+	if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST))
+		v->kick = 1;
+}
+
+/* ---- death ----------------------------------------------------------------------------------- */
+
 
 void vm_kill(struct vm *vm, const char *why)
 {

@@ -3,29 +3,21 @@
  * behind an address.
  *
  * Lifetime: the VM lives while its own descriptor or one of its vCPUs' is open (refs).
- * Locking order: vm->lock, then vcpu->mutex never inside it; irqchip->lock is a leaf. A vCPU thread
- * in the engine (v->in_guest) reads vm->slots without a lock: whoever replaces the slots first
- * stops all vCPUs (vm_stop_vcpus), so slot pointers are good until the thread next leaves the
- * engine.
+ * Locking order: vm->lock, then vm->stop_lock; vcpu->mutex never inside them; irqchip->lock and
+ * vm->code_lock are leaves. A vCPU thread in the engine (v->in_guest) reads vm->slots without a
+ * lock: whoever replaces the slots first stops all vCPUs (vm_stop_vcpus), so slot pointers are good
+ * until the thread next leaves the engine. It may wait for another vCPU to serve a request or to
+ * leave (code_cover), serving its own meanwhile, but for stop_lock only after vcpu_leave().
  */
 #ifndef QUMRA_HYPERVISOR_CORE_VM_H
 #define QUMRA_HYPERVISOR_CORE_VM_H
 
+#include "hypervisor/core/code_page.h"
 #include "hypervisor/x86/vcpu.h"
 
 #define MAX_VCPUS	64
 #define MAX_VCPU_IDS	256
 #define MAX_SLOTS	512
-
-/*
- * A page that holds decoded code: gen changes when a decoded part of it is written, which makes all
- * its blocks stale. mask: which of its 64 chunks of 64 bytes were decoded.
- */
-struct code_page {
-	u64 mask;	/* atomic */
-	u32 gen;	/* atomic */
-	u32 hash;	/* of the content when decoded: finds writes by user space */
-};
 
 struct memslot {
 	u32 id;
@@ -104,7 +96,10 @@ struct vm {
 	s64 clock_offset; /* kvmclock = host monotonic ns + clock_offset; see kvmclock_now() */
 	struct clock_ref { u64 tsc, ns; u32 state; } clock_ref;	/* x86/kvmclock.c */
 	u64 wall_seq;
-	u32 stop_count;		/* vm_stop_vcpus depth: written under lock, atomic */
+	struct os_mutex stop_lock;	/* of whoever has stopped the vCPUs */
+	u32 stopped;		/* no vCPU may enter; under stop_lock, atomic */
+	u32 stop_depth;		/* of vm_stop_vcpus; under lock */
+	struct os_mutex code_lock;	/* core/code_page.h */
 	bool dirty_manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG clears nothing */
 	const struct cpu_engine_ops *engine;
 };
@@ -158,6 +153,14 @@ bool vcpu_nmi_allowed(const struct vcpu *v);
  * held. Never from a vCPU thread in the engine. */
 void vm_stop_vcpus(struct vm *vm);
 void vm_start_vcpus(struct vm *vm);
+/*
+ * The same for a vCPU thread in the engine, in the middle of an instruction that has changed
+ * nothing yet: all other vCPUs stand still in between. v itself leaves meanwhile, so begin may
+ * unwind with UNWIND_RESTART (memory slots changed), and the TLB must be asked anew. Unwinding ends
+ * it. For what cannot be atomic otherwise: some 10 us, and more where host CPUs are short.
+ */
+void vcpu_exclusive_begin(struct vcpu *v);
+void vcpu_exclusive_end(struct vcpu *v);
 /* An assertion about this VM failed: log, mark it dead, kick all its vCPUs out. */
 void vm_kill(struct vm *vm, const char *why);
 
@@ -187,6 +190,12 @@ struct cpu_engine_ops {
 	void (*space_drop_page)(struct vcpu *v, struct space *s, u64 la);
 	/* The decoded code in this page (guest physical) went stale, on this vCPU's thread. */
 	void (*code_stale)(struct vcpu *v, u64 gpa);
+	/*
+	 * Other vCPUs made code stale that this one has used: drop what is of an old generation
+	 * (code_page_gen). At a boundary, on this vCPU's thread. NULL: each block's generation is
+	 * compared before it runs.
+	 */
+	void (*code_check)(struct vcpu *v);
 };
 extern const struct cpu_engine_ops interp_engine, dbt_engine;
 const struct cpu_engine_ops *engine_by_name(const char *name);	/* NULL: unknown */

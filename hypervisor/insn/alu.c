@@ -30,10 +30,11 @@ static void fn##_m##size(struct vcpu *v, const struct insn *i)			\
 	u32 ax;									\
 										\
 	if (unlikely(!p)) {							\
-		T d = (T)rmw_slow_load(v, i, size);				\
+		struct mem_rmw m;						\
 										\
-		ax = BIN_ON_REG(op, pre, sfx, d, s);				\
-		insn_store(v, i, size, d);					\
+		p = rmw_begin(v, i, &m, size);					\
+		ax = BIN_ON_MEM(op, pre, "lock ", sfx, p, s);			\
+		mem_rmw_end(v, &m);						\
 	} else if (i->flags & I_LOCK) {						\
 		ax = BIN_ON_MEM(op, pre, "lock ", sfx, p, s);			\
 	} else {								\
@@ -128,10 +129,12 @@ static void name##_m##size(struct vcpu *v, const struct insn *i)		\
 	u32 ax;									\
 										\
 	if (unlikely(!p)) {							\
-		T d = (T)rmw_slow_load(v, i, size);				\
+		struct mem_rmw m;						\
 										\
-		__asm__(op sfx " %0" FLAGS_TAKE : "+q"(d), "=&a"(ax) : : "cc");	\
-		insn_store(v, i, size, d);					\
+		p = rmw_begin(v, i, &m, size);					\
+		__asm__ volatile("lock " op sfx " %0" FLAGS_TAKE		\
+			: "+m"(*p), "=&a"(ax) : : "cc", "memory");		\
+		mem_rmw_end(v, &m);						\
 	} else if (i->flags & I_LOCK) {						\
 		__asm__ volatile("lock " op sfx " %0" FLAGS_TAKE		\
 			: "+m"(*p), "=&a"(ax) : : "cc", "memory");		\
@@ -302,16 +305,17 @@ static void xchg_m##size(struct vcpu *v, const struct insn *i)			\
 {										\
 	T s = (T)gpr_get(v, i->reg, size);					\
 	T *p = mem_ptr(v, i->seg, insn_ea(v, i), size, MEM_WRITE);		\
-	T d;									\
 										\
 	if (likely(p)) {							\
 		__asm__ volatile("xchg" sfx " %0, %1" : "+m"(*p), "+q"(s) : : "memory");	\
-		d = s;								\
 	} else {								\
-		d = (T)rmw_slow_load(v, i, size);				\
-		insn_store(v, i, size, s);					\
+		struct mem_rmw m;						\
+										\
+		p = mem_rmw_begin(v, &m, i->seg, insn_ea(v, i), size, true);	\
+		__asm__ volatile("xchg" sfx " %0, %1" : "+m"(*p), "+q"(s) : : "memory");	\
+		mem_rmw_end(v, &m);						\
 	}									\
-	gpr_set(v, i->reg, size, d);						\
+	gpr_set(v, i->reg, size, s);						\
 }
 EACH_SIZE(DEFINE_XCHG, 0)
 const struct exec_set x_xchg_EG = SET_ALL(xchg);
@@ -335,12 +339,12 @@ static void xadd_m##size(struct vcpu *v, const struct insn *i)			\
 	u32 ax;									\
 										\
 	if (unlikely(!p)) {							\
-		T d = (T)rmw_slow_load(v, i, size);				\
-		T old = d;							\
+		struct mem_rmw m;						\
 										\
-		ax = BIN_ON_REG("add", "", sfx, d, s);				\
-		insn_store(v, i, size, d);					\
-		s = old;							\
+		p = rmw_begin(v, i, &m, size);					\
+		__asm__ volatile("lock xadd" sfx " %1, %0" FLAGS_TAKE		\
+			: "+m"(*p), "+q"(s), "=&a"(ax) : : "cc", "memory");	\
+		mem_rmw_end(v, &m);						\
 	} else if (i->flags & I_LOCK) {						\
 		__asm__ volatile("lock xadd" sfx " %1, %0" FLAGS_TAKE		\
 			: "+m"(*p), "+q"(s), "=&a"(ax) : : "cc", "memory");	\
@@ -383,8 +387,12 @@ static void cmpxchg_m##size(struct vcpu *v, const struct insn *i)		\
 	u32 ax;									\
 										\
 	if (unlikely(!p)) {							\
-		d = (T)rmw_slow_load(v, i, size);				\
-		insn_store(v, i, size, a == d ? s : d);				\
+		struct mem_rmw m;						\
+										\
+		p = rmw_begin(v, i, &m, size);					\
+		__asm__ volatile("lock cmpxchg" sfx " %2, %0"			\
+			: "+m"(*p), "+a"(d) : "q"(s) : "cc", "memory");		\
+		mem_rmw_end(v, &m);						\
 	} else if (i->flags & I_LOCK) {						\
 		__asm__ volatile("lock cmpxchg" sfx " %2, %0"			\
 			: "+m"(*p), "+a"(d) : "q"(s) : "cc", "memory");		\
@@ -400,19 +408,27 @@ static void cmpxchg_m##size(struct vcpu *v, const struct insn *i)		\
 EACH_SIZE(DEFINE_CMPXCHG, 0)
 const struct exec_set x_cmpxchg_EG = SET_ALL(cmpxchg);
 
+static u64 cmpxchg8b_at(u64 *p, u64 have, u64 put)
+{
+	__asm__ volatile("lock cmpxchgq %2, %0" : "+m"(*p), "+a"(have) : "r"(put) : "cc", "memory");
+	return have;
+}
+
 void exec_cmpxchg8b(struct vcpu *v, const struct insn *i)
 {
 	u64 *p = mem_ptr(v, i->seg, insn_ea(v, i), 8, MEM_WRITE);
 	u64 want = (u32)v->r[R_RAX] | v->r[R_RDX] << 32;
 	u64 put = (u32)v->r[R_RBX] | v->r[R_RCX] << 32;
-	u64 have = want;
+	u64 have;
 
 	if (likely(p)) {
-		__asm__ volatile("lock cmpxchgq %2, %0"
-			: "+m"(*p), "+a"(have) : "r"(put) : "cc", "memory");
+		have = cmpxchg8b_at(p, want, put);
 	} else {
-		have = rmw_slow_load(v, i, 8);
-		insn_store(v, i, 8, have == want ? put : have);
+		struct mem_rmw m;
+
+		p = rmw_begin(v, i, &m, 8);
+		have = cmpxchg8b_at(p, want, put);
+		mem_rmw_end(v, &m);
 	}
 	if (have != want) {
 		v->r[R_RAX] = (u32)have;
@@ -421,27 +437,35 @@ void exec_cmpxchg8b(struct vcpu *v, const struct insn *i)
 	flags_set_zf(v, have == want);
 }
 
+/* Compares with have[], which takes what was there. */
+static bool cmpxchg16b_at(struct vcpu *v, void *p, u64 have[2])
+{
+	bool zf;
+
+	__asm__ volatile("lock cmpxchg16b %0"
+		: "+m"(*(u128 *)p), "+a"(have[0]), "+d"(have[1]), "=@ccz"(zf)
+		: "b"(v->r[R_RBX]), "c"(v->r[R_RCX]) : "memory");
+	return zf;
+}
+
 void exec_cmpxchg16b(struct vcpu *v, const struct insn *i)
 {
 	u64 ea = insn_ea(v, i);
 	u64 have[2] = { v->r[R_RAX], v->r[R_RDX] };
-	u64 *p;
+	void *p;
 	bool zf;
 
 	if ((v->ebase[i->seg] + ea) & 15)
 		raise_gp(v, 0);
 	p = mem_ptr(v, i->seg, ea, 16, MEM_WRITE);
 	if (likely(p)) {
-		__asm__ volatile("lock cmpxchg16b %0"
-			: "+m"(*(u128 *)p), "+a"(have[0]), "+d"(have[1]), "=@ccz"(zf)
-			: "b"(v->r[R_RBX]), "c"(v->r[R_RCX]) : "memory");
+		zf = cmpxchg16b_at(v, p, have);
 	} else {
-		u64 put[2] = { v->r[R_RBX], v->r[R_RCX] };
+		struct mem_rmw m;
 
-		mem_probe(v, i->seg, ea, 16, MEM_WRITE);
-		mem_copy_in(v, i->seg, ea, have, 16);
-		zf = have[0] == v->r[R_RAX] && have[1] == v->r[R_RDX];
-		mem_copy_out(v, i->seg, ea, zf ? put : have, 16);
+		p = rmw_begin(v, i, &m, 16);
+		zf = cmpxchg16b_at(v, p, have);
+		mem_rmw_end(v, &m);
 	}
 	if (!zf) {
 		v->r[R_RAX] = have[0];

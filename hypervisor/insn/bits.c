@@ -15,6 +15,11 @@ static __always_inline_ void flags_set_cf(struct vcpu *v, bool cf)
 #define BIT_NEW(op, d, bit) \
 	((op) == 's' ? (d) | (bit) : (op) == 'r' ? (d) & ~(bit) : (op) == 'c' ? (d) ^ (bit) : (d))
 
+#define BIT_ATOMIC(op, p, bit)							\
+	((op) == 's' ? __atomic_fetch_or(p, bit, __ATOMIC_SEQ_CST) :		\
+	(op) == 'r' ? __atomic_fetch_and(p, (__typeof__(*(p)))~(bit), __ATOMIC_SEQ_CST) : \
+	__atomic_fetch_xor(p, bit, __ATOMIC_SEQ_CST))
+
 /* The operand at ea: bit n of it, changed by op (0: tested only). */
 #define DEFINE_BT_AT(size, T, sfx, name, op)					\
 static void name##_at##size(struct vcpu *v, const struct insn *i, u64 ea, unsigned int n)	\
@@ -29,13 +34,13 @@ static void name##_at##size(struct vcpu *v, const struct insn *i, u64 ea, unsign
 	}									\
 	p = mem_ptr(v, i->seg, ea, size, MEM_WRITE);				\
 	if (unlikely(!p)) {							\
-		mem_probe(v, i->seg, ea, size, MEM_WRITE);			\
-		d = (T)mem_read(v, i->seg, ea, size);				\
-		mem_write(v, i->seg, ea, size, (T)BIT_NEW(op, d, bit));		\
+		struct mem_rmw m;						\
+										\
+		p = mem_rmw_begin(v, &m, i->seg, ea, size, i->flags & I_LOCK);	\
+		d = BIT_ATOMIC(op, p, bit);					\
+		mem_rmw_end(v, &m);						\
 	} else if (i->flags & I_LOCK) {						\
-		d = op == 's' ? __atomic_fetch_or(p, bit, __ATOMIC_SEQ_CST) :	\
-			op == 'r' ? __atomic_fetch_and(p, (T)~bit, __ATOMIC_SEQ_CST) :	\
-			__atomic_fetch_xor(p, bit, __ATOMIC_SEQ_CST);		\
+		d = BIT_ATOMIC(op, p, bit);					\
 	} else {								\
 		d = (T)mem_load(p, size);					\
 		mem_store(p, size, (T)BIT_NEW(op, d, bit));			\

@@ -17,7 +17,6 @@
 /* Instructions. Measured blocks average 9; this bounds how late a kick is seen. */
 #define BLOCK_MAX	48
 #define INSN_MAX	15u	/* bytes. SDM 2A 2.3.11 */
-#define CHUNK_SHIFT	6	/* struct code_page.mask */
 
 int code_create(struct vcpu *v)
 {
@@ -73,76 +72,6 @@ void code_flush_lookup_page(struct vcpu *v, u64 la)
 	c->fetch[(la >> 12) & (FETCH_ENTRIES - 1)].epoch = 0;
 }
 
-/* ---- what a page holds ----------------------------------------------------------------------- */
-
-static u64 chunk_mask(unsigned int off, unsigned int size)
-{
-	unsigned int first = off >> CHUNK_SHIFT;
-	unsigned int last = (off + size - 1) >> CHUNK_SHIFT;
-
-	return MASK(last, first);
-}
-
-static u32 chunk_hash(const u8 *host, unsigned int chunk)
-{
-	const u64 *p = (const u64 *)(host + (chunk << CHUNK_SHIFT));
-	u64 h = chunk + 1;
-
-	for (unsigned int k = 0; k < 8; k++) {
-		h = (h ^ p[k]) * 0x9e3779b97f4a7c15ULL;
-		h ^= h >> 29;
-	}
-	return (u32)(h ^ h >> 32);
-}
-
-static u32 chunks_hash(const u8 *host, u64 mask)
-{
-	u32 h = 0;
-
-	for (; mask; mask &= mask - 1)
-		h ^= chunk_hash(host, (unsigned int)__builtin_ctzll(mask));
-	return h;
-}
-
-static void page_stale(struct vcpu *v, struct code_page *p, u64 gpa)
-{
-	__atomic_fetch_add(&p->gen, 1, __ATOMIC_RELEASE);
-	p->hash = 0;
-	store_release(&p->mask, 0);
-	if (v->engine && v->engine->code_stale)
-		v->engine->code_stale(v, gpa & ~0xfffULL);
-}
-
-/* The bytes [off, off + size) of the page are decoded now: watch them. */
-void code_cover(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int off,
-	unsigned int size)
-{
-	struct code_page *p = memslot_code(s, gpa);
-	u64 old = load_acquire(&p->mask);
-	u64 fresh = chunk_mask(off, size) & ~old;
-
-	if (!fresh)
-		return;
-	p->hash ^= chunks_hash(memslot_host(s, gpa), fresh);
-	__atomic_fetch_or(&p->mask, fresh, __ATOMIC_RELEASE);
-	if (old)
-		return;
-	mmu_flush_writes(v, gpa);
-	for (u32 k = 0; k < load_acquire(&v->vm->nr_vcpus); k++)
-		if (v->vm->vcpus[k] != v)
-			vcpu_request(v->vm->vcpus[k], REQ_TLB_PROTECT_CODE);
-}
-
-void code_note_write(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int size)
-{
-	struct code_page *p = memslot_code(s, gpa);
-
-	if (!(load_acquire(&p->mask) & chunk_mask(gpa & 0xfff, size)))
-		return;
-	page_stale(v, p, gpa);
-	v->boundary = true;
-}
-
 /* ---- fetching -------------------------------------------------------------------------------- */
 
 /* Code in no memory slot: KVM cannot run it either, and says so. */
@@ -154,14 +83,6 @@ __noreturn_ static void fetch_from_nowhere(struct vcpu *v, u64 gpa)
 	v->run->internal.ndata = 1;
 	v->run->internal.data[0] = gpa;
 	vcpu_unwind(v, UNWIND_EXIT);
-}
-
-void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
-{
-	struct code_page *p = memslot_code(s, gpa);
-
-	if (p->mask && chunks_hash(memslot_host(s, gpa), p->mask) != p->hash)
-		page_stale(v, p, gpa);
 }
 
 static struct fetch_entry *fetch_fill(struct vcpu *v, u64 la, struct fetch_entry *f)
@@ -276,14 +197,19 @@ static unsigned int block_hash(u64 key)
 }
 
 /*
- * Decodes instruction n of b at bytes. 0: done, go on; 1: it ends the block; <0: it is not part of
- * it.
+ * Decodes instruction n of b at an offset in the page. 0: done, go on; 1: it ends the block; <0: it
+ * is not part of it.
  */
-static int block_append(struct vcpu *v, struct block *b, const u8 *bytes, unsigned int avail)
+static int block_append(struct vcpu *v, struct block *b, const struct fetch_entry *f,
+	unsigned int at)
 {
 	struct insn *i = &b->insn[b->n];
-	enum decode_result r = insn_decode(bytes, avail, v->code_bytes, i);
+	unsigned int avail = 0x1000 - at;
+	enum decode_result r;
 
+	/* All that the decoder may look at, whatever the length turns out to be. */
+	code_cover(v, f->slot, f->gpa, at, MIN(INSN_MAX, avail));
+	r = insn_decode(f->host + at, avail, v->code_bytes, i);
 	if (r == DECODE_MORE)
 		return -EAGAIN;
 	if (r == DECODE_OK) {
@@ -315,10 +241,10 @@ static struct block *block_decode(struct vcpu *v, struct fetch_entry *f, unsigne
 
 	b->n = 0;
 	b->bytes = 0;
+	b->page = memslot_code(f->slot, f->gpa);
+	b->gen = code_page_gen(v, b->page);
 	while (b->n < BLOCK_MAX && off + b->bytes < 0x1000 && r == 0) {
-		unsigned int at = off + b->bytes;
-
-		r = block_append(v, b, f->host + at, 0x1000 - at);
+		r = block_append(v, b, f, off + b->bytes);
 		if (r == -ENOSPC) {
 			code_flush(v);
 			return block_decode(v, f, off, key);

@@ -4,8 +4,8 @@
  *
  * A block is a run of instructions inside one page that ends at the first transfer of control, at
  * an instruction that may change the mode or let an interrupt in, or at the page's end. It is valid
- * while its page's generation (struct code_page) is the one it was decoded under. Three things
- * raise a generation:
+ * while its page's generation (core/code_page.h, which has the rules for several vCPUs) is the one
+ * it was decoded under. Three things raise a generation:
  *  - a guest write into a decoded 64-byte chunk: such pages have no fast write translation, so the
  *    write comes through mem_slow_write and code_note_write;
  *  - a difference found when the page is entered anew (a fresh fetch translation): user space may
@@ -66,21 +66,6 @@ void code_flush(struct vcpu *v);	/* every block */
 /* Linear addresses may lead elsewhere now: all of them, or those in one page. Blocks stay. */
 void code_flush_lookup(struct vcpu *v);
 void code_flush_lookup_page(struct vcpu *v, u64 la);
-
-/*
- * size bytes at gpa, in one page of slot s, are about to be written (or were: the order does not
- * matter to the caller's thread) and the page holds decoded code. Stales the blocks concerned.
- */
-void code_note_write(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int size);
-
-/*
- * For the translator. The bytes [off, off + size) of the page at gpa were translated: watch them.
- * And before fragments of a page are entered in a new place: stales what user space has written
- * over.
- */
-void code_cover(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int off,
-	unsigned int size);
-void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa);
 
 /*
  * The block at CS:RIP, decoded if need be. Raises fetch faults. NULL: the instruction there lies in

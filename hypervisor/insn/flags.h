@@ -75,6 +75,13 @@ static inline u64 rmw_slow_load(struct vcpu *v, const struct insn *i, unsigned i
 	return insn_load(v, i, size);
 }
 
+/* The same by pointer, for one host instruction on it; then mem_rmw_end(). */
+static inline void *rmw_begin(struct vcpu *v, const struct insn *i, struct mem_rmw *m,
+	unsigned int size)
+{
+	return mem_rmw_begin(v, m, i->seg, insn_ea(v, i), size, i->flags & I_LOCK);
+}
+
 /* X(size, type, suffix) for each operand width. */
 #define EACH_SIZE(X, ...)		\
 	X(1, u8, "b", __VA_ARGS__)	\

@@ -2,6 +2,7 @@
  * Moves, conversions, flag bits, decimal adjustments. SDM 2. Decimal adjustments follow the
  * manual's pseudo-code: they do not exist in 64-bit mode, so the host cannot run them for us.
  */
+#include "hypervisor/core/vm.h"
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/flags.h"
 #include "hypervisor/x86/system.h"
@@ -328,9 +329,17 @@ void exec_nop(struct vcpu *v, const struct insn *i)
 {
 }
 
+/*
+ * Whoever the guest waits for may be another vCPU that this host has no CPU for at the moment. So
+ * many take some 10 us: a yield to nobody is then a small part of a spinning loop's time.
+ */
+#define PAUSES_PER_YIELD	128
+
 void exec_pause(struct vcpu *v, const struct insn *i)
 {
 	__asm__ volatile("pause");
+	if (!(++v->pauses % PAUSES_PER_YIELD) && load_acquire(&v->vm->nr_vcpus) > 1)
+		os_yield();
 }
 
 void exec_fence(struct vcpu *v, const struct insn *i)

@@ -197,7 +197,8 @@ const struct opcode opcodes_0f[256][NR_OPC_PFX] = {
 
 	[0xa0][NP] = { "push", OPS(FS), RUN(exec_push_sreg), ATTR(D64 | RO | USER) },
 	[0xa1][NP] = { "pop", OPS(FS), RUN(exec_pop_sreg), ATTR(D64) },
-	[0xa2][NP] = { "cpuid", NO_OPS, RUN(exec_cpuid) },
+	/* Serializing: what other CPUs wrote over is looked for before going on. SDM 3A 8.1.3 */
+	[0xa2][NP] = { "cpuid", NO_OPS, RUN(exec_cpuid), ATTR(END) },
 	[0xa3][NP] = { "bt", OPS(Ev, Gv), SET(x_bt_EG), ATTR(RO | USER), BT_FLAGS },
 	[0xa4][NP] = { "shld", OPS(Ev, Gv, Ib), SET(x_shld_EGI), SHD_FLAGS },
 	[0xa5][NP] = { "shld", OPS(Ev, Gv, CL), SET(x_shld_EGC), SHD_FLAGS },

@@ -146,36 +146,25 @@ static void place_read(struct vcpu *v, const struct place *p, void *buf, unsigne
 		device_read(v, p->gpa, buf, n);
 }
 
-/* Do these bytes lie in a part of the page that was decoded? */
-static bool place_decoded(const struct code_page *c, u64 gpa, unsigned int n)
+/* The slot whose page, which held code when the entry was filled, is written to; or NULL. */
+static const struct memslot *place_code_slot(struct vcpu *v, const struct place *p)
 {
-	unsigned int first = (gpa & 0xfff) >> 6, last = ((gpa & 0xfff) + n - 1) >> 6;
-
-	return READ_ONCE(c->mask) & MASK(last, first);
+	return p->flags & TLB_CODE ? memslot_find(v->vm, p->gpa) : NULL;
 }
 
-static bool place_is_code(struct vcpu *v, const struct place *p, unsigned int n,
-	const struct memslot **slot)
-{
-	*slot = NULL;
-	if (!(p->flags & TLB_CODE))
-		return false;
-	*slot = memslot_find(v->vm, p->gpa);
-	return *slot && place_decoded(memslot_code(*slot, p->gpa), p->gpa, n);
-}
-
-/*
- * No decoded code is left on the page: writes may be fast again. A CPU that decodes some just now
- * sets the mask first and then requests a flush, which this CPU serves after this instruction.
- */
+/* No decoded code is left on the page: writes may be fast again. */
 static void place_release(struct vcpu *v, const struct place *p, const struct memslot *slot)
 {
+	struct code_page *c = memslot_code(slot, p->gpa);
 	struct tlb_entry *e = tlb_entry(v, p->la);
 	unsigned int idx;
 
-	if (READ_ONCE(memslot_code(slot, p->gpa)->mask) || e->gpa & (TLB_WATCH | TLB_ROM))
+	if (READ_ONCE(c->mask) || e->gpa & (TLB_WATCH | TLB_ROM))
 		return;
 	if (tlb_gpa(e) != (p->gpa & PAGE_MASK))
+		return;
+	code_page_add_writer(v, c);
+	if (load_acquire(&c->mask))
 		return;
 	for (idx = 0; idx < NR_TLB_INDEXES; idx++)
 		if (e->tag[idx][1] != TLB_INVALID)
@@ -206,10 +195,12 @@ static void place_write(struct vcpu *v, const struct place *p, const void *buf, 
 		return;
 	}
 	place_store(p, buf, n);
-	if (place_is_code(v, p, n, &slot))
-		code_note_write(v, slot, p->gpa, n);
-	else if (slot)
-		place_release(v, p, slot);
+	slot = place_code_slot(v, p);
+	if (!slot)
+		return;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	code_note_write(v, slot, p->gpa, n);
+	place_release(v, p, slot);
 }
 
 /* ---- linear accesses ---- */
@@ -321,7 +312,10 @@ void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
 	if (!mem_in_page(la, size))
 		return NULL;
 	place_find(v, &a, la, acc, &p);
-	if (!p.host || place_is_code(v, &p, size, &slot))
+	if (!p.host)
+		return NULL;
+	slot = place_code_slot(v, &p);
+	if (slot && !code_write_blind(v, slot, p.gpa, size))
 		return NULL;
 	if (p.flags & TLB_WATCH)
 		debug_data_access(v, la, size, acc == MEM_WRITE);
@@ -354,6 +348,59 @@ void mem_copy_out(struct vcpu *v, unsigned int seg, u64 off, const void *buf, un
 
 	align_check(v, la, size);
 	linear_copy_out(v, &a, la, buf, size);
+}
+
+/* ---- read-modify-write ---- */
+
+/*
+ * Across two pages of memory: no host instruction reaches both, so the other vCPUs stand still. The
+ * pages are found again afterwards, since they may be others by then.
+ */
+static void rmw_begin_locked(struct vcpu *v, const struct access *a, u64 la, unsigned int size)
+{
+	struct place p[2];
+
+	span_find(v, a, la, size, MEM_WRITE, p);
+	if (p[0].host && p[1].host)
+		vcpu_exclusive_begin(v);
+}
+
+void *mem_rmw_begin(struct vcpu *v, struct mem_rmw *m, unsigned int seg, u64 off, unsigned int size,
+	bool lock)
+{
+	u64 la = mem_linear(v, seg, off, size, MEM_WRITE);
+	struct access a = access_data(v);
+	struct place p[2];
+
+	align_check(v, la, size);
+	*m = (struct mem_rmw) { .la = la, .size = size };
+	if (lock && !mem_in_page(la, size) && load_acquire(&v->vm->nr_vcpus) > 1)
+		rmw_begin_locked(v, &a, la, size);
+	m->first = span_find(v, &a, la, size, MEM_WRITE, p);
+	if (m->first == size && p[0].host) {
+		if (p[0].flags & TLB_WATCH)
+			debug_data_access(v, la, size, true);
+		m->slot = place_code_slot(v, &p[0]);
+		m->gpa = p[0].gpa;
+		return p[0].host;
+	}
+	m->copied = true;
+	place_read(v, &p[0], m->copy, m->first);
+	if (m->first < size)
+		place_read(v, &p[1], (u8 *)m->copy + m->first, size - m->first);
+	return m->copy;
+}
+
+void mem_rmw_end(struct vcpu *v, struct mem_rmw *m)
+{
+	struct access a = access_data(v);
+
+	if (m->copied)
+		linear_copy_out(v, &a, m->la, m->copy, m->size);
+	else if (m->slot)
+		code_note_write(v, m->slot, m->gpa, m->size);
+	if (v->exclusive)
+		vcpu_exclusive_end(v);
 }
 
 /* ---- the processor's own accesses ---- */

@@ -14,6 +14,8 @@
 
 #include "hypervisor/x86/vcpu.h"
 
+struct memslot;
+
 /* Which rights an access has. User is 1 so that index & 1 says "user". */
 enum mmu_index {
 	MMU_KERNEL,		/* supervisor; user pages allowed (no SMAP, or RFLAGS.AC) */
@@ -34,11 +36,29 @@ void mem_slow_write(struct vcpu *v, unsigned int seg, u64 off, unsigned int size
 /*
  * A write access by pointer, for read-modify-write and for wide operands. Returns the host address
  * of the operand when it is plain memory within one page, after all checks; NULL when it is not
- * (MMIO, page crossing, code page): then use mem_copy_in and mem_copy_out, after mem_probe for
- * both.
+ * (MMIO, page crossing, code page): then use mem_rmw_begin; or mem_copy_in and mem_copy_out, after
+ * mem_probe for both.
  */
 void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
 	enum mem_access acc);
+/*
+ * Where mem_ptr gave NULL: the operand of a read-modify-write, to be changed between begin and end
+ * at the address returned, by one host instruction with LOCK. On memory inside a page that is the
+ * operand itself, so atomicity is the host's (pages with code are such memory). Otherwise it is a
+ * copy that end writes back; with lock, all other vCPUs stand still meanwhile if it lies across two
+ * pages of memory. Locked accesses to devices are not atomic. size up to 16.
+ */
+struct mem_rmw {
+	u64 copy[2] __attribute__((aligned(16)));
+	u64 la, gpa;
+	const struct memslot *slot;	/* the operand lies on a page with code */
+	unsigned int size, first;
+	bool copied;
+};
+void *mem_rmw_begin(struct vcpu *v, struct mem_rmw *m, unsigned int seg, u64 off, unsigned int size,
+	bool lock);
+void mem_rmw_end(struct vcpu *v, struct mem_rmw *m);
+
 /* Faults now if any of the bytes cannot be accessed; no other effect. */
 void mem_probe(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc);
 void mem_copy_in(struct vcpu *v, unsigned int seg, u64 off, void *buf, unsigned int size);

@@ -63,6 +63,7 @@ void tlb_drop_all(struct space *s);
 void tlb_drop_local(struct space *s);		/* all but global pages */
 void tlb_drop_page(struct space *s, u64 la);	/* all of it, when it is a large one */
 void tlb_drop_writes(struct space *s, u64 gpa_page);
+void tlb_drop_all_writes(struct space *s);
 
 /* A large page is in use at la. */
 void large_add(struct large_set *l, u64 la, u64 page_size);
@@ -75,6 +76,7 @@ void mmu_init(struct vcpu *v);	/* v->spaces is there */
 void mmu_flush_all(struct vcpu *v);		/* everything, global pages too */
 void mmu_flush_page(struct vcpu *v, u64 la);	/* INVLPG: every address space, to be safe */
 void mmu_flush_writes(struct vcpu *v, u64 gpa_page);	/* no fast write to this page any more */
+void mmu_flush_all_writes(struct vcpu *v);		/* nor to any other */
 /* After v->cr3 changed. keep: PCID with bit 63 set, so cached translations stay valid. */
 void mmu_set_cr3(struct vcpu *v, bool keep);
 void mmu_invpcid(struct vcpu *v, unsigned int type, u64 pcid, u64 la);

@@ -206,6 +206,16 @@ void mmu_flush_writes(struct vcpu *v, u64 gpa_page)
 	space_stack_forget(v);
 }
 
+void mmu_flush_all_writes(struct vcpu *v)
+{
+	unsigned int n;
+
+	for (n = 0; n < v->mmu.spaces_ready; n++)
+		if (space_used(v, n))
+			tlb_drop_all_writes(vcpu_space(v, n));
+	space_stack_forget(v);
+}
+
 static void flush_pcid(struct vcpu *v, u64 pcid)
 {
 	struct space *s = space_find(v, pcid);

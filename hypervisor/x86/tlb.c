@@ -129,6 +129,16 @@ static void fill_device(struct fill *f, u64 page, bool writable)
 	f->tag[1] = writable ? page | TLB_SLOW : TLB_INVALID;
 }
 
+/* Does the page hold code? If not, writes to it may be fast from here on: core/code_page.h. */
+static bool fill_code(struct vcpu *v, const struct memslot *s, u64 gpa, bool writable)
+{
+	struct code_page *p = memslot_code(s, gpa);
+
+	if (writable && !READ_ONCE(p->mask))
+		code_page_add_writer(v, p);
+	return load_acquire(&p->mask);
+}
+
 /* The properties do not depend on the right to write: all columns share them. */
 static void fill_memory(struct vcpu *v, struct fill *f, u64 page, const struct memslot *s,
 	bool writable, enum mem_access acc)
@@ -145,7 +155,7 @@ static void fill_memory(struct vcpu *v, struct fill *f, u64 page, const struct m
 	if (s->flags & KVM_MEM_READONLY) {
 		f->gpa |= TLB_ROM;
 		slow = TLB_SLOW;
-	} else if (READ_ONCE(memslot_code(s, gpa)->mask)) {
+	} else if (fill_code(v, s, gpa, writable)) {
 		f->gpa |= TLB_CODE;
 		slow = TLB_SLOW;
 	}
@@ -269,6 +279,22 @@ static void list_drop_writes(struct space *s, const struct tlb_list *l, u64 gpa_
 			e->tag[idx][1] |= TLB_SLOW;	/* TLB_INVALID stays what it is */
 		e->gpa |= TLB_CODE;
 	}
+}
+
+static void list_drop_all_writes(struct space *s, const struct tlb_list *l)
+{
+	unsigned int idx;
+	u32 n;
+
+	for (n = 0; n < l->n; n++)
+		for (idx = 0; idx < NR_TLB_INDEXES; idx++)
+			s->tlb[l->index[n]].tag[idx][1] = TLB_INVALID;
+}
+
+void tlb_drop_all_writes(struct space *s)
+{
+	list_drop_all_writes(s, &s->local);
+	list_drop_all_writes(s, &s->global);
 }
 
 void tlb_drop_writes(struct space *s, u64 gpa_page)

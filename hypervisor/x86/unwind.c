@@ -2,18 +2,21 @@
  * How a handler that cannot go on leaves: straight back to the loop that called it.
  *
  * The loop saves its place in v->unwind with __builtin_setjmp; faults and exits jump there, past
- * every frame between. So a handler holds no lock and no resource when it may unwind, and whatever
- * it changed before stays changed.
+ * every frame between. So a handler holds no lock and no resource when it may unwind (but for
+ * vcpu_exclusive_begin, which ends here), and whatever it changed before stays changed.
  *
  * vcpu_guarded() puts a second place on top, for code that must see each unwinding (event
  * delivery). __builtin_longjmp needs a frame other than setjmp's, hence the separate functions,
  * never inlined.
  */
+#include "hypervisor/core/vm.h"
 #include "hypervisor/x86/system.h"
 
 __attribute__((noinline)) void vcpu_unwind(struct vcpu *v, enum unwind why)
 {
 	v->unwind_reason = why;
+	if (unlikely(v->exclusive))
+		vcpu_exclusive_end(v);
 	__builtin_longjmp(v->unwind, 1);
 }
 

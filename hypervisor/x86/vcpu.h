@@ -115,7 +115,8 @@ enum {
 	REQ_EVENT,		/* look at interrupts, NMI, SMI again */
 	REQ_TLB_FLUSH,		/* drop all translations */
 	REQ_CODE_FLUSH,		/* drop decoded code */
-	REQ_TLB_PROTECT_CODE,	/* drop write translations: a page now holds code */
+	REQ_TLB_PROTECT_CODE,	/* v->protect: drop write translations, a page now holds code */
+	REQ_CODE_STALE,		/* another vCPU wrote over code that this one has used */
 	REQ_CLOCK_UPDATE,	/* rewrite the paravirtual clock page */
 	REQ_TRIPLE_FAULT,
 	REQ_APIC_TIMER,		/* the local APIC timer fired */
@@ -260,6 +261,12 @@ struct vcpu {
 	/* ---- cross-thread -------------------------------------------------------------------- */
 	u32 requests;		/* REQ_* bits, atomic */
 	u32 in_guest;		/* the vCPU thread runs guest code or holds slot pointers, atomic */
+	struct vcpu_protect {	/* REQ_TLB_PROTECT_CODE, core/code_page.c; all atomic */
+		u64 page;	/* which, with flags */
+		u32 asked, done;	/* numbers of the last request and of the last served */
+	} protect;
+	u32 pauses;		/* PAUSE instructions executed, its thread only */
+	bool exclusive;		/* this vCPU has stopped all others; its thread only */
 	struct os_event wake;	/* ends a HLT sleep */
 	struct vcpu_stat stat;	/* x86/stat.h */
 };
@@ -310,6 +317,8 @@ static inline void segment_set_base(struct vcpu *v, enum segreg s, u64 base)
 
 /* core/request.c. Any thread. */
 void vcpu_request(struct vcpu *v, int req);	/* sets the bit and kicks */
+/* For what only matters once it runs guest code again: does not end a sleep. */
+void vcpu_request_lazy(struct vcpu *v, int req);
 void vcpu_kick(struct vcpu *v);			/* out of guest code or HLT, soon */
 
 #endif
