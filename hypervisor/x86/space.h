@@ -34,7 +34,7 @@ struct tlb_entry {
 };
 _Static_assert(sizeof(struct tlb_entry) == 64, "a cache line; translated code shifts by 6");
 
-/* Where an indirect branch to la goes; la is TLB_INVALID in a free entry. Filled by dbt/. */
+/* Where an indirect branch to la goes. Filled by dbt/, which see for free entries. */
 #define JUMP_BITS	12
 #define JUMP_ENTRIES	(1u << JUMP_BITS)
 #define NR_JUMP_MODES	8
