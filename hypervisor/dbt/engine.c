@@ -297,6 +297,19 @@ static void dbt_code_stale(struct vcpu *v, u64 gpa)
 	v->stat.invalidations++;
 }
 
+static void dbt_code_check(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	u32 n;
+
+	for (n = 1; n < d->n_pages; n++) {
+		if (d->page[n].gen == load_acquire(&d->page[n].code->gen))
+			continue;
+		page_kill(d, n);
+		v->stat.invalidations++;
+	}
+}
+
 const struct cpu_engine_ops dbt_engine = {
 	.name = "dbt",
 	.vcpu_create = dbt_create,
@@ -306,4 +319,5 @@ const struct cpu_engine_ops dbt_engine = {
 	.space_drop = dbt_space_drop,
 	.space_drop_page = dbt_space_drop_page,
 	.code_stale = dbt_code_stale,
+	.code_check = dbt_code_check,
 };
