@@ -1,5 +1,6 @@
 """The root that all machines run: Debian's programs, unpacked and thinned, with the benchmark's own in /bench. As a
 folder for the host's chroot and as an initial RAM disk for guests."""
+import fcntl
 import glob
 import hashlib
 import os
@@ -18,6 +19,7 @@ INITRD = os.path.join(FOLDER, "root.cpio")
 SMALL, SMALL_INITRD = os.path.join(FOLDER, "small"), os.path.join(FOLDER, "small.cpio")
 SMALL_FILES = ["bench/program", "bench/list", "bench/suite.sh", "lib64/ld-linux-x86-64.so.2",
                "lib/x86_64-linux-gnu/libc.so.6", "bin/true"]
+KEY = os.path.join(FOLDER, "rsa.pem")     # kept, so that results can be compared between runs
 STAMP = os.path.join(FOLDER, "root.stamp")
 # What no workload opens, as patterns below the tree. Guests hold the rest in memory.
 THINNED = [
@@ -92,9 +94,16 @@ def fill():
         shutil.copytree(os.path.join(ROOT, "bench", name), os.path.join(bench, name))
     shutil.copy(os.path.join(ROOT, "bench", "suite.sh"), bench)
     write(os.path.join(bench, "list"), workloads.script())
-    build = ("gcc -O2 -pthread -o /bench/program /bench/work/*.c && openssl genrsa -out /bench/rsa.pem 2048 && chmod 644 /bench/rsa.pem && "
-             f"/bench/program data {workloads.DATA} {workloads.DATA_SIZE}")
-    run(*unshare("chroot", TREE, "/bin/sh", "-c", f"PATH=/usr/bin:/bin; TMPDIR=/tmp; export PATH TMPDIR; {build}"))
+    inside("gcc -O2 -pthread -o /bench/program /bench/work/*.c")
+    inside(f"/bench/program data {workloads.DATA} {workloads.DATA_SIZE}")
+    if not os.path.exists(KEY):
+        inside("openssl genrsa -out /bench/rsa.pem 2048 && chmod 644 /bench/rsa.pem")
+        shutil.move(os.path.join(bench, "rsa.pem"), KEY)
+    shutil.copy(KEY, os.path.join(bench, "rsa.pem"))
+
+
+def inside(command):
+    run(*unshare("chroot", TREE, "/bin/sh", "-c", f"PATH=/usr/bin:/bin; TMPDIR=/tmp; export PATH TMPDIR; {command}"))
 
 
 def fill_small():
@@ -106,19 +115,24 @@ def fill_small():
 
 
 def make():
-    """Makes what has changed."""
-    new = stamp()
-    if os.path.exists(STAMP) and read(STAMP) == new:
-        return
-    progress("making the root")
+    """Makes what has changed; one process at a time."""
     os.makedirs(FOLDER, exist_ok=True)
+    with open(os.path.join(FOLDER, "lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new = stamp()
+        if not os.path.exists(STAMP) or read(STAMP) != new:
+            progress("making the root")
+            make_anew()
+            write(STAMP, new)
+
+
+def make_anew():
     unpack()
     fill()
     fill_small()
     busybox = output("scripts/fetch-busybox")
     for path, tree in ((INITRD, TREE), (SMALL_INITRD, SMALL)):
         run("scripts/make-initramfs", path, busybox, "bench/root-init", f".={tree}")
-    write(STAMP, new)
 
 
 def initrd(names):
