@@ -63,19 +63,13 @@ void os_pages_discard(void *p, size_t size)
 	madvise(p, size, MADV_DONTNEED);
 }
 
-/* Maps fd between two inaccessible pages; NULL when it cannot. */
-static void *map_guarded(int fd, size_t size, int prot)
+/* size bytes of address space between two guard pages, inaccessible; NULL when there is none. */
+static void *reserve_guarded(size_t size)
 {
 	char *area = mmap(NULL, size + 2 * GUARD, PROT_NONE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (area == MAP_FAILED)
-		return NULL;
-	if (mmap(area + GUARD, size, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
-		munmap(area, size + 2 * GUARD);
-		return NULL;
-	}
-	return area + GUARD;
+	return area == MAP_FAILED ? NULL : area + GUARD;
 }
 
 static void unmap_guarded(void *p, size_t size)
@@ -84,25 +78,36 @@ static void unmap_guarded(void *p, size_t size)
 		munmap((char *)p - GUARD, size + 2 * GUARD);
 }
 
+/*
+ * Shared anonymous memory, not a memfd: that one has a file's name, by which profilers look for
+ * symbols in a file instead of in the map of perfmap.c. It is executable only where it was never
+ * writable: the second mapping has no page yet when it changes from the first one's protection.
+ */
+static int code_map(size_t size, void *rw, void *rx)
+{
+	int ret;
+
+	if (mmap(rw, size, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return -errno;
+	ret = os_pages_alias(rw, size, rx);
+	if (!ret && mprotect(rx, size, PROT_READ | PROT_EXEC))
+		ret = -errno;
+	return ret;
+}
+
 int os_code_alloc(size_t size, void **rw, void **rx, const struct os_code_fault *fault)
 {
-	int fd = memfd_create("qumra-code", MFD_CLOEXEC);
-	int ret = 0;
+	int ret = -ENOMEM;
 
-	if (fd < 0)
-		return -errno;
-	*rw = *rx = NULL;
-	if (ftruncate(fd, size) < 0) {
-		ret = -errno;
-		goto out;
-	}
-	*rw = map_guarded(fd, size, PROT_READ | PROT_WRITE);
-	*rx = map_guarded(fd, size, PROT_READ | PROT_EXEC);
-	ret = *rw && *rx ? native_area_add(*rx, size, fault) : -ENOMEM;
+	*rw = reserve_guarded(size);
+	*rx = reserve_guarded(size);
+	if (*rw && *rx)
+		ret = code_map(size, *rw, *rx);
+	if (!ret)
+		ret = native_area_add(*rx, size, fault);
 	if (ret)
 		os_code_free(*rw, *rx, size);
-out:
-	close(fd);
 	return ret;
 }
 
