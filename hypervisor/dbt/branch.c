@@ -163,6 +163,13 @@ static void emit_jump_lookup(struct trans *t)
 }
 _Static_assert(sizeof(struct jump_entry) == 16 && JUMP_BITS == 12, "emit_jump_lookup");
 
+/* hot.page := AX's. */
+static void emit_page_set(struct trans *t)
+{
+	emit_alu_imm(&t->e, true, ALU_AND, H_AX, -4096);
+	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.page));
+}
+
 static void stack_move(struct trans *t, s32 by)
 {
 	emit_rm(&t->e, long_mode(t), OP_LEA, H_15, at_base(H_15, by));
@@ -179,6 +186,7 @@ static void emit_ret(struct trans *t)
 	emit_rm(&t->e, long_mode(t), OP_LOAD, H_AX, m);
 	emit_jump_lookup(t);
 	stack_move(t, i->opsize + (u16)i->imm);
+	emit_page_set(t);
 	emit_jmp_mem(&t->e, jump_field(t, offsetof(struct jump_entry, host)));
 	t->done = true;
 }
@@ -236,6 +244,7 @@ static bool emit_jmp_indirect(struct trans *t)
 	if (!target_load(t))
 		return false;
 	emit_jump_lookup(t);
+	emit_page_set(t);
 	emit_jmp_mem(&t->e, jump_field(t, offsetof(struct jump_entry, host)));
 	t->done = true;
 	return true;
@@ -251,6 +260,7 @@ static bool emit_call_indirect(struct trans *t)
 	emit_rm(&t->e, true, OP_STORE, H_11, HOT(hot.slot[0]));
 	emit_push_return(t);
 	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.arg));
+	emit_page_set(t);
 	emit_jmp_mem(&t->e, HOT(hot.slot[0]));
 	t->done = true;
 	return true;
@@ -371,10 +381,10 @@ static void cold_slow(struct trans *t, struct cold *c)
 		leave(t, FL_SAVED, rec << LEAVE_BITS | LEAVE_EXEC);
 		return;
 	}
+	t->d->rec[rec].back = t->end_of[c->insn];
 	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, rec */
 	put32(&t->e, rec);
-	emit_call_to(&t->e, t->d->tramp.slow);
-	emit_jmp(&t->e, t->end_of[c->insn]);
+	emit_jmp(&t->e, t->d->tramp.slow_back);
 }
 
 static void cold_stack(struct trans *t, struct cold *c)

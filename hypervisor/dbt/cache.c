@@ -243,7 +243,7 @@ u32 fragment_at(struct dbt *d, u32 host)
 		while (low + 1 < high) {	/* the last that begins at or before host */
 			u32 mid = low + (high - low) / 2;
 
-			if (d->frag[mid].jump <= host)
+			if (d->frag[mid].start <= host)
 				low = mid;
 			else
 				high = mid;

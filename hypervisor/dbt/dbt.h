@@ -13,9 +13,8 @@
  *
  * A fragment is a run of guest instructions within one page. Its key is the page's guest physical
  * address, the offset in the page and the mode; linear addresses do not appear in its code (RIP is
- * v->hot.page plus an offset), so it serves all mappings of the page. It has three entries: with
- * flags in the host (direct branches), with flags saved, and one that also takes RIP from RAX
- * (indirect branches).
+ * v->hot.page plus an offset), so it serves all mappings of the page. It has two entries: with
+ * flags in the host, and with flags saved.
  *
  * An access that is not a TLB hit, and every instruction without a translation, calls the
  * interpreter's handler for that one instruction with all state in v (slow.c), and goes on behind.
@@ -55,7 +54,7 @@ struct mode {
 /* An instruction that may leave translated code for C. */
 struct rec {
 	struct insn insn;
-	u32 frag;
+	u32 back;		/* where a slow access goes on */
 	u16 off;		/* in the page */
 	u16 unused;
 };
@@ -68,7 +67,8 @@ struct fragment {
 	u32 page2;		/* of the rest of its only instruction, or NONE */
 	u32 cross_next;		/* fragments */
 	u32 incoming;		/* exits that jump here */
-	u32 host, saved, jump;	/* entries */
+	u32 start;		/* of its code */
+	u32 host, saved;	/* entries */
 	u32 end;		/* behind its code */
 	u32 sites, n_sites;
 	u32 own;		/* page2: the exit whose cell leads to the code proper ... */
@@ -152,7 +152,7 @@ struct form {
 
 /* Offsets of code that all fragments share. */
 struct trampolines {
-	u32 enter, exit_host, exit_saved, slow, dead_host, dead_saved, fault;
+	u32 enter, exit_host, exit_saved, slow, slow_back, dead_host, dead_saved, fault;
 	u32 stack[NR_TLB_INDEXES];
 	u32 end;
 };
@@ -281,6 +281,7 @@ u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
 u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, const u8 *code);
 
 /* ---- slow.c ---- */
+/* Returns where a slow access goes on, executable address. */
 u64 dbt_slow(struct vcpu *v, u32 rec);
 void dbt_leave(struct vcpu *v, u32 exit);
 void flags_in(struct vcpu *v);	/* hot.flags to v->rflags */

@@ -15,7 +15,6 @@ enum host_reg {
 struct emitter {
 	u8 *base;	/* the code area, writable */
 	u32 at;		/* where the next byte goes */
-	u32 limit;
 };
 
 /* A memory operand of the host: [base + index * 2^scale + disp], or gs:[disp]. */
@@ -39,29 +38,31 @@ struct hop {
 	bool lock;
 };
 
+/*
+ * Without a check: a fragment's parts are bounded, and cache_reserve() leaves more room than they can
+ * take (MAX_INSNS of them at the longest each).
+ */
 static inline void put8(struct emitter *e, u8 b)
 {
-	if (likely(e->at < e->limit))
-		e->base[e->at] = b;
-	e->at++;
+	e->base[e->at++] = b;
 }
 
 static inline void put32(struct emitter *e, u32 x)
 {
-	for (unsigned int k = 0; k < 4; k++)
-		put8(e, (u8)(x >> 8 * k));
+	__builtin_memcpy(e->base + e->at, &x, 4);
+	e->at += 4;
 }
 
 static inline void put64(struct emitter *e, u64 x)
 {
-	put32(e, (u32)x);
-	put32(e, (u32)(x >> 32));
+	__builtin_memcpy(e->base + e->at, &x, 8);
+	e->at += 8;
 }
 
-static inline void put_bytes(struct emitter *e, const u8 *b, unsigned int n)
+static __always_inline_ void put_bytes(struct emitter *e, const u8 *b, unsigned int n)
 {
-	while (n--)
-		put8(e, *b++);
+	__builtin_memcpy(e->base + e->at, b, n);
+	e->at += n;
 }
 #define PUT(e, ...) put_bytes((e), (const u8[]){ __VA_ARGS__ }, sizeof((const u8[]){ __VA_ARGS__ }))
 

@@ -88,13 +88,15 @@ static bool slow_exec(struct vcpu *v, u32 rec)
  */
 u64 dbt_slow(struct vcpu *v, u32 rec)
 {
+	struct dbt *d = dbt_of(v);
+
 	fpu_done(v);
 	if (slow_exec(v, rec)) {
-		dbt_of(v)->over = true;
+		d->over = true;
 		vcpu_unwind(v, UNWIND_RESTART);
 	}
 	fpu_get(v);
-	return 0;
+	return code_rx(d, d->rec[rec].back);
 }
 
 /* ---- ways out ---- */

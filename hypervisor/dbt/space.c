@@ -135,7 +135,7 @@ void space_set_jump(struct vcpu *v, u64 la, u32 frag)
 	struct jump_entry *e = &v->space->jump[d->cur_mode][n];
 
 	e->la = la;
-	e->host = code_rx(d, d->frag[frag].jump);
+	e->host = code_rx(d, d->frag[frag].saved);
 	used_add(ds, ds->jumps, &ds->n_jumps, d->cur_mode << JUMP_BITS | n);
 	v->stat.jump_fills++;
 }

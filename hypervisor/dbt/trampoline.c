@@ -69,19 +69,28 @@ static void put_exit(struct emitter *e)
 	put_ret(e);
 }
 
-/* Called. R11: a record; flags are saved. Comes back with the state that the handler left. */
-static void put_slow(struct emitter *e, struct vcpu *v)
+/*
+ * R11: a record; flags are saved. Comes back with the state that the handler left: to the caller,
+ * or where the record says (dbt_slow()'s result).
+ */
+static void put_slow(struct emitter *e, struct vcpu *v, bool called)
 {
 	guest_store(e);
 	emit_mov_imm(e, H_DI, (u64)v);
 	emit_rr(e, false, OP_STORE, H_11, H_SI);
-	emit_alu_imm(e, true, ALU_SUB, H_SP, 8);
+	if (called)
+		emit_alu_imm(e, true, ALU_SUB, H_SP, 8);
 	emit_mov_imm(e, H_AX, (u64)dbt_slow);
 	PUT(e, 0xff, 0xd0);			/* call rax */
-	emit_alu_imm(e, true, ALU_ADD, H_SP, 8);
+	emit_rr(e, true, OP_STORE, H_AX, H_11);
+	if (called)
+		emit_alu_imm(e, true, ALU_ADD, H_SP, 8);
 	guest_load(e);
 	emit_flags_restore(e);
-	put_ret(e);
+	if (called)
+		put_ret(e);
+	else
+		PUT(e, 0x41, 0xff, 0xe3);	/* jmp r11 */
 }
 
 /* Called in place of a dead fragment: the return address says which. */
@@ -144,7 +153,7 @@ static void put_stack(struct emitter *e, unsigned int idx)
 void trampolines_emit(struct vcpu *v)
 {
 	struct dbt *d = dbt_of(v);
-	struct emitter e = { .base = d->rw, .limit = d->slab[0].code.start };
+	struct emitter e = { .base = d->rw };
 	struct trampolines *t = &d->tramp;
 
 	t->enter = e.at;
@@ -154,7 +163,9 @@ void trampolines_emit(struct vcpu *v)
 	t->exit_saved = e.at;
 	put_exit(&e);
 	t->slow = e.at;
-	put_slow(&e, v);
+	put_slow(&e, v, true);
+	t->slow_back = e.at;
+	put_slow(&e, v, false);
 	t->dead_host = e.at;
 	put_dead(&e, d, false);
 	t->dead_saved = e.at;
@@ -166,5 +177,7 @@ void trampolines_emit(struct vcpu *v)
 		put_stack(&e, k);
 	}
 	t->end = e.at;
+	if (t->end > d->slab[0].code.start)
+		os_panic("trampolines are too long");
 	os_code_set_resume((void *)d->rx, d->rx + t->fault);
 }

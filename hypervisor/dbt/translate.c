@@ -190,20 +190,10 @@ static bool begins_saved(const struct trans *t)
 	return false;
 }
 
-/* and rax, -4096; mov gs:[page], rax */
-static void emit_jump_entry(struct trans *t)
-{
-	t->f->jump = t->e.at;
-	emit_alu_imm(&t->e, true, ALU_AND, H_AX, -4096);
-	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.page));
-}
-
 static void entries_emit(struct trans *t)
 {
-	u32 over;
-
+	t->f->start = t->e.at;
 	t->f->body_saved = begins_saved(t);
-	emit_jump_entry(t);
 	if (!t->f->body_saved) {
 		t->f->saved = t->e.at;
 		emit_flags_restore(&t->e);
@@ -211,11 +201,8 @@ static void entries_emit(struct trans *t)
 		t->fl = FL_HOST;
 		return;
 	}
-	PUT(&t->e, 0xeb, 0);			/* over the save */
-	over = t->e.at;
 	t->f->host = t->e.at;
 	emit_flags_save(&t->e);
-	t->e.base[over - 1] = (u8)(t->e.at - over);
 	t->f->saved = t->e.at;
 	t->fl = FL_SAVED;
 }
@@ -241,13 +228,15 @@ static void fragment_begin(struct trans *t, u32 page, unsigned int off)
 	t->f = &d->frag[t->frag];
 	*t->f = (struct fragment){ .page = page, .off = (u16)off, .mode = (u8)d->cur_mode,
 		.n_insns = (u16)t->n };
-	t->e = (struct emitter){ .base = d->rw, .at = s->code.at, .limit = s->code.end };
+	t->e = (struct emitter){ .base = d->rw, .at = s->code.at };
 }
 
 static void fragment_end(struct trans *t)
 {
 	struct dbt *d = t->d;
 
+	if (t->e.at > d->slab[d->cur].code.end)
+		os_panic("a fragment is too long");
 	d->slab[d->cur].code.at = t->e.at;
 	t->f->end = t->e.at;
 	fragment_publish(d, t->frag);
@@ -284,15 +273,10 @@ u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
 /* All entries lead to the cell, with flags saved. */
 static void crossing_entries_emit(struct trans *t)
 {
-	u32 over;
-
+	t->f->start = t->e.at;
 	t->f->body_saved = true;
-	emit_jump_entry(t);
-	PUT(&t->e, 0xeb, 0);			/* over the save */
-	over = t->e.at;
 	t->f->host = t->e.at;
 	emit_flags_save(&t->e);
-	t->e.base[over - 1] = (u8)(t->e.at - over);
 	t->f->saved = t->e.at;
 	branch_own_cell(t);
 	t->f->body = t->e.at;
