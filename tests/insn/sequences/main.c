@@ -44,6 +44,7 @@ static void on_tick(int sig, siginfo_t *info, void *ctx)
 		return;
 	m->late = true;
 	m->run->immediate_exit = 1;
+	m->inside->kick = 1;
 }
 
 static void watchdog(void)
@@ -76,9 +77,15 @@ static int setup(struct wish *w)
 	return 0;
 }
 
+/* Not every engine counts; a program of one that does not is taken for a hundred. */
 static u64 insns(void)
 {
-	return machine_insns(&machines[0]);
+	u64 most = totals.programs * 100;
+
+	for (unsigned int k = 0; k < n_machines; k++)
+		if (machine_insns(&machines[k]) > most)
+			most = machine_insns(&machines[k]);
+	return most;
 }
 
 static void report(const struct wish *w, double seconds)
@@ -135,8 +142,8 @@ static void run_many(struct wish *w)
 
 		if (!(system ? system_compare : user_compare)(w->seed + k))
 			w->failures++;
-		done[system] += insns() - at;
 		totals.programs++;
+		done[system] += insns() - at;
 	}
 	report(w, now() - start);
 }

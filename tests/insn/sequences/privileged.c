@@ -133,7 +133,7 @@ static void element_remap(struct flow *f)
 	static const struct { u64 page, frame; } choice[] = {
 		{ AREA_DATA, AREA_DATA }, { AREA_DATA + 0x1000, AREA_DATA + 0x1000 },
 		{ AREA_DATA + 0x1000, AREA_DATA + 0x3000 }, { AREA_DATA + 0x3000, AREA_DATA + 0x3000 },
-		{ AREA_DATA + 0x3000, GPA_MMIO }, { AT_WINDOW, AT_FRAMES },
+		{ AT_WINDOW, AT_FRAMES },
 		{ AT_WINDOW, AT_FRAMES + 0x1000 }, { AT_WINDOW + 0x1000, AT_FRAMES + 0x2000 },
 		{ AT_WINDOW, AREA_CODE }, { AT_WINDOW + 0x1000, AREA_CODE + 0x1000 },
 		{ AT_LAZY, AT_LAZY }, { AT_LAZY + 0x1000, AT_LAZY + 0x1000 },
@@ -361,7 +361,15 @@ static void user_element(struct flow *f)
 
 /* ---- operands -------------------------------------------------------------------------------- */
 
-/* Places with a character of their own, and their edges. */
+static bool leaves_flags_undefined(const struct opcode *row)
+{
+	return row->f_undef || row->attr & ATTR_COUNT;
+}
+
+/*
+ * Places with a character of their own, and their edges. After an access to a device an interrupt
+ * may come, and nobody may see undefined flags.
+ */
 static u64 place(struct gen *g)
 {
 	static const u64 odd[] = { AT_MMIO, AT_MMIO, AT_MMIO, AT_MMIO + 0x1000, AT_WINDOW, AT_WINDOW,
@@ -370,6 +378,8 @@ static u64 place(struct gen *g)
 		AT_ALIAS, AREA_CODE + CODE_SIZE };
 	u32 how = rnd_below(g->r, 100);
 
+	if (leaves_flags_undefined(g->row))
+		return 0;
 	if (how < 6)
 		return odd[rnd_below(g->r, ARRAY_SIZE(odd))] + 16 - rnd_below(g->r, 48);
 	if (how < 14)

@@ -8,6 +8,25 @@ static const char *const reg_name[16] = {
 	"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 };
 
+/* ---- kept for later --------------------------------------------------------------------------- */
+
+static FILE *screen;
+static char *kept;
+static size_t kept_size;
+
+void report_begin(void)
+{
+	screen = stdout;
+	stdout = open_memstream(&kept, &kept_size);
+}
+
+char *report_end(void)
+{
+	fclose(stdout);
+	stdout = screen;
+	return kept;
+}
+
 /* ---- states ---------------------------------------------------------------------------------- */
 
 /* What is compared of a state, as words with names. */

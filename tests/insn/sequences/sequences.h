@@ -34,6 +34,10 @@ struct sides {
 	const char *a, *b;
 	u64 flags;
 };
+/* What is printed between the two comes back as a text, to be freed. */
+void report_begin(void);
+char *report_end(void);
+
 bool state_equal(const struct state *a, const struct state *b, u64 flags);
 void state_show_difference(const struct state *a, const struct state *b, const struct sides *s);
 void state_show(const char *what, const struct state *s);
