@@ -64,7 +64,8 @@ def verdict(r, want, known=()):
 def on_qumra(build, guest, log, run=None):
     need_qumra(build)
     command = [*(run or build.run), "--kernel", built(guest, log), "--debug-exit", "--serial", "stdio",
-               "--memory", guest.options.get("memory", "64M"), "--append", "test"]
+               "--memory", guest.options.get("memory", "64M"), "--cpus", guest.options.get("cpus", "1"),
+               "--append", "test"]
     if "no-reboot" in guest.options:
         command.append("--no-reboot")
     r = run_process(command, 60 * build.slow, log)
@@ -85,6 +86,7 @@ def on_qemu(guest, log):
         raise Skip(f"TCG cannot: {guest.options.get('why', 'see the list')}")
     try:
         r = run_process(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "64", "-display", "none",
+                         "-smp", guest.options.get("cpus", "1"),
                          "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
                          "-kernel", built(guest, log)], 60, log)
     except FileNotFoundError:
