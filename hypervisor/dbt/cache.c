@@ -121,6 +121,7 @@ int cache_create(struct vcpu *v, u32 size)
 	}
 	slabs_set(d, code_bytes);
 	trampolines_emit(v);
+	os_code_name(code_rx(d, 0), TRAMP_ROOM, "dbt trampolines");
 	for (unsigned int k = 0; k < NR_SPACES; k++)
 		d->space[k].epoch = 1;
 	cache_flush(v);

@@ -280,6 +280,9 @@ u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
  */
 u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, const u8 *code);
 
+/* ---- name.c ---- */
+void fragment_name(struct vcpu *v, u32 frag, u64 la);
+
 /* ---- slow.c ---- */
 /* Returns where a slow access goes on, executable address. */
 u64 dbt_slow(struct vcpu *v, u32 rec);

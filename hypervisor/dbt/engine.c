@@ -88,9 +88,13 @@ static u32 page_translate(struct vcpu *v, u32 page, unsigned int off)
 {
 	u64 gpa = dbt_of(v)->page[page].gpa;
 	const struct memslot *s = memslot_find(v->vm, gpa);
+	u32 frag;
 
 	cache_reserve(v);
-	return translate(v, page, off, memslot_host(s, gpa), s);
+	frag = translate(v, page, off, memslot_host(s, gpa), s);
+	if (unlikely(os_code_named()) && frag)
+		fragment_name(v, frag, (v->r[R_RIP] & ~0xfffULL) + off);
+	return frag;
 }
 
 /* Bytes of a page, watched from now on. */
