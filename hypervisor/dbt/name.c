@@ -24,13 +24,9 @@ void fragment_name(struct vcpu *v, u32 frag, u64 la)
 {
 	const struct dbt *d = dbt_of(v);
 	const struct fragment *f = &d->frag[frag];
-	u32 start = f->host, n;
+	u32 start = f->saved ? MIN(f->host, f->saved) : f->host, n;
 	char name[40];
 
-	if (f->saved && f->saved < start)
-		start = f->saved;
-	if (f->jump && f->jump < start)
-		start = f->jump;
 	n = name_put(name, v->cpl == 3 ? "guest user " : "guest kernel ");
 	n += name_put_hex(name + n, la, v->code_bytes == 8 ? 16 : 8);
 	name[n] = 0;
