@@ -26,6 +26,54 @@ void vcpu_request_lazy(struct vcpu *v, int req)
 		vcpu_kick(v);
 }
 
+/* ---- immediate_exit --------------------------------------------------------------------------- */
+
+#define WATCH_NS	1000000ULL
+
+/* True if some vCPU runs guest code; kicks those that are to come out. */
+static bool watch_look(struct vm *vm)
+{
+	u32 i, n = load_acquire(&vm->nr_vcpus);
+	bool any = false;
+
+	for (i = 0; i < n; i++) {
+		struct vcpu *v = vm->vcpus[i];
+
+		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
+			continue;
+		any = true;
+		if (READ_ONCE(v->run->immediate_exit))
+			vcpu_kick(v);
+	}
+	return any;
+}
+
+static void watch_tick(void *arg)
+{
+	struct vm *vm = arg;
+
+	if (!watch_look(vm)) {
+		__atomic_store_n(&vm->watching, 0, __ATOMIC_SEQ_CST);
+		/* One that entered meanwhile found that it was watched. */
+		if (!watch_look(vm) || __atomic_exchange_n(&vm->watching, 1, __ATOMIC_SEQ_CST))
+			return;
+	}
+	os_timer_arm(&vm->watch, os_clock_ns() + WATCH_NS);
+}
+
+void vm_watch_init(struct vm *vm)
+{
+	os_timer_init(&vm->watch, watch_tick, vm);
+}
+
+void vm_watch_start(struct vm *vm)
+{
+	if (!__atomic_exchange_n(&vm->watching, 1, __ATOMIC_SEQ_CST))
+		os_timer_arm(&vm->watch, os_clock_ns() + WATCH_NS);
+}
+
+/* ---- in and out ------------------------------------------------------------------------------- */
+
 void vcpu_enter(struct vcpu *v)
 {
 	for (;;) {

@@ -254,6 +254,7 @@ static int run_engine(struct vcpu *v)
 	if (ret <= 0)
 		return ret;
 	os_code_guard();
+	vm_watch(v->vm);
 	switch (v->engine->run(v)) {
 	case UNWIND_EXIT:
 		return 0;

@@ -26,6 +26,7 @@ int vm_create(struct vm **out)
 	os_mutex_init(&vm->lock);
 	os_mutex_init(&vm->stop_lock);
 	os_mutex_init(&vm->code_lock);
+	vm_watch_init(vm);
 	vm->refs = 1;
 	vm->fd = -1;
 	/* kvmclock starts at zero with the VM. */
@@ -38,7 +39,8 @@ static void vm_destroy(struct vm *vm)
 {
 	u32 i;
 
-	/* First the chips: the PIT's alarm delivers to vCPUs. */
+	/* First what reaches vCPUs: the watch, and the chips (the PIT's alarm). */
+	os_timer_destroy(&vm->watch);
 	if (vm->irqchip)
 		irqchip_destroy(vm);
 	for (i = 0; i < vm->nr_vcpus; i++)

@@ -100,6 +100,8 @@ struct vm {
 	u32 stopped;		/* no vCPU may enter; under stop_lock, atomic */
 	u32 stop_depth;		/* of vm_stop_vcpus; under lock */
 	struct os_mutex code_lock;	/* core/code_page.h */
+	struct os_timer watch;	/* core/request.c */
+	u32 watching;		/* it is armed; atomic */
 	bool dirty_manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG clears nothing */
 	const struct cpu_engine_ops *engine;
 };
@@ -138,6 +140,18 @@ void vcpu_destroy(struct vcpu *v);
  */
 void vcpu_enter(struct vcpu *v);
 void vcpu_leave(struct vcpu *v);
+
+/*
+ * Engines need not look at v->run->immediate_exit, which user space sets without telling us: while
+ * a vCPU runs guest code a timer looks for it once a millisecond and kicks.
+ */
+void vm_watch_init(struct vm *vm);
+void vm_watch_start(struct vm *vm);
+static inline void vm_watch(struct vm *vm)
+{
+	if (unlikely(!READ_ONCE(vm->watching)))
+		vm_watch_start(vm);
+}
 
 /* Signals that KVM_SET_SIGNAL_MASK lets in stay blocked for the thread, so nothing announces
  * them. */
