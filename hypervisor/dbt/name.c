@@ -24,11 +24,11 @@ void fragment_name(struct vcpu *v, u32 frag, u64 la)
 {
 	const struct dbt *d = dbt_of(v);
 	const struct fragment *f = &d->frag[frag];
-	u32 start = f->saved ? MIN(f->host, f->saved) : f->host, n;
 	char name[40];
+	u32 n;
 
 	n = name_put(name, v->cpl == 3 ? "guest user " : "guest kernel ");
 	n += name_put_hex(name + n, la, v->code_bytes == 8 ? 16 : 8);
 	name[n] = 0;
-	os_code_name(code_rx(d, start), f->end - start, name);
+	os_code_name(code_rx(d, f->start), f->end - f->start, name);
 }
