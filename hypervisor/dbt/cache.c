@@ -443,4 +443,7 @@ void cache_flush(struct vcpu *v)
 	space_drop_all(v);
 	for (unsigned int k = 0; k < NR_SPACES; k++)
 		d->space[k].ready = false;
+	/* The one that is in GS is entered again without another look. */
+	if (d->gs)
+		space_ready(v, d->gs);
 }
