@@ -23,15 +23,17 @@ KEY = os.path.join(FOLDER, "rsa.pem")     # kept, so that results can be compare
 STAMP = os.path.join(FOLDER, "root.stamp")
 # What no workload opens, as patterns below the tree. Guests hold the rest in memory.
 THINNED = [
-    "usr/share/[!p]*", "usr/share/pixmaps", "usr/sbin", "sbin", "var", "etc/[!lp]*", "usr/lib/x86_64-linux-gnu/gconv",
-    "usr/lib/python3", "usr/lib/dpkg", "usr/lib/gcc/x86_64-linux-gnu/*/lto*", "usr/lib/gcc/x86_64-linux-gnu/*/lib[!g]*.a", "usr/lib/gcc/x86_64-linux-gnu/*/libgcov.a",
+    "usr/share/[!p]*", "usr/share/pixmaps", "usr/sbin", "sbin", "var", "etc/[!lp]*",
+    "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/python3", "usr/lib/dpkg", "usr/lib/gcc/x86_64-linux-gnu/*/lto*",
+    "usr/lib/gcc/x86_64-linux-gnu/*/lib[!g]*.a", "usr/lib/gcc/x86_64-linux-gnu/*/libgcov.a",
     "usr/lib/gcc/x86_64-linux-gnu/*/plugin", "usr/lib/gcc/x86_64-linux-gnu/*/lib*san*",
-    "usr/lib/x86_64-linux-gnu/lib*san.so*", "usr/lib/x86_64-linux-gnu/lib[!cp]*.a", "usr/lib/x86_64-linux-gnu/libc.a", "usr/lib/x86_64-linux-gnu/lib*gprofng*",
-    "usr/lib/x86_64-linux-gnu/gprofng", "usr/lib/x86_64-linux-gnu/perl-base/unicore/lib", "usr/bin/dpkg*",
-    "usr/bin/*gprof*", "usr/bin/*gp-*", "usr/bin/*dwp", "usr/bin/*ld.gold", "usr/bin/*gold", "usr/bin/*gcov*", "usr/bin/perl5*",
-    "usr/bin/x86_64-linux-gnu-[!agl]*", "usr/lib/x86_64-linux-gnu/libstdc*",
-    "usr/bin/*lto-dump*", "usr/lib/x86_64-linux-gnu/audit",
-    "usr/lib/x86_64-linux-gnu/engines-3", "usr/lib/x86_64-linux-gnu/libgomp*", "usr/lib/x86_64-linux-gnu/libquadmath*",
+    "usr/lib/x86_64-linux-gnu/lib*san.so*", "usr/lib/x86_64-linux-gnu/lib[!cp]*.a",
+    "usr/lib/x86_64-linux-gnu/libc.a", "usr/lib/x86_64-linux-gnu/lib*gprofng*", "usr/lib/x86_64-linux-gnu/gprofng",
+    "usr/lib/x86_64-linux-gnu/perl-base/unicore/lib", "usr/bin/dpkg*", "usr/bin/*gprof*", "usr/bin/*gp-*",
+    "usr/bin/*dwp", "usr/bin/*ld.gold", "usr/bin/*gold", "usr/bin/*gcov*", "usr/bin/perl5*",
+    "usr/bin/x86_64-linux-gnu-[!agl]*", "usr/lib/x86_64-linux-gnu/libstdc*", "usr/bin/*lto-dump*",
+    "usr/lib/x86_64-linux-gnu/audit", "usr/lib/x86_64-linux-gnu/engines-3", "usr/lib/x86_64-linux-gnu/libgomp*",
+    "usr/lib/x86_64-linux-gnu/libquadmath*",
 ]
 
 
