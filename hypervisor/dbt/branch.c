@@ -210,8 +210,6 @@ static void emit_push_return(struct trans *t)
 
 static void emit_call(struct trans *t)
 {
-	flags_save(t);
-	t->fl = FL_SAVED;
 	emit_push_return(t);
 	goto_target(t, branch_target(t));
 }
@@ -413,6 +411,15 @@ static void cold_link(struct trans *t, struct cold *c)
 	emit_stub(t, c->arg);
 }
 
+static void cold_twin(struct trans *t, struct cold *c)
+{
+	u32 exit = exit_new(t, t->off[c->insn], FL_SAVED, t->off[c->insn]);
+
+	t->d->exit[exit].twin = true;
+	t->d->exit[exit].site = c->site;
+	emit_stub(t, exit);
+}
+
 static void cold_poll(struct trans *t, struct cold *c)
 {
 	unsigned int off = t->off[c->insn];
@@ -436,6 +443,7 @@ void cold_emit(struct trans *t)
 		switch (c->kind) {
 		case COLD_STACK: cold_stack(t, c); break;
 		case COLD_LINK: cold_link(t, c); break;
+		case COLD_TWIN: cold_twin(t, c); break;
 		case COLD_POLL: case COLD_POLL_COPY: cold_poll(t, c); break;
 		default: cold_slow(t, c); break;
 		}

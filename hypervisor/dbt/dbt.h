@@ -40,6 +40,7 @@ enum flags_place {
 #define NONE		0	/* no index: entry 0 of each pool is not used */
 #define NR_SLABS	8
 #define NR_MODES	NR_JUMP_MODES
+#define TWIN		NR_MODES	/* fragment.mode: without groups (group.c) */
 
 /* What translated code depends on beside its bytes. */
 struct mode {
@@ -93,6 +94,7 @@ struct exit {
 	u16 from;		/* of the branch */
 	u8 kind;
 	u8 fl;			/* enum flags_place at the branch */
+	bool twin;		/* to the twin of what is at the target */
 };
 
 /* Host code that may fault: from here on, this instruction. Ascending in a fragment. */
@@ -265,6 +267,7 @@ enum form_kind {
 	FORM_UNKNOWN, FORM_HELPER, FORM_TERMINAL, FORM_GENERIC, FORM_SHIFT_CL, FORM_VECTOR, FORM_X87,
 	FORM_NOP, FORM_LEA, FORM_PUSH, FORM_POP, FORM_PUSH_IMM, FORM_LEAVE, FORM_MULDIV,
 	FORM_CMPXCHG, FORM_CBW, FORM_CWD, FORM_MOV_IMM, FORM_MOV_MOFFS,
+	FORM_SAHF, FORM_LAHF,
 	FORM_JCC, FORM_JMP, FORM_CALL, FORM_RET, FORM_JMP_IND, FORM_CALL_IND, FORM_LOOP, FORM_JCXZ,
 };
 const struct form *form_of(struct dbt *d, const struct insn *i);
@@ -273,7 +276,7 @@ const struct form *form_of(struct dbt *d, const struct insn *i);
 /* ---- translate.c ---- */
 /* Translates at offset off of page; NONE: the first instruction does not lie in the page. */
 u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
-	const struct memslot *slot);
+	const struct memslot *slot, bool twin);
 /*
  * The instruction at off of page that goes on in page2; code: its bytes. Which page follows is a
  * matter of the space: the code proper is entered through a cell, that of exit *own.
@@ -282,6 +285,16 @@ u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, co
 
 /* ---- name.c ---- */
 void fragment_name(struct vcpu *v, u32 frag, u64 la);
+
+/* ---- x87.c ---- */
+/* What translated code noted of the last x87 instruction goes to v->fpu. */
+void x87_pointers_fold(struct vcpu *v);
+static inline void x87_pointers(struct vcpu *v)
+{
+	if (unlikely(v->hot.x87_last))
+		x87_pointers_fold(v);
+}
+#define X87_NO_DATA	BIT(62)	/* no address that an access succeeds at */
 
 /* ---- slow.c ---- */
 /* Returns where a slow access goes on, executable address. */

@@ -84,14 +84,14 @@ static u32 enter(struct vcpu *v, u32 host)
 	return run(code_rx(d, host));
 }
 
-static u32 page_translate(struct vcpu *v, u32 page, unsigned int off)
+static u32 page_translate(struct vcpu *v, u32 page, unsigned int off, bool twin)
 {
 	u64 gpa = dbt_of(v)->page[page].gpa;
 	const struct memslot *s = memslot_find(v->vm, gpa);
 	u32 frag;
 
 	cache_reserve(v);
-	frag = translate(v, page, off, memslot_host(s, gpa), s);
+	frag = translate(v, page, off, memslot_host(s, gpa), s, twin);
 	if (unlikely(os_code_named()) && frag)
 		fragment_name(v, frag, (v->r[R_RIP] & ~0xfffULL) + off);
 	return frag;
@@ -137,7 +137,7 @@ static u32 crossing_get(struct vcpu *v, u64 rip, u32 page, u32 frag)
 }
 
 /* The fragment at RIP; NONE: the interpreter has to run the instruction there. */
-static u32 fragment_get(struct vcpu *v, u64 rip)
+static u32 fragment_get(struct vcpu *v, u64 rip, bool twin)
 {
 	struct dbt *d = dbt_of(v);
 	unsigned int off = rip & 0xfff;
@@ -145,11 +145,11 @@ static u32 fragment_get(struct vcpu *v, u64 rip)
 
 	if (unlikely(!page))
 		return NONE;
-	frag = fragment_find(d, page, off, d->cur_mode);
+	frag = fragment_find(d, page, off, d->cur_mode | (twin ? TWIN : 0));
 	if (likely(frag && !d->frag[frag].page2))
 		return frag;
 	if (!frag)
-		frag = page_translate(v, page, off);
+		frag = page_translate(v, page, off, twin);
 	if (!frag || d->frag[frag].page2)
 		frag = crossing_get(v, rip, page, frag);
 	if (frag && d->frag[frag].page2)
@@ -189,7 +189,7 @@ static u32 dispatch(struct vcpu *v, u32 *link)
 
 	*link = NONE;
 	mode_choose(v);
-	frag = fragment_get(v, rip);
+	frag = fragment_get(v, rip, exit & 1 && d->exit[exit >> 1].twin);
 	if (unlikely(!frag)) {
 		interp_insn(v);
 		return NONE;
@@ -270,6 +270,7 @@ static int dbt_create(struct vcpu *v)
 {
 	int ret = code_create(v);
 
+	v->hot.x87_data = X87_NO_DATA;
 	if (!ret)
 		ret = native_create(v);
 	if (!ret)

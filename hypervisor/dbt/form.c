@@ -65,6 +65,8 @@ static const struct run_form runs[] = {
 	{ exec_clc, FORM_GENERIC }, { exec_stc, FORM_GENERIC }, { exec_cmc, FORM_GENERIC },
 	{ exec_jmp_rel, FORM_JMP }, { exec_call_rel, FORM_CALL }, { exec_ret, FORM_RET },
 	{ exec_loop, FORM_LOOP }, { exec_jcxz, FORM_JCXZ },
+	{ exec_x87, FORM_X87 }, { exec_fwait, FORM_X87 },
+	{ exec_sahf, FORM_SAHF }, { exec_lahf, FORM_LAHF },
 	{ exec_native, FORM_VECTOR }, { exec_native_flags, FORM_VECTOR },
 };
 

@@ -228,9 +228,7 @@ static bool emit_operation(struct trans *t, bool count_in_cl)
 	if (!plan_make(t, &p, count_in_cl))
 		return false;
 	if (p.mem) {
-		flags_save(t);
 		operand_check(t, p.size, p.write, p.n_copies || p.flags_in, &m);
-		t->fl = FL_SAVED;
 	}
 	if (p.flags_in)
 		flags_need(t);
@@ -316,9 +314,7 @@ static bool mov_imm_mem(struct trans *t)
 
 	if (!operand_encodable(t))
 		return false;
-	flags_save(t);
 	operand_check(t, i->opsize, true, false, &m);
-	t->fl = FL_SAVED;
 	emit_op(&t->e, &o, 0, &m, 0);
 	put_imm(t, i->opsize, i->imm);
 	return true;
@@ -377,6 +373,24 @@ bool emit_cwd(struct trans *t)
 	return true;
 }
 
+bool emit_sahf(struct trans *t)
+{
+	flags_need(t);
+	emit_rr(&t->e, true, OP_STORE, H_10, H_AX);
+	put8(&t->e, 0x9e);
+	flags_written(t);
+	return true;
+}
+
+bool emit_lahf(struct trans *t)
+{
+	flags_need(t);
+	emit_rr(&t->e, true, OP_STORE, H_10, H_AX);
+	put8(&t->e, 0x9f);
+	emit_rr(&t->e, true, OP_STORE, H_AX, H_10);
+	return true;
+}
+
 /* RAX is in AX for one instruction; m: its memory operand, which does not use AX, or NULL. */
 static void with_rax(struct trans *t, const struct hop *o, u8 reg, const struct place *m, u8 rm)
 {
@@ -411,9 +425,7 @@ bool emit_muldiv(struct trans *t)
 	if (i->flags & I_MEM) {
 		if (!operand_encodable(t))
 			return false;
-		flags_save(t);
 		operand_check(t, i->opsize, false, true, &m);
-		t->fl = FL_SAVED;
 		with_rax(t, &o, (u8)f->ext, &m, 0);
 		return true;
 	}
@@ -443,9 +455,7 @@ bool emit_cmpxchg(struct trans *t)
 	}
 	if (!operand_encodable(t))
 		return false;
-	flags_save(t);
 	operand_check(t, i->opsize, true, true, &m);
-	t->fl = FL_SAVED;
 	with_rax(t, &o, reg, &m, 0);
 	return true;
 }
@@ -471,9 +481,7 @@ bool emit_push(struct trans *t)
 
 	if (!stack_usable(t) || i->flags & I_MEM)
 		return false;
-	flags_save(t);
 	stack_check(t, -size, (unsigned int)size, &m);
-	t->fl = FL_SAVED;
 	h = reg_use(t, i->rm >> 3, H_AX);
 	emit_rm(&t->e, size == 8, OP_STORE, h, m);
 	stack_move(t, -size);
@@ -488,9 +496,7 @@ bool emit_push_imm(struct trans *t)
 
 	if (!stack_usable(t))
 		return false;
-	flags_save(t);
 	stack_check(t, -size, (unsigned int)size, &m);
-	t->fl = FL_SAVED;
 	emit_rm(&t->e, size == 8, 0xc7, 0, m);
 	put32(&t->e, (u32)i->imm);
 	stack_move(t, -size);
@@ -506,9 +512,7 @@ bool emit_pop(struct trans *t)
 
 	if (!stack_usable(t) || i->flags & I_MEM)
 		return false;
-	flags_save(t);
 	stack_check(t, 0, (unsigned int)size, &m);
-	t->fl = FL_SAVED;
 	emit_rm(&t->e, size == 8, OP_LOAD, h == H_NONE ? H_AX : h, m);
 	if (i->rm >> 3 != R_RSP)
 		stack_move(t, size);
@@ -524,9 +528,7 @@ bool emit_leave(struct trans *t)
 
 	if (!stack_usable(t))
 		return false;
-	flags_save(t);
 	base_check(t, R_RBP, 0, (unsigned int)size, false, &m);
-	t->fl = FL_SAVED;
 	emit_rm(&t->e, size == 8, OP_LOAD, H_AX, m);
 	emit_rm(&t->e, size == 8, OP_LEA, H_15, at_base(H_BP, size));
 	emit_rr(&t->e, size == 8, OP_STORE, H_AX, H_BP);

@@ -149,7 +149,7 @@ static u32 tag_field(const struct trans *t, bool write)
 }
 
 /* R11 (any of the page's address bits) and AX (the last byte's address) to R11: the addend. */
-static void check_tail(struct trans *t, bool write)
+static void check_tail(struct trans *t, bool write, enum cold_kind kind)
 {
 	struct emitter *e = &t->e;
 	u32 site;
@@ -157,7 +157,7 @@ static void check_tail(struct trans *t, bool write)
 	emit_alu_imm(e, true, ALU_AND, H_AX, -4096);
 	emit_rm(e, true, OP_CMP, H_AX, tlb_field(t, tag_field(t, write)));
 	site = emit_jcc(e, CC_NZ, TO_LATER);
-	cold_add(t, COLD_SLOW, site);
+	cold_add(t, kind, site);
 	emit_rm(e, true, OP_LOAD, H_11, tlb_field(t, offsetof(struct tlb_entry, addend)));
 }
 
@@ -173,7 +173,8 @@ static struct place segment_base(u8 seg)
 }
 
 /* Base and displacement only, 64 bits: no copy of the address is needed. */
-static void check_simple(struct trans *t, const struct place *p, unsigned int size, bool write)
+void check_range(struct trans *t, const struct place *p, unsigned int size, bool write,
+	enum cold_kind kind)
 {
 	struct place last = *p;
 
@@ -181,7 +182,7 @@ static void check_simple(struct trans *t, const struct place *p, unsigned int si
 	check_index(t);
 	last.disp += (s32)size - 1;
 	emit_rm(&t->e, true, OP_LEA, H_AX, last);
-	check_tail(t, write);
+	check_tail(t, write, kind);
 }
 
 static void check_general(struct trans *t, const struct address *a, unsigned int size, bool write)
@@ -196,7 +197,7 @@ static void check_general(struct trans *t, const struct address *a, unsigned int
 	check_index(t);
 	if (size > 1)
 		emit_rm(&t->e, true, OP_LEA, H_AX, at_base(H_AX, (s32)size - 1));
-	check_tail(t, write);
+	check_tail(t, write, COLD_SLOW);
 	if (a->seg != NO_REG)
 		emit_rm(&t->e, true, OP_ADD, H_11, segment_base(a->seg));
 }
@@ -233,6 +234,8 @@ bool operand_check(struct trans *t, unsigned int size, bool write, bool need_ax,
 
 	if (!address_of(t, &a))
 		return false;
+	if (group_access(t, a.disp, m))
+		return true;
 	if (stack_operand(t, size)) {
 		stack_check(t, a.disp, size, m);
 		if (need_ax && m->base == H_AX) {
@@ -241,10 +244,12 @@ bool operand_check(struct trans *t, unsigned int size, bool write, bool need_ax,
 		}
 		return true;
 	}
+	flags_save(t);
+	t->fl = FL_SAVED;
 	p = (struct place){ .base = a.base, .index = H_NONE, .disp = a.disp };
 	if (a.wide && a.base != H_NONE && a.index == H_NONE && a.mem_index == NO_REG &&
 		a.seg == NO_REG)
-		check_simple(t, &p, size, write);
+		check_range(t, &p, size, write, COLD_SLOW);
 	else
 		check_general(t, &a, size, write);
 	place_finish(t, &a, need_ax, m);
@@ -257,12 +262,16 @@ void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size
 	bool wide = long_mode(t);
 	struct place p = at_base(host_of(guest), disp);
 
+	if (group_access(t, disp, m))
+		return;
+	flags_save(t);
+	t->fl = FL_SAVED;
 	emit_rm(&t->e, wide, OP_LEA, H_AX, p);
 	emit_rr(&t->e, false, OP_STORE, H_AX, H_11);
 	check_index(t);
 	if (size > 1)
 		emit_rm(&t->e, true, OP_LEA, H_AX, at_base(H_AX, (s32)size - 1));
-	check_tail(t, write);
+	check_tail(t, write, COLD_SLOW);
 	if (!wide) {
 		emit_rm(&t->e, false, OP_LEA, H_AX, p);
 		p = at_base(H_AX, 0);
@@ -277,6 +286,10 @@ void stack_check(struct trans *t, s32 disp, unsigned int size, struct place *m)
 	struct cold *c;
 	u32 site;
 
+	if (form_now(t)->kind != FORM_CALL_IND && group_access(t, disp, m))
+		return;
+	flags_save(t);
+	t->fl = FL_SAVED;
 	emit_rm(&t->e, wide, OP_LEA, H_AX, p);
 	emit_alu_imm(&t->e, wide, ALU_AND, H_AX, -4096 | ((s32)size - 1));
 	emit_rm(&t->e, true, OP_CMP, H_AX, HOT(hot.stack_tag));

@@ -91,6 +91,7 @@ u64 dbt_slow(struct vcpu *v, u32 rec)
 	struct dbt *d = dbt_of(v);
 
 	fpu_done(v);
+	x87_pointers(v);
 	if (slow_exec(v, rec)) {
 		d->over = true;
 		vcpu_unwind(v, UNWIND_RESTART);
@@ -172,6 +173,7 @@ void dbt_leave(struct vcpu *v, u32 why)
 {
 	u32 n = why >> LEAVE_BITS;
 
+	x87_pointers(v);
 	if ((why & ((1u << LEAVE_BITS) - 1)) == LEAVE_FAULT)
 		leave_fault(v);
 	flags_in(v);

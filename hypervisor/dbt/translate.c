@@ -78,6 +78,7 @@ void helper_call(struct trans *t)
 	put32(&t->e, rec_of(t, t->k));
 	emit_call_to(&t->e, t->d->tramp.slow);
 	t->fl = FL_BOTH;
+	groups_forget(t);
 }
 
 void leave_exec(struct trans *t)
@@ -137,6 +138,9 @@ static bool form_emit(struct trans *t)
 	case FORM_GENERIC: return emit_generic(t);
 	case FORM_SHIFT_CL: return emit_shift_cl(t);
 	case FORM_VECTOR: return emit_vector(t);
+	case FORM_X87: return emit_x87(t);
+	case FORM_SAHF: return emit_sahf(t);
+	case FORM_LAHF: return emit_lahf(t);
 	case FORM_NOP: return true;
 	case FORM_LEA: return emit_lea(t);
 	case FORM_PUSH: return emit_push(t);
@@ -165,6 +169,8 @@ static void insn_emit(struct trans *t)
 		helper_call(t);
 	}
 	t->end_of[t->k] = t->e.at;
+	if (form_now(t)->kind == FORM_X87)
+		emit_x87_notes(t);
 }
 
 /* ---- entries ---- */
@@ -211,6 +217,7 @@ static void entries_emit(struct trans *t)
 
 static void body_emit(struct trans *t)
 {
+	groups_find(t);
 	for (t->k = 0; t->k < t->n && !t->done; t->k++)
 		insn_emit(t);
 	if (!t->done)
@@ -226,7 +233,7 @@ static void fragment_begin(struct trans *t, u32 page, unsigned int off)
 
 	t->frag = cache_frag(d);
 	t->f = &d->frag[t->frag];
-	*t->f = (struct fragment){ .page = page, .off = (u16)off, .mode = (u8)d->cur_mode,
+	*t->f = (struct fragment){ .page = page, .off = (u16)off, .mode = (u8)(d->cur_mode | (t->twin ? TWIN : 0)),
 		.n_insns = (u16)t->n };
 	t->e = (struct emitter){ .base = d->rw, .at = s->code.at };
 }
@@ -250,16 +257,18 @@ static void trans_begin(struct trans *t, struct vcpu *v)
 	t->d = dbt_of(v);
 	t->mode = &t->d->mode[t->d->cur_mode];
 	t->n = t->k = t->n_cold = 0;
-	t->polled = t->done = false;
+	t->polled = t->done = t->x87_page = false;
+	t->x87_seg = 0;
 	memset(t->rec, 0, sizeof(t->rec));
 }
 
 u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
-	const struct memslot *slot)
+	const struct memslot *slot, bool twin)
 {
 	struct trans t;
 
 	trans_begin(&t, v);
+	t.twin = twin;
 	collect(&t, slot, t.d->page[page].gpa, host, off);
 	if (!t.n)
 		return NONE;

@@ -14,6 +14,7 @@ enum cold_kind {
 	COLD_LINK,	/* leave, or go to, another fragment: an exit */
 	COLD_POLL,	/* leave: v->kick */
 	COLD_POLL_COPY,	/* the same, after a copy of the instruction that sets the flags */
+	COLD_TWIN,	/* go on in the fragment's twin, which has no groups */
 	COLD_STACK,	/* find the stack's page, go on at back; else COLD_SLOW */
 };
 struct cold {
@@ -25,6 +26,17 @@ struct cold {
 	u32 arg;	/* exit; displacement */
 	s32 pages;	/* COLD_LINK: to the target's page */
 };
+
+/* Accesses that share a check: group.c. */
+struct group {
+	u8 base;	/* guest register */
+	bool write;
+	bool ready;	/* its slot is set in the code emitted so far */
+	u8 members;
+	u32 version;
+	s32 lo, hi;	/* displacements, from the register's value when the version began */
+};
+#define MAX_GROUPS	15	/* hot.slot[0] is an indirect call's */
 
 struct trans {
 	struct emitter e;
@@ -40,10 +52,17 @@ struct trans {
 	u32 end_of[MAX_INSNS];	/* host code of each ends here */
 	unsigned int n, k;	/* instructions; the present one */
 	u8 fl;			/* enum flags_place */
+	bool x87_page;		/* hot.x87_page is this fragment's */
+	u8 x87_seg;		/* 1 + hot.x87_seg, or 0 */
 	bool polled;
 	bool done;		/* the fragment ended */
+	bool twin;		/* no groups */
 	struct cold cold[MAX_COLD];
 	unsigned int n_cold;
+	struct group group[MAX_GROUPS];
+	unsigned int n_groups;
+	u8 group_of[MAX_INSNS];	/* number + 1 */
+	s32 delta[MAX_INSNS];	/* of the base since the version began, before the instruction */
 };
 
 static inline const struct insn *insn_now(const struct trans *t) { return &t->insn[t->k]; }
@@ -68,8 +87,8 @@ void leave_exec(struct trans *t);	/* ... and translated code ends */
 /* ---- operand.c ---- */
 u8 host_of(unsigned int guest);		/* H_NONE: in memory */
 /*
- * Checks an access to the instruction's memory operand and says where it is. flags_save()d before.
- * AX and R11 hold parts of the address; with need_ax only R11 does.
+ * Checks an access to the instruction's memory operand and says where it is. Saves the flags where
+ * it clobbers them. AX and R11 hold parts of the address; with need_ax only R11 does.
  */
 bool operand_check(struct trans *t, unsigned int size, bool write, bool need_ax, struct place *m);
 /* The same for [RSP + disp]. */
@@ -77,11 +96,20 @@ void stack_check(struct trans *t, s32 disp, unsigned int size, struct place *m);
 /* For [base], base being a guest register in a host register; no stack window. */
 void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size, bool write,
 	struct place *m);
+/* [first, first + size) by one TLB entry; R11: the addend. What happens else: kind. */
+void check_range(struct trans *t, const struct place *first, unsigned int size, bool write,
+	enum cold_kind kind);
 bool operand_encodable(const struct trans *t);
 /* The address itself into a host register: LEA. */
 void operand_address(struct trans *t, bool wide, u8 to);
 /* A guest register's full value in a host register: its own, or a copy in scratch. */
 u8 reg_use(struct trans *t, unsigned int guest, u8 scratch);
+
+/* ---- group.c ---- */
+void groups_find(struct trans *t);
+void groups_forget(struct trans *t);	/* behind a call of the interpreter */
+/* The place of the present instruction's access if it belongs to a group. */
+bool group_access(struct trans *t, s32 disp, struct place *m);
 
 /* ---- integer.c, vector.c: false: not this form, take helper_call() ---- */
 bool emit_generic(struct trans *t);
@@ -96,8 +124,14 @@ bool emit_muldiv(struct trans *t);
 bool emit_cmpxchg(struct trans *t);
 bool emit_cbw(struct trans *t);
 bool emit_cwd(struct trans *t);
+bool emit_sahf(struct trans *t);
+bool emit_lahf(struct trans *t);
 bool emit_mov_imm_form(struct trans *t);
 bool emit_mov_moffs(struct trans *t);
+
+/* ---- x87.c ---- */
+bool emit_x87(struct trans *t);
+void emit_x87_notes(struct trans *t);	/* behind it, and behind its slow path */
 
 /* ---- branch.c ---- */
 bool emit_branch(struct trans *t);

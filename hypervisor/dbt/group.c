@@ -1,0 +1,278 @@
+/*
+ * Groups: memory accesses of a fragment by the same, unchanged register share one check. The first
+ * one checks the whole range that they touch: one page, one TLB entry, one kind of access; and puts
+ * the addend into a slot, where the others find it.
+ *
+ * What makes this right: a fragment is straight-line code, so the first access comes before the
+ * others. The translation cannot change in between: whatever changes one is an instruction that
+ * ends the fragment or a call of the interpreter's handler (which ends all groups), and other vCPUs'
+ * requests are served between fragments. A slow access in between runs only itself; where it writes
+ * into translated code, the fragment is left.
+ *
+ * Where the check fails (a range across two pages, a miss, a device), the fragment's twin goes on
+ * from there: the same code without groups.
+ */
+#include "hypervisor/dbt/translate.h"
+
+#include "hypervisor/insn/exec.h"
+
+#define RANGE_MAX	1024
+#define DISP_MAX	(1 << 20)
+
+/* ---- what an instruction accesses ---- */
+
+struct access {
+	u8 base;	/* guest register */
+	bool write;
+	s32 disp;
+	unsigned int size;
+};
+
+static bool stack_access(const struct trans *t, unsigned int k, struct access *a)
+{
+	const struct insn *i = &t->insn[k];
+
+	*a = (struct access){ .base = R_RSP, .size = 8 };
+	switch (t->form[k]->kind) {
+	case FORM_PUSH: case FORM_PUSH_IMM: case FORM_CALL:
+		a->write = true;
+		a->disp = -8;
+		break;
+	case FORM_POP: case FORM_RET:
+		break;
+	case FORM_LEAVE:
+		a->base = R_RBP;
+		break;
+	default:
+		return false;
+	}
+	return i->opsize == 8 && !(i->flags & I_MEM);
+}
+
+static bool operand_grouped(unsigned int kind)
+{
+	return kind == FORM_GENERIC || kind == FORM_SHIFT_CL || kind == FORM_VECTOR ||
+		kind == FORM_MULDIV || kind == FORM_CMPXCHG || kind == FORM_MOV_IMM ||
+		kind == FORM_JMP_IND || kind == FORM_CALL_IND;
+}
+
+static bool operand_access(const struct trans *t, unsigned int k, struct access *a)
+{
+	const struct insn *i = &t->insn[k];
+	const struct opcode *row = opcode_row(i->row);
+
+	if (!operand_grouped(t->form[k]->kind) || !(i->flags & I_MEM) || i->asize != 8)
+		return false;
+	if (i->base >= 16 || host_of(i->base) == H_NONE || i->index != R_ZERO ||
+		i->seg == SEG_FS || i->seg == SEG_GS)
+		return false;
+	*a = (struct access){ .base = i->base, .disp = i->disp,
+		.write = opcode_mem_access(row) & OPC_MEM_WRITE,
+		.size = opcode_mem_size(row, i) };
+	return a->size && a->size <= 32;
+}
+
+/* ---- what it does to registers ---- */
+
+struct track {
+	u32 version[16];
+	s32 delta[16];	/* since the version began */
+};
+
+static void track_write(struct track *r, unsigned int guest)
+{
+	r->version[guest]++;
+	r->delta[guest] = 0;
+}
+
+static void track_all(struct track *r)
+{
+	for (unsigned int g = 0; g < 16; g++)
+		track_write(r, g);
+}
+
+static void track_move(struct track *r, unsigned int guest, s64 by)
+{
+	s64 d = r->delta[guest] + by;
+
+	if (d < -DISP_MAX || d > DISP_MAX)
+		track_write(r, guest);
+	else
+		r->delta[guest] = (s32)d;
+}
+
+/* Every register operand that may be a destination. */
+static void track_operands(struct track *r, const struct insn *i)
+{
+	const struct opcode *row = opcode_row(i->row);
+	bool both = row->set == &x_xchg_EG || row->set == &x_xadd_EG || i->flags & I_VEX;
+
+	if (row->attr & ATTR_RO)
+		return;
+	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++) {
+		const struct operand_info *o = &operand_info[row->op[k]];
+
+		if (o->class != CL_GPR || (k && !both))
+			continue;
+		if (o->place == PL_REG || o->place == PL_ACCREG)
+			track_write(r, i->reg >> 3);
+		else if (o->place == PL_VVVV)
+			track_write(r, i->vvvv >> 3);
+		else if (!(i->flags & I_MEM))
+			track_write(r, i->rm >> 3);
+	}
+}
+
+static bool moves_by_imm(const struct insn *i, const struct opcode *row)
+{
+	return (row->set == &x_add_EI || row->set == &x_sub_EI) && i->opsize == 8 &&
+		!(i->flags & I_MEM);
+}
+
+static void track_generic(struct track *r, const struct insn *i)
+{
+	const struct opcode *row = opcode_row(i->row);
+
+	if (moves_by_imm(i, row))
+		track_move(r, i->rm >> 3, row->set == &x_add_EI ? (s64)i->imm : -(s64)i->imm);
+	else
+		track_operands(r, i);
+}
+
+static void track_lea(struct track *r, const struct insn *i)
+{
+	if (i->base == i->reg >> 3 && i->index == R_ZERO && i->asize == 8 && i->opsize == 8)
+		track_move(r, i->base, i->disp);
+	else
+		track_write(r, i->reg >> 3);
+}
+
+static void track_pop(struct track *r, const struct insn *i)
+{
+	track_move(r, R_RSP, 8);
+	track_write(r, i->rm >> 3);
+}
+
+static void track_insn(struct track *r, const struct trans *t, unsigned int k)
+{
+	const struct insn *i = &t->insn[k];
+
+	switch (t->form[k]->kind) {
+	case FORM_GENERIC: case FORM_SHIFT_CL: case FORM_VECTOR: case FORM_MOV_IMM:
+		track_generic(r, i);
+		break;
+	case FORM_LEA: track_lea(r, i); break;
+	case FORM_PUSH: case FORM_PUSH_IMM: track_move(r, R_RSP, -8); break;
+	case FORM_POP: track_pop(r, i); break;
+	case FORM_MULDIV: case FORM_CWD: case FORM_CBW:
+		track_write(r, R_RAX);
+		track_write(r, R_RDX);
+		break;
+	case FORM_CMPXCHG:
+		track_write(r, R_RAX);
+		track_operands(r, i);
+		break;
+	case FORM_LOOP: track_write(r, R_RCX); break;
+	case FORM_NOP: case FORM_JCC: case FORM_JCXZ: break;
+	default: track_all(r); break;
+	}
+}
+
+/* ---- grouping ---- */
+
+static bool range_fits(const struct group *g, s32 lo, s32 hi)
+{
+	return MAX(g->hi, hi) - MIN(g->lo, lo) <= RANGE_MAX;
+}
+
+static struct group *group_for(struct trans *t, const struct access *a, u32 version, s32 lo, s32 hi)
+{
+	struct group *g;
+
+	for (g = t->group; g < t->group + t->n_groups; g++)
+		if (g->base == a->base && g->write == a->write && g->version == version &&
+			range_fits(g, lo, hi))
+			return g;
+	if (t->n_groups == MAX_GROUPS)
+		return NULL;
+	t->n_groups++;
+	*g = (struct group){ .base = a->base, .write = a->write, .version = version, .lo = lo,
+		.hi = hi };
+	return g;
+}
+
+static void group_add(struct trans *t, unsigned int k, const struct access *a,
+	const struct track *r)
+{
+	s64 disp = (s64)a->disp + r->delta[a->base];
+	struct group *g;
+
+	if (disp < -DISP_MAX || disp > DISP_MAX)
+		return;
+	g = group_for(t, a, r->version[a->base], (s32)disp, (s32)disp + (s32)a->size);
+	if (!g)
+		return;
+	g->lo = MIN(g->lo, (s32)disp);
+	g->hi = MAX(g->hi, (s32)disp + (s32)a->size);
+	g->members++;
+	t->group_of[k] = (u8)(g - t->group + 1);
+	t->delta[k] = r->delta[a->base];
+}
+
+void groups_find(struct trans *t)
+{
+	struct track r = { 0 };
+	struct access a;
+
+	t->n_groups = 0;
+	memset(t->group_of, 0, sizeof(t->group_of));
+	if (!long_mode(t) || t->twin)
+		return;
+	for (unsigned int k = 0; k < t->n; k++) {
+		if (stack_access(t, k, &a) || operand_access(t, k, &a))
+			group_add(t, k, &a, &r);
+		track_insn(&r, t, k);
+	}
+}
+
+void groups_forget(struct trans *t)
+{
+	for (unsigned int k = 0; k < t->n_groups; k++)
+		t->group[k].ready = false;
+}
+
+/* ---- emission ---- */
+
+static struct place group_slot(const struct trans *t, const struct group *g)
+{
+	return HOT(hot.slot[g - t->group + 1]);
+}
+
+static void group_lead(struct trans *t, struct group *g)
+{
+	s32 delta = t->delta[t->k];
+	struct place first = at_base(host_of(g->base), g->lo - delta);
+
+	flags_save(t);
+	check_range(t, &first, (unsigned int)(g->hi - g->lo), g->write, COLD_TWIN);
+	emit_rm(&t->e, true, OP_STORE, H_11, group_slot(t, g));
+	t->fl = FL_SAVED;
+	g->ready = true;
+}
+
+bool group_access(struct trans *t, s32 disp, struct place *m)
+{
+	struct group *g;
+
+	if (!t->group_of[t->k])
+		return false;
+	g = &t->group[t->group_of[t->k] - 1];
+	if (g->members < 2)
+		return false;
+	if (g->ready)
+		emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
+	else
+		group_lead(t, g);
+	*m = (struct place){ .base = host_of(g->base), .index = H_11, .disp = disp };
+	return true;
+}
