@@ -73,6 +73,17 @@ common:
 	mov	%rax, 48(%rbx)
 	mov	%cr2, %rax
 	mov	%rax, 56(%rbx)
+	/* The code pages are there twice, 8000 apart. */
+	mov	F_RIP, %rax
+	sub	$(BASE + 0x40000), %rax
+	cmp	$0xc000, %rax
+	jae	defined
+	and	$0x3fff, %eax
+	btl	%eax, AT_UNDEFINED
+	jnc	defined
+	andl	$~ARITH, 32(%rbx)
+	andl	$~ARITH, F_RFLAGS
+defined:
 	decl	VAR_BUDGET
 	jz	end
 

@@ -53,6 +53,11 @@
 #define VAR_INDEX	(AT_VAR + 0x28)	/* of the log */
 #define VAR_SAVED	(AT_VAR + 0x30)
 #define STEPS		6
+/*
+ * A bit for each byte of code: flags are undefined before the instruction there. Whoever looks at
+ * them then (a trap, an interrupt) must not tell.
+ */
+#define AT_UNDEFINED	(AT_VAR + 0x800)
 
 #define KSEL_CODE32	0x08
 #define KSEL_CODE	0x10

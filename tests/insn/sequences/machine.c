@@ -337,6 +337,7 @@ long machine_run(struct machine *m)
 	long ret;
 
 	m->late = false;
+	m->ticks = 0;
 	machine_running = m;
 	ret = qkvm_ioctl(m->vcpu, KVM_RUN, 0);
 	machine_running = NULL;

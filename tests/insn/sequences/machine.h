@@ -17,6 +17,7 @@ struct machine {
 	u8 *ram;		/* RAM_SIZE bytes, guest physical from BASE */
 	struct kvm_sregs sregs;	/* as at the start of a 64-bit program at CPL 0 */
 	struct vcpu *inside;	/* for the count of instructions */
+	volatile unsigned int ticks;	/* of the watchdog in this run */
 	bool late;		/* the last run did not end by itself */
 	bool clean;		/* memory and MSRs were not touched by a system program */
 };

@@ -297,7 +297,9 @@ bool user_compare(u64 seed)
 	text = report_end();
 	if (!fails()) {
 		totals.flaky++;
-		printf("\nseed u%llu: differed once only\n%s", (unsigned long long)seed, text);
+		/* The host forgets the x87 pointers when it switches tasks: FNSTENV shows it. */
+		printf("seed u%llu: differed once only\n%s", (unsigned long long)seed,
+			verbose ? text : "");
 		free(text);
 		return true;
 	}
