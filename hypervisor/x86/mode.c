@@ -42,6 +42,15 @@ static bool segment_flat(const struct vcpu *v, const struct segment *s)
 		(s->attr & type) == SEG_TYPE_RW;
 }
 
+/*
+ * In compatibility mode the sum of base and offset is cut to 32 bits, while the TLB may know pages
+ * above: only a base of 0 needs no look.
+ */
+static bool segment_direct(const struct vcpu *v, const struct segment *s)
+{
+	return segment_flat(v, s) && (!s->base || !vcpu_long_mode(v));
+}
+
 static void update_segments(struct vcpu *v)
 {
 	bool wide = v->code_bytes == 8;
@@ -49,7 +58,7 @@ static void update_segments(struct vcpu *v)
 
 	for (s = SEG_ES; s <= SEG_GS; s++) {
 		v->ebase[s] = wide && s < SEG_FS ? 0 : v->seg[s].base;
-		v->hit_base[s] = wide || segment_flat(v, &v->seg[s]) ? v->ebase[s] : HIT_NEVER;
+		v->hit_base[s] = wide || segment_direct(v, &v->seg[s]) ? v->ebase[s] : HIT_NEVER;
 	}
 }
 
