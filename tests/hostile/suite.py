@@ -23,6 +23,7 @@ GUESTS = (
     ("implicit", 64, ()),
     ("poison", 64, ()),
     ("tables", 64, ()),
+    ("compat", 64, ()),
     ("limits", 32, ()),
     ("race", 64, ("--seconds", "2", "--cpus", "4")),
     ("shootdown", 64, ("--seconds", "1", "--cpus", "2")),
