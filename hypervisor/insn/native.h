@@ -55,6 +55,10 @@ __noreturn_ void x87_error(struct vcpu *v);
 void x87_wait(struct vcpu *v);
 /* FSW.TOP := top; the image is in stack order, so its registers are renumbered. */
 void x87_set_top(struct fxsave_image *fx, unsigned int top);
+/* Does it leave FOP, FIP and FDP as they are? */
+bool x87_is_control(u8 modrm, u8 escape);
+/* FNCLEX and FNINIT end a pending error. */
+bool x87_clears_error(u8 modrm, u8 escape);
 /* The cause is gone: IRQ 13 falls. */
 void x87_error_cleared(struct vcpu *v);
 

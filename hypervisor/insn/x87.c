@@ -13,7 +13,7 @@
  * two that are no-ops since the 387. (FNOP, FINCSTP, FDECSTP and FFREE do set them.) SDM 1 8.1.8,
  * and measured.
  */
-static bool x87_is_control(u8 modrm, u8 escape)
+bool x87_is_control(u8 modrm, u8 escape)
 {
 	switch (escape) {
 	case 0xd9: return modrm < 0xc0 && (modrm >> 3 & 7) >= 5;
@@ -30,8 +30,7 @@ static bool x87_waits(u8 modrm, u8 escape)
 	return (modrm >> 3 & 7) != 7 || (escape != 0xd9 && escape != 0xdd);
 }
 
-/* FNCLEX and FNINIT end a pending error. */
-static bool x87_clears_error(u8 modrm, u8 escape)
+bool x87_clears_error(u8 modrm, u8 escape)
 {
 	return escape == 0xdb && (modrm == 0xe2 || modrm == 0xe3);
 }

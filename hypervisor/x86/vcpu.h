@@ -172,8 +172,11 @@ struct vcpu {
 		u64 arg;
 		u64 slot[16];
 		u64 fault_rip, fault_vector;	/* of a host fault, by os/native.c */
-		u32 x87_last;	/* opcode and place of the last x87 instruction */
-		u32 unused;
+		/*
+		 * The last x87 instruction, where v->fpu does not have it yet (dbt/x87.c): opcode
+		 * and place, the operand's segment and address; 0 and X87_NO_DATA: none.
+		 */
+		u32 x87_last, x87_seg;
 		u64 x87_page, x87_data;
 		u64 count[8];
 	} hot;
@@ -312,7 +315,7 @@ static inline void segment_set_base(struct vcpu *v, enum segreg s, u64 base)
 	v->seg[s].base = base;
 	v->ebase[s] = base;
 	if (v->hit_base[s] != HIT_NEVER)
-		v->hit_base[s] = base;
+		v->hit_base[s] = vcpu_64bit(v) ? base : HIT_NEVER;
 }
 
 /* core/request.c. Any thread. */
