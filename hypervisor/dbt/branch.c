@@ -91,10 +91,15 @@ void branch_own_cell(struct trans *t)
 	emit_cell_jump(t, t->f->own);
 }
 
+void branch_next(struct trans *t)
+{
+	goto_target(t, off_next(t));
+}
+
 void branch_fallthrough(struct trans *t)
 {
 	t->k = t->n - 1;
-	goto_target(t, off_next(t));
+	branch_next(t);
 }
 
 static bool target_far(s64 to)

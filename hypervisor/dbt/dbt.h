@@ -57,7 +57,7 @@ struct rec {
 	struct insn insn;
 	u32 back;		/* where a slow access goes on */
 	u16 off;		/* in the page */
-	u16 unused;
+	u16 mode;		/* of its fragment */
 };
 
 enum fragment_state { FRAG_FREE, FRAG_LIVE, FRAG_DEAD };
@@ -267,11 +267,14 @@ enum form_kind {
 	FORM_UNKNOWN, FORM_HELPER, FORM_TERMINAL, FORM_GENERIC, FORM_SHIFT_CL, FORM_VECTOR, FORM_X87,
 	FORM_NOP, FORM_LEA, FORM_PUSH, FORM_POP, FORM_PUSH_IMM, FORM_LEAVE, FORM_MULDIV,
 	FORM_CMPXCHG, FORM_CBW, FORM_CWD, FORM_MOV_IMM, FORM_MOV_MOFFS,
-	FORM_SAHF, FORM_LAHF,
+	FORM_SAHF, FORM_LAHF, FORM_SYSTEM,
 	FORM_JCC, FORM_JMP, FORM_CALL, FORM_RET, FORM_JMP_IND, FORM_CALL_IND, FORM_LOOP, FORM_JCXZ,
 };
 const struct form *form_of(struct dbt *d, const struct insn *i);
 #define IMM_Z	0x10	/* 2 or 4 bytes by operand size */
+
+/* ---- system.c ---- */
+bool form_is_system(const struct opcode *row);
 
 /* ---- translate.c ---- */
 /* Translates at offset off of page; NONE: the first instruction does not lie in the page. */

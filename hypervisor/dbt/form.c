@@ -85,6 +85,8 @@ static u8 kind_of(const struct opcode *row)
 			return runs[k].kind;
 	if (row->attr & ATTR_JCC)
 		return FORM_JCC;
+	if (form_is_system(row))
+		return FORM_SYSTEM;
 	return row->attr & (ATTR_BRANCH | ATTR_END) ? FORM_TERMINAL : FORM_HELPER;
 }
 

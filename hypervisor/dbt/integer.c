@@ -472,6 +472,27 @@ static void stack_move(struct trans *t, s32 by)
 	emit_rm(&t->e, long_mode(t), OP_LEA, H_15, at_base(H_15, by));
 }
 
+static bool push_mem(struct trans *t)
+{
+	s32 size = insn_now(t)->opsize;
+	struct place m;
+
+	if (!operand_encodable(t))
+		return false;
+	operand_check(t, (unsigned int)size, false, false, &m);
+	emit_rm(&t->e, size == 8, OP_LOAD, H_AX, m);
+	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.slot[0]));
+	stack_check(t, -size, (unsigned int)size, &m);
+	if (m.base == H_AX) {
+		emit_rm(&t->e, true, OP_LEA, H_11, m);
+		m = at_base(H_11, 0);
+	}
+	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.slot[0]));
+	emit_rm(&t->e, size == 8, OP_STORE, H_AX, m);
+	stack_move(t, -size);
+	return true;
+}
+
 bool emit_push(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
@@ -479,8 +500,10 @@ bool emit_push(struct trans *t)
 	struct place m;
 	u8 h;
 
-	if (!stack_usable(t) || i->flags & I_MEM)
+	if (!stack_usable(t))
 		return false;
+	if (i->flags & I_MEM)
+		return push_mem(t);
 	stack_check(t, -size, (unsigned int)size, &m);
 	h = reg_use(t, i->rm >> 3, H_AX);
 	emit_rm(&t->e, size == 8, OP_STORE, h, m);

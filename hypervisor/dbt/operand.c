@@ -167,6 +167,12 @@ static void check_index(struct trans *t)
 	emit_alu_imm(&t->e, false, ALU_AND, H_11, (TLB_ENTRIES - 1) << 6);
 }
 
+void address_check(struct trans *t, bool write)
+{
+	check_index(t);
+	check_tail(t, write, COLD_SLOW);
+}
+
 static struct place segment_base(u8 seg)
 {
 	return at_gs(offsetof(struct vcpu, hit_base) + 8u * seg);

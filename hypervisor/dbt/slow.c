@@ -57,16 +57,17 @@ static void rec_exec(struct vcpu *v, const struct rec *r)
 	i.exec(v, &i);
 }
 
-/* Are the fragments that called still what they were? */
-static bool must_leave(const struct vcpu *v, const struct dbt *d)
+/* Are the fragments that called still what they were? key: of their mode. */
+static bool must_leave(const struct vcpu *v, const struct dbt *d, u32 key)
 {
-	return d->stale || v->step || mode_key(v) != d->mode_key;
+	return d->stale || v->step || mode_key(v) != key;
 }
 
 static bool slow_exec(struct vcpu *v, u32 rec)
 {
 	struct dbt *d = dbt_of(v);
 	const struct rec *r = &d->rec[rec];
+	u32 key = d->mode[r->mode].key;
 	u8 len = r->insn.len;
 
 	flags_in(v);
@@ -76,7 +77,7 @@ static bool slow_exec(struct vcpu *v, u32 rec)
 	if (unlikely(v->boundary))
 		interp_end_boundary(v);
 	flags_out(v);
-	if (likely(!must_leave(v, d)))
+	if (likely(!must_leave(v, d, key)))
 		return false;
 	v->r[R_RIP] = (v->r[R_RIP] + len) & v->rip_mask;
 	return true;

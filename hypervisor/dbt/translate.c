@@ -56,6 +56,7 @@ u32 rec_of(struct trans *t, unsigned int k)
 	r = &t->d->rec[t->rec[k]];
 	r->insn = t->insn[k];
 	r->off = t->off[k];
+	r->mode = (u16)(t->mode - t->d->mode);
 	return t->rec[k];
 }
 
@@ -125,7 +126,9 @@ static void collect(struct trans *t, const struct memslot *slot, u64 gpa, const 
 		off += i->len;
 		t->v->stat.decodes++;
 		if (i->flags & (I_BRANCH | I_END) && t->form[t->n - 1]->kind != FORM_JCC &&
-			t->form[t->n - 1]->kind != FORM_LOOP && t->form[t->n - 1]->kind != FORM_JCXZ)
+			t->form[t->n - 1]->kind != FORM_LOOP &&
+			t->form[t->n - 1]->kind != FORM_JCXZ &&
+			t->form[t->n - 1]->kind != FORM_SYSTEM)
 			return;
 	}
 }
@@ -153,6 +156,7 @@ static bool form_emit(struct trans *t)
 	case FORM_CWD: return emit_cwd(t);
 	case FORM_MOV_IMM: return emit_mov_imm_form(t);
 	case FORM_MOV_MOFFS: return emit_mov_moffs(t);
+	case FORM_SYSTEM: return emit_system(t);
 	default: return false;
 	}
 }
@@ -161,9 +165,11 @@ static void insn_emit(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
 
-	poll_emit(t);
+	if (!t->shadow)
+		poll_emit(t);
+	t->shadow = false;
 	if (i->flags & (I_BRANCH | I_END)) {
-		if (!(i->flags & I_BRANCH) || !emit_branch(t))
+		if (!(i->flags & I_BRANCH ? emit_branch(t) : form_emit(t)))
 			leave_exec(t);
 	} else if (!form_emit(t)) {
 		helper_call(t);
@@ -186,7 +192,7 @@ static bool begins_saved(const struct trans *t)
 		if (kind == FORM_HELPER || kind == FORM_PUSH || kind == FORM_POP ||
 			kind == FORM_PUSH_IMM || kind == FORM_CALL || kind == FORM_RET ||
 			kind == FORM_LEAVE || kind == FORM_JMP_IND || kind == FORM_CALL_IND ||
-			kind == FORM_MOV_MOFFS || kind == FORM_TERMINAL)
+			kind == FORM_MOV_MOFFS || kind == FORM_SYSTEM || kind == FORM_TERMINAL)
 			return true;
 		if (i->flags & I_MEM && kind != FORM_LEA && kind != FORM_NOP)
 			return true;
@@ -257,7 +263,7 @@ static void trans_begin(struct trans *t, struct vcpu *v)
 	t->d = dbt_of(v);
 	t->mode = &t->d->mode[t->d->cur_mode];
 	t->n = t->k = t->n_cold = 0;
-	t->polled = t->done = t->x87_page = false;
+	t->polled = t->shadow = t->done = t->x87_page = false;
 	t->x87_seg = 0;
 	memset(t->rec, 0, sizeof(t->rec));
 }

@@ -5,7 +5,7 @@
 #include "hypervisor/dbt/dbt.h"
 
 #define MAX_INSNS	48	/* also bounds how late a kick is seen */
-#define MAX_COLD	150
+#define MAX_COLD	256
 
 /* Code out of the straight line, emitted behind it. */
 enum cold_kind {
@@ -55,6 +55,7 @@ struct trans {
 	bool x87_page;		/* hot.x87_page is this fragment's */
 	u8 x87_seg;		/* 1 + hot.x87_seg, or 0 */
 	bool polled;
+	bool shadow;		/* STI came before: the kick is not looked at now */
 	bool done;		/* the fragment ended */
 	bool twin;		/* no groups */
 	struct cold cold[MAX_COLD];
@@ -99,6 +100,10 @@ void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size
 /* [first, first + size) by one TLB entry; R11: the addend. What happens else: kind. */
 void check_range(struct trans *t, const struct place *first, unsigned int size, bool write,
 	enum cold_kind kind);
+/*
+ * The same for an address in registers: AX its last byte's, R11 what has the bits of its page.
+ */
+void address_check(struct trans *t, bool write);
 bool operand_encodable(const struct trans *t);
 /* The address itself into a host register: LEA. */
 void operand_address(struct trans *t, bool wide, u8 to);
@@ -133,10 +138,14 @@ bool emit_mov_moffs(struct trans *t);
 bool emit_x87(struct trans *t);
 void emit_x87_notes(struct trans *t);	/* behind it, and behind its slow path */
 
+/* ---- system.c: FORM_SYSTEM. False: neither, take helper_call() or leave_exec() ---- */
+bool emit_system(struct trans *t);
+
 /* ---- branch.c ---- */
 bool emit_branch(struct trans *t);
 void branch_own_cell(struct trans *t);
 void branch_fallthrough(struct trans *t);	/* the fragment ends behind the last instruction */
+void branch_next(struct trans *t);		/* ... behind the present one */
 void cold_emit(struct trans *t);
 /* The kick is looked at once in each fragment that may be part of a loop. */
 bool poll_wanted(const struct trans *t);
