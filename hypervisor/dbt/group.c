@@ -52,8 +52,8 @@ static bool stack_access(const struct trans *t, unsigned int k, struct access *a
 static bool operand_grouped(unsigned int kind)
 {
 	return kind == FORM_GENERIC || kind == FORM_SHIFT_CL || kind == FORM_VECTOR ||
-		kind == FORM_MULDIV || kind == FORM_CMPXCHG || kind == FORM_MOV_IMM ||
-		kind == FORM_JMP_IND || kind == FORM_CALL_IND;
+		kind == FORM_X87 || kind == FORM_MULDIV || kind == FORM_CMPXCHG ||
+		kind == FORM_MOV_IMM || kind == FORM_JMP_IND || kind == FORM_CALL_IND;
 }
 
 static bool operand_access(const struct trans *t, unsigned int k, struct access *a)
@@ -173,7 +173,12 @@ static void track_insn(struct track *r, const struct trans *t, unsigned int k)
 		track_operands(r, i);
 		break;
 	case FORM_LOOP: track_write(r, R_RCX); break;
-	case FORM_NOP: case FORM_JCC: case FORM_JCXZ: break;
+	case FORM_X87:
+		if (x87_stores_ax(i))
+			track_write(r, R_RAX);
+		break;
+	case FORM_LAHF: track_write(r, R_RAX); break;
+	case FORM_NOP: case FORM_SAHF: case FORM_JCC: case FORM_JCXZ: break;
 	default: track_all(r); break;
 	}
 }

@@ -136,6 +136,7 @@ bool emit_mov_moffs(struct trans *t);
 
 /* ---- x87.c ---- */
 bool emit_x87(struct trans *t);
+bool x87_stores_ax(const struct insn *i);
 void emit_x87_notes(struct trans *t);	/* behind it, and behind its slow path */
 
 /* ---- system.c: FORM_SYSTEM. False: neither, take helper_call() or leave_exec() ---- */

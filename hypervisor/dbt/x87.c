@@ -44,6 +44,12 @@ static u8 x87_escape(const struct insn *i)
 	return 0xd8 | (i->imm >> 8 & 7);
 }
 
+/* FNSTSW AX */
+bool x87_stores_ax(const struct insn *i)
+{
+	return x87_escape(i) == 0xdf && x87_modrm(i) == 0xe0;
+}
+
 /* ---- the instruction ---- */
 
 /* FNCLEX and FNINIT have an effect outside the unit: IRQ 13 falls. */
@@ -63,9 +69,7 @@ static void emit_memory(struct trans *t)
 	struct hop o = { .op = x87_escape(i) };
 	struct place m;
 
-	flags_save(t);
 	operand_check(t, opcode_mem_size(row, i), opcode_mem_access(row) & OPC_MEM_WRITE, false, &m);
-	t->fl = FL_SAVED;
 	site_now(t);
 	emit_op(&t->e, &o, x87_modrm(i) >> 3 & 7, &m, 0);
 }
@@ -81,8 +85,8 @@ static void emit_registers(struct trans *t)
 	PUT(&t->e, x87_escape(i), x87_modrm(i));
 	if (row->f_write & RFLAGS_ARITH)
 		flags_written(t);
-	if (x87_escape(i) == 0xdf && x87_modrm(i) == 0xe0)	/* FNSTSW AX */
-		PUT(&t->e, 0x66, 0x41, 0x89, 0xc2);		/* mov r10w, ax */
+	if (x87_stores_ax(i))
+		PUT(&t->e, 0x66, 0x41, 0x89, 0xc2);	/* mov r10w, ax */
 }
 
 bool emit_x87(struct trans *t)
