@@ -69,15 +69,19 @@ static bool slow_exec(struct vcpu *v, u32 rec)
 	const struct rec *r = &d->rec[rec];
 	u32 key = d->mode[r->mode].key;
 	u8 len = r->insn.len;
+	bool kicked = false;
 
 	flags_in(v);
 	d->stale = false;
 	rec_exec(v, r);
 	v->stat.helper_insns++;
-	if (unlikely(v->boundary))
+	if (unlikely(v->boundary)) {
+		/* Memory slots may be others now (vcpu_exclusive_end): first the requests. */
+		kicked = v->kick;
 		interp_end_boundary(v);
+	}
 	flags_out(v);
-	if (likely(!must_leave(v, d, key)))
+	if (likely(!kicked && !must_leave(v, d, key)))
 		return false;
 	v->r[R_RIP] = (v->r[R_RIP] + len) & v->rip_mask;
 	return true;
