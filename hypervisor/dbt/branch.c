@@ -380,13 +380,13 @@ static void cold_slow(struct trans *t, struct cold *c)
 {
 	u32 rec = rec_of(t, c->insn);
 
+	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, rec */
+	put32(&t->e, rec);
 	if (t->insn[c->insn].flags & I_BRANCH || c->kind == COLD_EXEC) {
-		leave(t, FL_SAVED, rec << LEAVE_BITS | LEAVE_EXEC);
+		emit_jmp(&t->e, t->d->tramp.go);
 		return;
 	}
 	t->d->rec[rec].back = t->end_of[c->insn];
-	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, rec */
-	put32(&t->e, rec);
 	emit_jmp(&t->e, t->d->tramp.slow_back);
 }
 

@@ -154,7 +154,7 @@ struct form {
 
 /* Offsets of code that all fragments share. */
 struct trampolines {
-	u32 enter, exit_host, exit_saved, slow, slow_back, dead_host, dead_saved, fault;
+	u32 enter, exit_host, exit_saved, slow, slow_back, go, dead_host, dead_saved, fault;
 	u32 stack[NR_TLB_INDEXES];
 	u32 end;
 };
@@ -210,7 +210,7 @@ static inline unsigned int space_index(const struct vcpu *v, const struct space 
 /* ---- how translated code was left: hot.exit, kind in the low bits, an index above ---- */
 enum leave {
 	LEAVE_LINK,	/* exit: not linked yet */
-	LEAVE_EXEC,	/* rec: the interpreter runs this instruction, then goes on wherever it led */
+	LEAVE_DONE,	/* dbt_go() found no fragment; v is up to date */
 	LEAVE_POLL,	/* off in the page: v->kick is set */
 	LEAVE_DEAD,	/* host offset behind the call that replaced an entry */
 	LEAVE_FAULT,	/* the host CPU raised hot.fault_vector at hot.fault_rip */
@@ -256,11 +256,16 @@ void space_drop_code(struct vcpu *v, struct space *s);
 void space_drop_all(struct vcpu *v);		/* jump tables and cells of every space */
 void space_set_cell(struct vcpu *v, u32 exit, u32 to);	/* to: offset in the code area */
 void space_set_jump(struct vcpu *v, u64 la, u32 frag);
+u64 space_jump(struct vcpu *v, u64 la);		/* where the jump table leads, or 0 */
 void dbt_space_drop(struct vcpu *v, struct space *s, bool global);
 void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la);
 
 /* ---- trampoline.c ---- */
 void trampolines_emit(struct vcpu *v);
+
+/* ---- engine.c ---- */
+/* dbt_last(), and then: where translated code goes on, executable address; 0: leave. */
+u64 dbt_go(struct vcpu *v, u32 rec);
 
 /* ---- form.c ---- */
 enum form_kind {
@@ -302,6 +307,8 @@ static inline void x87_pointers(struct vcpu *v)
 /* ---- slow.c ---- */
 /* Returns where a slow access goes on, executable address. */
 u64 dbt_slow(struct vcpu *v, u32 rec);
+/* Runs the instruction that ends a fragment, and is over with it. */
+void dbt_last(struct vcpu *v, u32 rec);
 void dbt_leave(struct vcpu *v, u32 exit);
 void flags_in(struct vcpu *v);	/* hot.flags to v->rflags */
 void flags_out(struct vcpu *v);	/* v->rflags to hot.flags */

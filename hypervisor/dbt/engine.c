@@ -69,16 +69,23 @@ static bool translatable(const struct vcpu *v)
 	return v->code_bytes == 4 && !v->ebase[SEG_CS] && v->seg[SEG_CS].limit == 0xffffffff;
 }
 
-static u32 enter(struct vcpu *v, u32 host)
+static void gs_choose(struct vcpu *v)
 {
 	struct dbt *d = dbt_of(v);
-	u32 (*run)(u64 target) = (u32 (*)(u64))code_rx(d, d->tramp.enter);
 
 	if (unlikely(d->gs != v->space)) {
 		space_ready(v, v->space);
 		os_gs_set((u64)v->space);
 		d->gs = v->space;
 	}
+}
+
+static u32 enter(struct vcpu *v, u32 host)
+{
+	struct dbt *d = dbt_of(v);
+	u32 (*run)(u64 target) = (u32 (*)(u64))code_rx(d, d->tramp.enter);
+
+	gs_choose(v);
 	fpu_get(v);
 	v->stat.dispatches++;
 	return run(code_rx(d, host));
@@ -170,16 +177,6 @@ static void link_exit(struct vcpu *v, u32 exit, u32 frag)
 	}
 }
 
-static bool jump_missed(struct dbt *d, u32 why)
-{
-	unsigned int kind;
-
-	if ((why & ((1u << LEAVE_BITS) - 1)) != LEAVE_EXEC)
-		return false;
-	kind = form_of(d, &d->rec[why >> LEAVE_BITS].insn)->kind;
-	return kind == FORM_RET || kind == FORM_JMP_IND || kind == FORM_CALL_IND;
-}
-
 /* One stay in translated code, or one piece of work for the interpreter. link: where it came from. */
 static u32 dispatch(struct vcpu *v, u32 *link)
 {
@@ -204,10 +201,31 @@ static u32 dispatch(struct vcpu *v, u32 *link)
 	fpu_done(v);
 	if ((why & ((1u << LEAVE_BITS) - 1)) == LEAVE_LINK)
 		*link = why >> LEAVE_BITS << 1 | 1;
-	else if (jump_missed(d, why))
+	else if (why == LEAVE_DONE)
 		*link = 2;
 	dbt_leave(v, why);
 	return NONE;
+}
+
+u64 dbt_go(struct vcpu *v, u32 rec)
+{
+	u64 host;
+
+	fpu_done(v);
+	x87_pointers(v);
+	flags_in(v);
+	dbt_last(v, rec);
+	if (unlikely(!interp_go_on(v) || !translatable(v)))
+		return 0;
+	mode_choose(v);
+	gs_choose(v);
+	host = space_jump(v, v->r[R_RIP]);
+	if (unlikely(!host))
+		return 0;
+	v->hot.page = v->r[R_RIP] & ~0xfffULL;
+	flags_out(v);
+	fpu_get(v);
+	return host;
 }
 
 static void dbt_loop(struct vcpu *v)
@@ -251,6 +269,9 @@ static enum unwind dbt_run(struct vcpu *v)
 		v->boundary = false;
 		if (why != UNWIND_EXIT)
 			io_log_clear(v);
+		/* A fault goes in at once, as the run loop would have it. */
+		if (why == UNWIND_EVENT && !v->kick && !v->run->immediate_exit)
+			why = event_deliver(v);
 		if (why == UNWIND_RESTART && v->step && !d->over)
 			why = vcpu_guarded(v, interp_restart_in_step);
 		if ((why != UNWIND_RESTART && why != UNWIND_NONE) || !interp_go_on(v))

@@ -107,8 +107,7 @@ u64 dbt_slow(struct vcpu *v, u32 rec)
 
 /* ---- ways out ---- */
 
-/* Runs the instruction that ended the fragment, and is over with it. */
-static void leave_exec(struct vcpu *v, u32 rec)
+void dbt_last(struct vcpu *v, u32 rec)
 {
 	const struct rec *r = &dbt_of(v)->rec[rec];
 	u8 len = r->insn.len;
@@ -178,13 +177,14 @@ void dbt_leave(struct vcpu *v, u32 why)
 {
 	u32 n = why >> LEAVE_BITS;
 
+	if (why == LEAVE_DONE)
+		return;
 	x87_pointers(v);
 	if ((why & ((1u << LEAVE_BITS) - 1)) == LEAVE_FAULT)
 		leave_fault(v);
 	flags_in(v);
 	switch (why & ((1u << LEAVE_BITS) - 1)) {
 	case LEAVE_LINK: leave_link(v, n); break;
-	case LEAVE_EXEC: leave_exec(v, n); break;
 	case LEAVE_POLL: v->r[R_RIP] = (v->hot.page + n) & v->rip_mask; break;
 	default: leave_dead(v, n); break;
 	}

@@ -140,6 +140,13 @@ void space_set_jump(struct vcpu *v, u64 la, u32 frag)
 	v->stat.jump_fills++;
 }
 
+u64 space_jump(struct vcpu *v, u64 la)
+{
+	const struct jump_entry *e = &v->space->jump[dbt_of(v)->cur_mode][jump_index(la)];
+
+	return e->la == la ? e->host : 0;
+}
+
 /* ---- pages ---- */
 
 /* Page n runs at la in this space: at no other address, or what says so goes. */

@@ -56,17 +56,44 @@ static void put_enter(struct emitter *e)
 	PUT(e, 0x41, 0xff, 0xe3);		/* jmp r11 */
 }
 
-/* R11: why. Flags are saved. */
-static void put_exit(struct emitter *e)
+/* hot.exit: why. v has the guest's registers. */
+static void put_return(struct emitter *e)
 {
-	emit_rm(e, false, OP_STORE, H_11, HOT(hot.exit));
-	guest_store(e);
 	emit_rm(e, true, OP_LOAD, H_SP, HOT(hot.host_rsp));
 	emit_alu_imm(e, true, ALU_ADD, H_SP, 8);
 	for (unsigned int k = ARRAY_SIZE(callee_saved); k--;)
 		put_pop(e, callee_saved[k]);
 	emit_rm(e, false, OP_LOAD, H_AX, HOT(hot.exit));
 	put_ret(e);
+}
+
+/* R11: why. Flags are saved. */
+static void put_exit(struct emitter *e)
+{
+	emit_rm(e, false, OP_STORE, H_11, HOT(hot.exit));
+	guest_store(e);
+	put_return(e);
+}
+
+/* R11: the record of the instruction that ends a fragment; flags are saved. See dbt_go(). */
+static void put_go(struct emitter *e, struct vcpu *v)
+{
+	u32 leave;
+
+	guest_store(e);
+	emit_mov_imm(e, H_DI, (u64)v);
+	emit_rr(e, false, OP_STORE, H_11, H_SI);
+	emit_mov_imm(e, H_AX, (u64)dbt_go);
+	PUT(e, 0xff, 0xd0);			/* call rax */
+	emit_rr(e, true, OP_STORE, H_AX, H_11);
+	emit_rr(e, true, 0x85, H_AX, H_AX);	/* test */
+	leave = emit_jcc(e, CC_Z, TO_LATER);
+	guest_load(e);
+	PUT(e, 0x41, 0xff, 0xe3);		/* jmp r11 */
+	emit_patch(e->base, leave, e->at);
+	emit_mov_imm(e, H_AX, LEAVE_DONE);
+	emit_rm(e, false, OP_STORE, H_AX, HOT(hot.exit));
+	put_return(e);
 }
 
 /*
@@ -166,6 +193,8 @@ void trampolines_emit(struct vcpu *v)
 	put_slow(&e, v, true);
 	t->slow_back = e.at;
 	put_slow(&e, v, false);
+	t->go = e.at;
+	put_go(&e, v);
 	t->dead_host = e.at;
 	put_dead(&e, d, false);
 	t->dead_saved = e.at;

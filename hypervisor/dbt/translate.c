@@ -86,8 +86,8 @@ void leave_exec(struct trans *t)
 {
 	flags_save(t);
 	PUT(&t->e, 0x41, 0xbb);
-	put32(&t->e, rec_of(t, t->k) << LEAVE_BITS | LEAVE_EXEC);
-	emit_jmp(&t->e, t->d->tramp.exit_saved);
+	put32(&t->e, rec_of(t, t->k));
+	emit_jmp(&t->e, t->d->tramp.go);
 	t->done = true;
 }
 
