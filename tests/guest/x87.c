@@ -73,6 +73,54 @@ static void environment16(void)
 }
 #endif
 
+/* Two pages, and an operand that lies in both. */
+static u8 pages[3 * 4096] __attribute__((aligned(4096)));
+#define STRADDLING	(pages + 2 * 4096 - 4)
+
+/* A division by zero in a page of its own. */
+void far_divide(void);
+extern u8 far_fdiv_at[], pointers_fadd_at[], pointers_slow_at[];
+static double zero;
+asm(".text; .balign 4096; .globl far_divide, far_fdiv_at\n"
+	"far_divide: fldl four\n" "far_fdiv_at: fdivl zero_copy\n ret\n .balign 4096\n"
+	".data\n four: .double 4\n zero_copy: .double 0\n .text\n");
+extern u8 zero_copy[];
+
+/* The data's in the upper half. */
+static void expect_pointers(const char *name, const void *ip, const void *dp)
+{
+	asm volatile("fnstenv (%0)" :: "r"(area) : "memory");
+	expect(name, (u64)ENV32(5) << 32 | ENV32(3), (u64)(ulong)dp << 32 | (u32)(ulong)ip);
+}
+
+/* What the last instruction was must be seen wherever it was, and whatever came between. */
+static void pointers(void)
+{
+	u16 unmasked = 0x37b, cw, fs;
+
+	group("pointers");
+	asm volatile("fninit; fldl %0; fldl %0; pointers_fadd_at: fadd %%st(1)" :: "m"(zero));
+	expect_pointers("a register form keeps the data's", pointers_fadd_at, &zero);
+	asm volatile("fninit; fldl %1; pointers_slow_at: fldl (%2); fnstcw %0; fnclex"
+		: "=m"(cw) : "m"(zero), "r"(STRADDLING) : "memory");
+	expect_pointers("an operand in two pages, control instructions behind", pointers_slow_at, STRADDLING);
+	asm volatile("fninit");
+	far_divide();
+	expect_pointers("in another page", far_fdiv_at, zero_copy);
+	asm volatile("fninit; fldcw %0" :: "m"(unmasked));
+	far_divide();
+	expect_fault("the error of an instruction in another page", MF, 0, asm volatile("fld1"));
+	expect_pointers("after it", far_fdiv_at, zero_copy);
+	asm volatile("mov %%fs, %0" : "=r"(fs));
+	asm volatile("fninit; mov %0, %%fs; fldl %1; fldl %%fs:(%2); fstp %%st(0); mov %3, %%fs"
+		:: "r"(SEL_UDATA), "m"(zero), "r"(area), "r"((u32)fs));
+	asm volatile("fnstenv (%0)" :: "r"(area) : "memory");
+	expect("data selector", ENV32(6) & 0xffff, SEL_UDATA);
+	expect("code selector", ENV32(4) & 0xffff, SEL_KCODE);
+	asm volatile("fninit");
+	expect_pointers("FNINIT", NULL, NULL);
+}
+
 static void unmask_and_divide(void)
 {
 	u16 cw = 0x37b;		/* #Z unmasked */
@@ -261,6 +309,7 @@ void guest_main(void)
 #ifndef __x86_64__
 	environment16();
 #endif
+	pointers();
 	errors();
 	errors_by_irq();
 	simd_errors();
