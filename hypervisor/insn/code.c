@@ -252,11 +252,7 @@ static struct block *block_decode(struct vcpu *v, struct fetch_entry *f, unsigne
 	}
 	if (!b->n)
 		return NULL;
-	/* An undefined opcode was decided by bytes beyond its nominal length. */
-	code_cover(v, f->slot, f->gpa, off, MIN(b->bytes + INSN_MAX, 0x1000u - off));
 	b->key = key;
-	b->page = memslot_code(f->slot, f->gpa);
-	b->gen = load_acquire(&b->page->gen);
 	b->next = c->bucket[block_hash(key)];
 	c->bucket[block_hash(key)] = b;
 	c->used += sizeof(*b) + b->n * sizeof(struct insn);

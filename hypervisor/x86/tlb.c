@@ -134,7 +134,9 @@ static bool fill_code(struct vcpu *v, const struct memslot *s, u64 gpa, bool wri
 {
 	struct code_page *p = memslot_code(s, gpa);
 
-	if (writable && !READ_ONCE(p->mask))
+	if (READ_ONCE(p->mask))
+		return true;
+	if (writable)
 		code_page_add_writer(v, p);
 	return load_acquire(&p->mask);
 }
