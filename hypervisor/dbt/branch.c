@@ -44,8 +44,12 @@ static void emit_stub(struct trans *t, u32 exit)
 }
 
 /* hot.page := that of the target. */
-static void emit_page_move(struct trans *t, s32 pages)
+static void emit_page_move(struct trans *t, s32 pages, unsigned int fl)
 {
+	if (fl == FL_SAVED && long_mode(t)) {
+		emit_alu_mem_imm(&t->e, true, ALU_ADD, HOT(hot.page), (s32)((u32)pages << 12));
+		return;
+	}
 	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.page));
 	emit_rm(&t->e, long_mode(t), OP_LEA, H_AX, at_base(H_AX, (s32)((u32)pages << 12)));
 	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.page));
@@ -75,7 +79,7 @@ static void goto_target(struct trans *t, s64 to)
 
 	t->done = true;
 	if (t->d->exit[exit].kind == EXIT_CELL) {
-		emit_page_move(t, t->d->exit[exit].pages);
+		emit_page_move(t, t->d->exit[exit].pages, t->d->exit[exit].fl);
 		emit_cell_jump(t, exit);
 		return;
 	}
@@ -166,7 +170,7 @@ static void emit_jump_lookup(struct trans *t)
 	site = emit_jcc(e, CC_NZ, TO_LATER);
 	cold_add(t, COLD_EXEC, site);
 }
-_Static_assert(sizeof(struct jump_entry) == 16 && JUMP_BITS == 12, "emit_jump_lookup");
+_Static_assert(sizeof(struct jump_entry) == 16, "emit_jump_lookup");
 
 /* hot.page := AX's. */
 static void emit_page_set(struct trans *t)
@@ -408,7 +412,7 @@ static void cold_link(struct trans *t, struct cold *c)
 	struct exit *x = &t->d->exit[c->arg];
 
 	if (x->kind == EXIT_CELL) {
-		emit_page_move(t, x->pages);
+		emit_page_move(t, x->pages, x->fl);
 		emit_cell_jump(t, c->arg);
 		return;
 	}

@@ -113,23 +113,26 @@ struct fpage {
 	u32 next;		/* in its hash bucket */
 	u32 crossing;		/* fragments whose instruction ends in this page */
 	/* where it runs in each space: linear page, valid in that epoch */
-	struct { u64 la, epoch; } where[NR_SPACES];
+	struct { u64 la, epoch; } where[NR_SPACES];	/* la: bit 0: a global page */
 };
 
 struct exec_entry {
 	u64 tag;		/* linear page | 1 for user mode */
-	u64 epoch;
+	u64 epoch;		/* of local or global pages, as the page is */
 	u32 page;		/* fpage */
+	bool global;
 };
 #define EXEC_ENTRIES	512
-#define USED_MAX	16384
+#define USED_MAX	32768
+#define USED_GLOBAL	BIT(31)
 struct dspace {
-	u64 epoch;		/* changes when linear addresses lead elsewhere */
+	u64 epoch[2];		/* change when linear addresses lead elsewhere; [1]: global pages */
 	bool ready;		/* its cells are written */
 	bool overflow;		/* more used than the lists hold */
 	u32 n_cells, n_jumps;
-	u32 cells[USED_MAX], jumps[USED_MAX];	/* in use: numbers; mode << JUMP_BITS | index */
-	u64 filter[64];		/* pages entered: bit by linear page modulo 4096 */
+	/* in use: numbers, mode << JUMP_BITS | index; with USED_GLOBAL where global pages are meant */
+	u32 cells[USED_MAX], jumps[USED_MAX];
+	u64 filter[2][64];	/* pages entered: bit by linear page modulo 4096; [1]: global ones */
 	struct exec_entry exec[EXEC_ENTRIES];
 };
 
@@ -159,7 +162,7 @@ struct trampolines {
 	u32 end;
 };
 
-#define HASH_SIZE	32768
+#define HASH_SIZE	(1u << 17)
 #define PAGE_HASH	4096
 #define MAX_PAGES	8192
 

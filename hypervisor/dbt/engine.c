@@ -15,7 +15,7 @@
 /*
  * Bytes of code for each vCPU. Debian's kernel with a shell uses 3 MiB, a compiler run 9.
  */
-#define CACHE_SIZE	(32u << 20)
+#define CACHE_SIZE	(40u << 20)
 
 /* ---- modes ---- */
 

@@ -202,7 +202,8 @@ static void emit_planned(struct trans *t, const struct plan *p, const struct pla
 		else
 			emit_rr(&t->e, true, OP_STORE, h, p->copy[k].host);
 	}
-	site_now(t);
+	if (insn_now(t)->flags & I_NATIVE)
+		site_now(t);
 	if (insn_now(t)->flags & I_NATIVE && !(insn_now(t)->flags & I_MODRM))
 		emit_plain(&t->e, &p->op);
 	else
@@ -284,14 +285,32 @@ bool emit_vector(struct trans *t)
 	return emit_operation(t, false);
 }
 
+/* Base and index are both in memory. */
+static bool lea_memory(struct trans *t, u8 to)
+{
+	const struct insn *i = insn_now(t);
+	struct place p = { .base = H_AX, .index = H_11, .scale = i->scale, .disp = i->disp };
+
+	if (i->asize == 2 || i->base >= 16 || i->index >= 16 || host_of(i->base) != H_NONE ||
+		host_of(i->index) != H_NONE)
+		return false;
+	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT_REG(i->base));
+	emit_rm(&t->e, true, OP_LOAD, H_11, HOT_REG(i->index));
+	emit_rm(&t->e, i->opsize == 8 && i->asize == 8, OP_LEA, to, p);
+	return true;
+}
+
 bool emit_lea(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
-	u8 h = host_of(i->reg >> 3);
+	u8 h = host_of(i->reg >> 3), to = h == H_NONE ? H_AX : h;
 
-	if (i->opsize == 2 || !operand_encodable(t))
+	if (i->opsize == 2)
 		return false;
-	operand_address(t, i->opsize == 8, h == H_NONE ? H_AX : h);
+	if (operand_encodable(t))
+		operand_address(t, i->opsize == 8, to);
+	else if (!lea_memory(t, to))
+		return false;
 	if (h == H_NONE)
 		emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(i->reg >> 3));
 	return true;

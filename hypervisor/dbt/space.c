@@ -19,7 +19,7 @@
 
 static unsigned int jump_index(u64 la)
 {
-	return (unsigned int)(la ^ la >> 12) & (JUMP_ENTRIES - 1);
+	return (unsigned int)(la ^ la >> JUMP_BITS) & (JUMP_ENTRIES - 1);
 }
 
 /*
@@ -40,22 +40,41 @@ static void jumps_clear_all(struct space *s)
 			jump_clear(s, n);
 }
 
-static void tables_clear(struct dbt *d, struct dspace *ds, struct space *s)
+static void tables_clear_all(struct dbt *d, struct dspace *ds, struct space *s)
 {
 	u32 k;
 
-	if (!ds->ready)
-		return;
 	if (ds->overflow) {
 		memcpy(s->cell, d->cell_stub, d->n_cells * sizeof(u64));
 		jumps_clear_all(s);
 	}
 	for (k = 0; k < ds->n_cells && !ds->overflow; k++)
-		s->cell[ds->cells[k]] = d->cell_stub[ds->cells[k]];
+		s->cell[ds->cells[k] & ~USED_GLOBAL] = d->cell_stub[ds->cells[k] & ~USED_GLOBAL];
 	for (k = 0; k < ds->n_jumps && !ds->overflow; k++)
-		jump_clear(s, ds->jumps[k]);
+		jump_clear(s, ds->jumps[k] & ~USED_GLOBAL);
 	ds->n_cells = ds->n_jumps = 0;
 	ds->overflow = false;
+}
+
+/* But for those of global pages. The lists' order stays. */
+static void tables_clear_local(struct dbt *d, struct dspace *ds, struct space *s)
+{
+	u32 k, n = 0;
+
+	for (k = 0; k < ds->n_cells; k++) {
+		if (ds->cells[k] & USED_GLOBAL)
+			ds->cells[n++] = ds->cells[k];
+		else
+			s->cell[ds->cells[k]] = d->cell_stub[ds->cells[k]];
+	}
+	ds->n_cells = n;
+	for (k = n = 0; k < ds->n_jumps; k++) {
+		if (ds->jumps[k] & USED_GLOBAL)
+			ds->jumps[n++] = ds->jumps[k];
+		else
+			jump_clear(s, ds->jumps[k]);
+	}
+	ds->n_jumps = n;
 }
 
 void space_ready(struct vcpu *v, struct space *s)
@@ -75,14 +94,27 @@ void space_ready(struct vcpu *v, struct space *s)
 	s->code_used = true;
 }
 
-void space_drop_code(struct vcpu *v, struct space *s)
+static void space_drop_some(struct vcpu *v, struct space *s, bool global)
 {
 	struct dbt *d = dbt_of(v);
 	struct dspace *ds = &d->space[space_index(v, s)];
 
-	tables_clear(d, ds, s);
-	memset(ds->filter, 0, sizeof(ds->filter));
-	ds->epoch++;
+	global |= ds->overflow;
+	if (ds->ready && global)
+		tables_clear_all(d, ds, s);
+	else if (ds->ready)
+		tables_clear_local(d, ds, s);
+	memset(ds->filter[0], 0, sizeof(ds->filter[0]));
+	ds->epoch[0]++;
+	if (!global)
+		return;
+	memset(ds->filter[1], 0, sizeof(ds->filter[1]));
+	ds->epoch[1]++;
+}
+
+void space_drop_code(struct vcpu *v, struct space *s)
+{
+	space_drop_some(v, s, true);
 }
 
 void space_drop_all(struct vcpu *v)
@@ -94,12 +126,14 @@ void space_drop_all(struct vcpu *v)
 void dbt_space_drop(struct vcpu *v, struct space *s, bool global)
 {
 	if (v->engine_state)
-		space_drop_code(v, s);
+		space_drop_some(v, s, global);
 }
 
 static bool page_entered(const struct dspace *ds, u64 la)
 {
-	return ds->filter[la >> 18 & 63] & BIT(la >> 12 & 63);
+	unsigned int k = la >> 18 & 63;
+
+	return (ds->filter[0][k] | ds->filter[1][k]) & BIT(la >> 12 & 63);
 }
 
 void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la)
@@ -116,14 +150,36 @@ static void used_add(struct dspace *ds, u32 *list, u32 *n, u32 what)
 		list[(*n)++] = what;
 }
 
+static bool exec_valid(const struct vcpu *v, const struct dspace *ds, const struct exec_entry *e,
+	u64 la)
+{
+	return e->tag == ((la & PAGE_MASK) | (v->cpl == 3)) && e->epoch == ds->epoch[e->global];
+}
+
+static struct exec_entry *exec_entry(struct dspace *ds, u64 la)
+{
+	return &ds->exec[la >> 12 & (EXEC_ENTRIES - 1)];
+}
+
+/* Is this known to be a global page? */
+static u32 used_global(const struct vcpu *v, struct dspace *ds, u64 la)
+{
+	const struct exec_entry *e = exec_entry(ds, la);
+
+	return exec_valid(v, ds, e, la) && e->global ? USED_GLOBAL : 0;
+}
+
+/* v->r[R_RIP] is where the branch leads. */
 void space_set_cell(struct vcpu *v, u32 exit, u32 to)
 {
 	struct dbt *d = dbt_of(v);
 	struct dspace *ds = &d->space[space_index(v, v->space)];
 	const struct exit *x = &d->exit[exit];
+	u64 la = v->r[R_RIP], from = la - ((u64)(s64)x->pages << 12);
+	u32 global = x->pages ? used_global(v, ds, la) & used_global(v, ds, from) : 0;
 
 	v->space->cell[x->site] = code_rx(d, to);
-	used_add(ds, ds->cells, &ds->n_cells, x->site);
+	used_add(ds, ds->cells, &ds->n_cells, x->site | global);
 	v->stat.cell_fills++;
 }
 
@@ -136,7 +192,8 @@ void space_set_jump(struct vcpu *v, u64 la, u32 frag)
 
 	e->la = la;
 	e->host = code_rx(d, d->frag[frag].saved);
-	used_add(ds, ds->jumps, &ds->n_jumps, d->cur_mode << JUMP_BITS | n);
+	used_add(ds, ds->jumps, &ds->n_jumps,
+		d->cur_mode << JUMP_BITS | n | used_global(v, ds, la));
 	v->stat.jump_fills++;
 }
 
@@ -150,22 +207,23 @@ u64 space_jump(struct vcpu *v, u64 la)
 /* ---- pages ---- */
 
 /* Page n runs at la in this space: at no other address, or what says so goes. */
-static void exec_alias(struct vcpu *v, struct dspace *ds, u32 n, u64 la)
+static void exec_alias(struct vcpu *v, struct dspace *ds, u32 n, u64 la, bool global)
 {
 	struct fpage *p = &dbt_of(v)->page[n];
 	unsigned int k = space_index(v, v->space);
+	u64 was = p->where[k].la;
 
-	if (p->where[k].epoch == ds->epoch && p->where[k].la != la)
+	if (p->where[k].epoch == ds->epoch[was & 1] && (was & PAGE_MASK) != la)
 		space_drop_code(v, v->space);
-	p->where[k].la = la;
-	p->where[k].epoch = ds->epoch;
+	p->where[k].la = la | global;
+	p->where[k].epoch = ds->epoch[global];
 }
 
 /* Raises the fault of a fetch. NONE: no memory slot is there, the interpreter says what then. */
 static u32 exec_fill(struct vcpu *v, struct dspace *ds, u64 la, struct exec_entry *e)
 {
-	struct dbt *d = dbt_of(v);
-	u64 gpa = mmu_fetch_page(v, la);
+	bool global;
+	u64 gpa = mmu_fetch_page(v, la, &global);
 	const struct memslot *s = memslot_find(v->vm, gpa);
 	u32 n;
 
@@ -173,12 +231,10 @@ static u32 exec_fill(struct vcpu *v, struct dspace *ds, u64 la, struct exec_entr
 		return NONE;
 	code_check_page(v, s, gpa);
 	n = page_get(v, gpa, memslot_code(s, gpa));
-	exec_alias(v, ds, n, la & PAGE_MASK);
-	ds->filter[la >> 18 & 63] |= BIT(la >> 12 & 63);
-	e->tag = (la & PAGE_MASK) | (v->cpl == 3);
-	e->epoch = ds->epoch;
-	e->page = n;
-	(void)d;
+	exec_alias(v, ds, n, la & PAGE_MASK, global);
+	ds->filter[global][la >> 18 & 63] |= BIT(la >> 12 & 63);
+	*e = (struct exec_entry){ .tag = (la & PAGE_MASK) | (v->cpl == 3),
+		.epoch = ds->epoch[global], .page = n, .global = global };
 	return n;
 }
 
@@ -186,13 +242,13 @@ u32 exec_page(struct vcpu *v, u64 la)
 {
 	struct dbt *d = dbt_of(v);
 	struct dspace *ds = &d->space[space_index(v, v->space)];
-	struct exec_entry *e = &ds->exec[la >> 12 & (EXEC_ENTRIES - 1)];
+	struct exec_entry *e = exec_entry(ds, la);
 	struct fpage *p = &d->page[e->page];
 
-	if (likely(e->tag == ((la & PAGE_MASK) | (v->cpl == 3)) && e->epoch == ds->epoch)) {
+	if (likely(exec_valid(v, ds, e, la))) {
 		if (unlikely(p->gen != load_acquire(&p->code->gen)))
 			page_get(v, p->gpa, p->code);
-		exec_alias(v, ds, e->page, la & PAGE_MASK);
+		exec_alias(v, ds, e->page, la & PAGE_MASK, e->global);
 		return e->page;
 	}
 	return exec_fill(v, ds, la, e);

@@ -427,10 +427,14 @@ static bool emit_from_sreg(struct trans *t)
 		emit_op(&t->e, &word, H_AX, &m, 0);
 		return true;
 	}
-	if (i->opsize == 2)
+	if (i->opsize == 2 && host_of(i->rm >> 3) == H_NONE)
 		return false;
 	put8(&t->e, 0x66);
 	load_abs(t, false, at);
+	if (i->opsize == 2) {
+		emit_op(&t->e, &word, H_AX, NULL, host_of(i->rm >> 3));
+		return true;
+	}
 	PUT(&t->e, 0x0f, 0xb7, 0xc0);		/* movzx eax, ax */
 	guest_set(t, i->rm >> 3, false);
 	return true;

@@ -87,7 +87,7 @@ __noreturn_ static void fetch_from_nowhere(struct vcpu *v, u64 gpa)
 
 static struct fetch_entry *fetch_fill(struct vcpu *v, u64 la, struct fetch_entry *f)
 {
-	u64 gpa = mmu_fetch_page(v, la);
+	u64 gpa = mmu_fetch_page(v, la, NULL);
 	const struct memslot *s = memslot_find(v->vm, gpa);
 
 	if (!s)

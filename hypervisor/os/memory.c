@@ -122,3 +122,9 @@ void os_code_free(void *rw, void *rx, size_t size)
 	unmap_guarded(rw, size);
 	unmap_guarded(rx, size);
 }
+
+/* The content stays: the mapping is shared with the executable one. */
+void os_code_settle(void *rw, size_t size)
+{
+	madvise(rw, size, MADV_DONTNEED);
+}

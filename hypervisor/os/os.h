@@ -58,6 +58,8 @@ struct os_code_fault {
 int os_code_alloc(size_t size, void **rw, void **rx, const struct os_code_fault *fault);
 void os_code_set_resume(void *rx, u64 resume);
 void os_code_free(void *rw, void *rx, size_t size);
+/* [rw, rw + size) of the writable side will hardly be written for now: it need not stay mapped. */
+void os_code_settle(void *rw, size_t size);
 
 /*
  * Names [start, start + size) of a code area for profilers (docs/profiling.md); registers kept. Does

@@ -337,7 +337,7 @@ int mmu_translate(struct vcpu *v, u64 la, u64 *gpa)
 	return 0;
 }
 
-u64 mmu_fetch_page(struct vcpu *v, u64 la)
+u64 mmu_fetch_page(struct vcpu *v, u64 la, bool *global)
 {
 	enum mmu_index idx = v->cpl == 3 ? MMU_USER : MMU_KERNEL;
 	struct mmu_map map;
@@ -351,6 +351,8 @@ u64 mmu_fetch_page(struct vcpu *v, u64 la)
 		vcpu_raise_pf(v, la, error);
 	if (map.page_size > PAGE_SIZE)
 		large_add(&v->space->large_code, la, map.page_size);
+	if (global)
+		*global = map.global && v->cr4 & CR4_PGE;
 	return map.gpa & ~(PAGE_SIZE - 1);
 }
 

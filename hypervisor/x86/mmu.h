@@ -48,7 +48,7 @@ int mmu_translate(struct vcpu *v, u64 la, u64 *gpa);
  * For instruction fetch: translates the page of la for execution at the current privilege and
  * returns its gpa (page), raising #PF as a fetch. Not cached here: see insn/code.c.
  */
-u64 mmu_fetch_page(struct vcpu *v, u64 la);
+u64 mmu_fetch_page(struct vcpu *v, u64 la, bool *global);	/* global: may be NULL */
 
 /* ---- x86/tlb.c: the entries of one space ---- */
 

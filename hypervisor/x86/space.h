@@ -2,7 +2,7 @@
  * An address space of the guest as a vCPU caches it: data translations, and for the translator
  * (dbt/) where code at linear addresses was translated to.
  *
- * A vCPU has NR_SPACES of these, one for each PCID in recent use (a guest without PCIDs uses the
+ * A vCPU has NR_SPACES of these, one for each PCID in recent use (Linux has six) (a guest without PCIDs uses the
  * first). A CR3 write that keeps translations only chooses another; one that drops them empties
  * the space, but for global pages. So no tag holds an address-space number, and a hit is one
  * compare. While translated code runs, GS base is v->space: the first page is the vCPU's own first
@@ -35,7 +35,7 @@ struct tlb_entry {
 _Static_assert(sizeof(struct tlb_entry) == 64, "a cache line; translated code shifts by 6");
 
 /* Where an indirect branch to la goes. Filled by dbt/, which see for free entries. */
-#define JUMP_BITS	12
+#define JUMP_BITS	14
 #define JUMP_ENTRIES	(1u << JUMP_BITS)
 #define NR_JUMP_MODES	8
 struct jump_entry {
@@ -59,8 +59,8 @@ struct tlb_list {
 	u16 index[TLB_ENTRIES];
 };
 
-#define NR_SPACES	16
-#define NR_CELLS	(1u << 16)
+#define NR_SPACES	8
+#define NR_CELLS	(1u << 18)
 
 struct space {
 	u8 hot[4096];

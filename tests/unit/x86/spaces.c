@@ -396,7 +396,7 @@ static void engine_is_told(void **state)
 	mmu_invpcid(m->v, 1, 0, 0);
 	assert_told(1, 0, 0, first);
 	/* Code in a large page: all of its fragments go, so everything does. */
-	mmu_fetch_page(m->v, HUGE);
+	mmu_fetch_page(m->v, HUGE, NULL);
 	mmu_flush_page(m->v, HUGE + BIT(28));
 	assert_told(1, 0, 0, second);
 }
