@@ -47,10 +47,21 @@ static __always_inline_ u64 run_length(struct vcpu *v, const struct insn *i, uns
 	return bytes >= size ? bytes / size : 1;
 }
 
+/*
+ * Does each element end in an instruction boundary that counts? Not where step mode is only about
+ * RFLAGS.RF, which belongs to all of them: after a page fault in a copy that would be thousands of
+ * steps.
+ */
+static bool by_element(const struct vcpu *v)
+{
+	return unlikely(v->step) && (v->step_tf || v->irq_shadow || v->mov_ss_shadow ||
+		v->pending_db.type != EV_NONE || debug_armed(v));
+}
+
 /* Elements of a chunk may run together only upwards and when no one watches each. */
 static __always_inline_ bool can_run(const struct vcpu *v)
 {
-	return !(v->rflags & RFLAGS_DF) && !v->step;
+	return !(v->rflags & RFLAGS_DF) && !by_element(v);
 }
 
 /*
@@ -65,7 +76,7 @@ static __always_inline_ bool rep_done(struct vcpu *v, const struct insn *i, u64 
 	io_log_clear(v);
 	if (!left)
 		return true;
-	if (unlikely(v->kick || v->run->immediate_exit || v->step || v->boundary))
+	if (unlikely(v->kick || v->run->immediate_exit || by_element(v) || v->boundary))
 		vcpu_unwind(v, UNWIND_RESTART);
 	return false;
 }
