@@ -418,6 +418,120 @@ static void put_jump(struct code *c)
 	PUT(c, 0xff, (chance(r, 70) ? 0xc0 : 0) | (chance(r, 50) ? 0x10 : 0x20) | below(r, 4));
 }
 
+/* mov $val, %reg, val in or near a page that is there, most often near its end. */
+static void put_near(struct code *c, unsigned int reg)
+{
+	struct random *r = c->r;
+	const struct places *p = c->places;
+	u64 page = p->n_edges && chance(r, 60) ? p->edge[below(r, p->n_edges)] :
+		p->page[below(r, p->n)];
+	u64 val = page + (chance(r, 60) ? 0x1000 - below(r, 64) : below(r, 0x1000));
+
+	if (c->bits == 64)
+		PUT(c, 0x48 | reg >> 3, 0xb8 | (reg & 7));
+	else
+		put8(c, 0xb8 | reg);
+	put(c, val, c->bits / 8);
+}
+
+/* op reg, disp(%base) or back; with a register for the base that needs no SIB. */
+static void put_access(struct code *c, unsigned int base)
+{
+	static const u8 ops[] = { 0x8b, 0x89, 0x03, 0x01, 0x3b, 0x87, 0x8a, 0x88, 0x63, 0x31, 0x85 };
+	struct random *r = c->r;
+	s32 disp = (s32)below(r, 256) - 128;
+
+	if (chance(r, 10))
+		disp = (s32)below(r, 0x3000) - 0x1800;
+	if (chance(r, 20))
+		PUT(c, 0x0f, chance(r, 50) ? 0x10 : 0x11);	/* movups */
+	else if (chance(r, 15))
+		put8(c, chance(r, 50) ? 0xdd : 0xd9);		/* x87, /0 to /7 by the register */
+	else {
+		if (c->bits == 64 && chance(r, 70))
+			put8(c, 0x48);
+		put8(c, ops[below(r, sizeof(ops))]);
+	}
+	put8(c, 0x80 | below(r, 8) << 3 | base);
+	put(c, (u32)disp, 4);
+}
+
+/* What may change the base: in ways that are easy to overlook, too. */
+static void put_change(struct code *c, unsigned int base)
+{
+	struct random *r = c->r;
+	unsigned int other = below(r, 8);
+	bool wide = c->bits == 64;
+
+	if (wide && chance(r, 80))
+		put8(c, 0x48);
+	switch (below(r, 16)) {
+	case 0: PUT(c, 0x83, 0xc0 | base, (u8)rnd(r)); break;			/* add */
+	case 1: PUT(c, 0x83, 0xe8 | base, (u8)rnd(r)); break;			/* sub */
+	case 2: PUT(c, 0x8d, 0x40 | base << 3 | base, (u8)rnd(r)); break;	/* lea */
+	case 3: PUT(c, 0x87, 0xc0 | base << 3 | other); break;			/* xchg */
+	case 4: PUT(c, 0x0f, 0xc1, 0xc0 | base << 3 | other); break;		/* xadd */
+	case 5: PUT(c, 0x0f, 0xb1, 0xc0 | other << 3 | base); break;		/* cmpxchg */
+	case 6: PUT(c, 0x66, 0x0f, 0x3a, 0x63, 0xc1, 0x08); break;		/* pcmpistri: rcx */
+	case 7: PUT(c, 0x66, 0x0f, 0x3a, 0x61, 0xc1, 0x08); break;		/* pcmpestri */
+	case 8: PUT(c, 0xc4, 0xe2, 0xfb, 0xf6, 0xc0 | base << 3 | other); break; /* mulx */
+	case 9: put8(c, 0x99); break;						/* cqo: rdx */
+	case 10: PUT(c, 0xf7, 0xe0 | other); break;				/* mul */
+	case 11: PUT(c, 0x58 | base, 0x50 | base); break;			/* pop, push */
+	case 12: PUT(c, 0xb0 | base, (u8)rnd(r)); break;			/* a byte of it */
+	case 13: PUT(c, 0x0f, 0xc8 | base); break;				/* bswap */
+	case 14: PUT(c, 0x66, 0xb8 | base, (u8)rnd(r), (u8)rnd(r)); break;	/* 16 bits */
+	case 15: PUT(c, 0x0f, 0x40 | below(r, 16), 0xc0 | base << 3 | other); break; /* cmov */
+	}
+}
+
+/* Accesses by one register, which a translator may check together. */
+static void put_cluster(struct code *c)
+{
+	static const u8 bases[] = { 0, 1, 2, 3, 5, 6, 7 };
+	unsigned int base = bases[below(c->r, sizeof(bases))];
+
+	if (c->bits == 16)
+		return;
+	put_near(c, base);
+	for (unsigned int n = 3 + below(c->r, 8); n--;) {
+		put_access(c, base);
+		if (chance(c->r, 25))
+			put_change(c, base);
+	}
+}
+
+/* MOVS, STOS and the others between two pages, bit strings with any number. */
+static void put_string(struct code *c)
+{
+	static const u8 ops[] = { 0xa4, 0xa5, 0xaa, 0xab, 0xa4, 0xa5, 0xaa, 0xab, 0xa6, 0xa7, 0xac, 0xae };
+	struct random *r = c->r;
+	unsigned int reg = below(r, 8);
+
+	if (c->bits == 16)
+		return;
+	if (chance(r, 30)) {
+		put_near(c, 3);
+		put_load(c);
+		if (c->bits == 64 && chance(r, 60))
+			put8(c, 0x48);
+		PUT(c, 0x0f, 0xa3 | below(r, 4) << 3, 0x03 | reg << 3);	/* bt .. btc (%rbx) */
+		return;
+	}
+	put_near(c, 6);
+	put_near(c, 7);
+	PUT(c, 0xb9);
+	put(c, chance(r, 70) ? below(r, 70) : chance(r, 70) ? below(r, 9000) : rnd(r), 4);
+	if (chance(r, 15))
+		put8(c, 0xfd);
+	if (chance(r, 70))
+		put8(c, 0xf3);
+	if (c->bits == 64 && chance(r, 50))
+		put8(c, 0x48);
+	put8(c, ops[below(r, sizeof(ops))]);
+	put8(c, 0xfc);
+}
+
 static void put_noise(struct code *c)
 {
 	for (unsigned int n = 1 + below(c->r, 6); n--;)
@@ -429,8 +543,12 @@ void gen_code(struct code *c)
 	while (c->len < c->size) {
 		u32 what = below(c->r, 100);
 
-		if (what < 58)
+		if (what < 44)
 			put_row(c);
+		else if (what < 53)
+			put_cluster(c);
+		else if (what < 59)
+			put_string(c);
 		else if (what < 70)
 			put_load(c);
 		else if (what < 80)

@@ -8,6 +8,8 @@
 struct places {
 	u64 page[64];
 	unsigned int n;
+	u64 edge[16];	/* pages at the end of their slot */
+	unsigned int n_edges;
 	u64 code;
 	u32 code_size;
 };

@@ -198,6 +198,17 @@ static void map_32(struct image *i, u64 la, u64 entry)
 	memcpy(i->ram + at, &e, 4);
 }
 
+/* The last pages of slots: what goes over their ends is a canary. */
+static const u64 last[] = { IMAGE_RAM - 4096, SPARE_GPA + SPARE_SIZE - 4096,
+	ROM_GPA + ROM_SIZE - 4096 };
+
+static void note_edge(struct places *p, u64 la, u64 entry)
+{
+	for (unsigned int k = 0; k < ARRAY_SIZE(last); k++)
+		if ((entry & 0xffffffffff000) == last[k] && p->n_edges < ARRAY_SIZE(p->edge))
+			p->edge[p->n_edges++] = la & ~0xfffULL;
+}
+
 static void map(struct image *i, u64 la, u64 entry)
 {
 	if (mode_wide(i->mode))
@@ -208,12 +219,16 @@ static void map(struct image *i, u64 la, u64 entry)
 		map_32(i, (u32)la, entry);
 	if (i->places.n < ARRAY_SIZE(i->places.page) && (entry & 1) && la >= CODE_AT)
 		i->places.page[i->places.n++] = la & ~0xfffULL;
+	if (entry & 1)
+		note_edge(&i->places, la, entry);
 }
 
 static u64 random_frame(struct image *i)
 {
 	struct random *r = i->r;
 
+	if (chance(r, 40))
+		return last[below(r, ARRAY_SIZE(last))];
 	switch (below(r, 8)) {
 	case 0:
 		return ROM_GPA + below(r, ROM_SIZE / 4096) * 4096;
@@ -273,7 +288,7 @@ void image_make(struct image *i)
 	struct code c = { .p = i->ram + CODE_AT, .size = CODE_SIZE, .bits = mode_bits[i->mode],
 		.r = i->r, .places = &i->places };
 
-	i->places.n = 0;
+	i->places.n = i->places.n_edges = 0;
 	i->places.code = i->mode == REAL || i->mode == V86 ? 0 : CODE_AT;
 	i->places.code_size = CODE_SIZE;
 	i->places.page[i->places.n++] = DATA_AT;
