@@ -237,19 +237,29 @@ void code_cover(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int o
 {
 	struct code_page *p = memslot_code(s, gpa);
 	u64 chunks = chunk_mask(off, size);
-	u64 writers;
+	const u8 *host = memslot_host(s, gpa & PAGE_MASK);
+	u64 writers, fresh;
+	u32 gen, hash;
 
-	gpa &= PAGE_MASK;
 	if (!(chunks & ~load_acquire(&p->mask)) && READ_ONCE(p->readers) & own_bit(v) &&
 		!READ_ONCE(p->writers))
 		return;
 	/* The mask first: from now on no writer gets a fast tag for this page. */
 	os_mutex_lock(&v->vm->code_lock);
-	p->hash ^= chunks_hash(memslot_host(s, gpa), chunks & ~p->mask);
+	gen = p->gen;
+	fresh = chunks & ~p->mask;
+	hash = chunks_hash(host, fresh);
+	p->hash ^= hash;
 	p->readers |= own_bit(v);
 	__atomic_fetch_or(&p->mask, chunks, __ATOMIC_SEQ_CST);
 	os_mutex_unlock(&v->vm->code_lock);
 	writers = __atomic_load_n(&p->writers, __ATOMIC_SEQ_CST);
-	if (unlikely(writers))
-		writers_stop(v, writers, gpa);
+	if (likely(!writers))
+		return;
+	writers_stop(v, writers, gpa & PAGE_MASK);
+	/* What they wrote before they stopped is nothing that user space wrote. */
+	os_mutex_lock(&v->vm->code_lock);
+	if (p->gen == gen)
+		p->hash ^= hash ^ chunks_hash(host, fresh);
+	os_mutex_unlock(&v->vm->code_lock);
 }

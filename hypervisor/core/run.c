@@ -51,9 +51,14 @@ static int serve_protect_code(struct vcpu *v)
 	return 1;
 }
 
+/*
+ * The engine gets a step of one instruction: against another vCPU that writes over the code all the
+ * time, translating it anew might never come to the point of running it.
+ */
 static int serve_code_stale(struct vcpu *v)
 {
 	v->engine->code_check(v);
+	v->kick = 1;
 	return 1;
 }
 
