@@ -22,7 +22,15 @@ static int parse_engine(struct run_options *o, const char *value, struct error *
 	o->engine = value;
 	if (accel_engine_known(value))
 		return 0;
-	return error_usage(err, "--engine: \"%s\" is unknown; there is interp", value);
+	return error_usage(err, "--engine: \"%s\" is unknown; there are dbt and interp", value);
+}
+
+static int parse_code_cache(struct run_options *o, const char *value, struct error *err)
+{
+	if (size_parse(value, &o->code_cache) == 0 && o->code_cache >= 1 << 20 &&
+		o->code_cache <= 1 << 30)
+		return 0;
+	return error_usage(err, "--code-cache: \"%s\" is not a size from 1M to 1G", value);
 }
 
 static int parse_memory(struct run_options *o, const char *value, struct error *err)
@@ -58,7 +66,12 @@ static const struct run_option {
 		"number of CPUs, 1 to 64 (default: 1); shape: sockets=S,cores=C,threads=T", 0,
 		parse_cpus},
 	{"accel", "auto|soft|kvm", "what runs the guest (default: auto)", 0, parse_accel},
-	{"engine", "interp", "CPU engine of the software hypervisor", 0, parse_engine},
+	{"engine", "dbt|interp",
+		"CPU engine of the software hypervisor: the translator (default) or the interpreter", 0,
+		parse_engine},
+	{"code-cache", "SIZE",
+		"the translator's code cache for each CPU, 1M to 1G (default: 40M)", 0,
+		parse_code_cache},
 	{"serial", "WHERE",
 		"first serial port: stdio, none, file:PATH, pty, unix:PATH (default: stdio)", 0,
 		parse_serial},

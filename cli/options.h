@@ -10,6 +10,7 @@ struct run_options {
 	const char *kernel, *initrd, *append, *serial, *engine;
 	enum accel accel;
 	u64 memory;
+	u64 code_cache;	/* bytes; 0: the default */
 	struct cpu_topology cpus;
 	bool no_reboot, debug_exit, stats, help;
 };

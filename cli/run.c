@@ -25,6 +25,8 @@ static int run_choose(const struct run_options *o, struct accel_choice *choice, 
 {
 	int ret = o->engine ? accel_set_engine(o->engine) : 0;
 
+	if (ret == 0 && o->code_cache)
+		ret = accel_set_code_cache(o->code_cache);
 	if (ret < 0)
 		return error_set(err, -ret, "cannot select the engine %s", o->engine);
 	/* Naming an engine of the software hypervisor is choosing that hypervisor. */

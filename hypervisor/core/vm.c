@@ -13,7 +13,7 @@ int vm_create(struct vm **out)
 	if (!vm)
 		return -ENOMEM;
 	vm->slots = os_alloc(sizeof(*vm->slots));
-	vm->engine = engine_by_name(name ? name : "interp");
+	vm->engine = engine_by_name(name ? name : "dbt");
 	if (!vm->slots || !vm->engine) {
 		int ret = vm->slots ? -ENOENT : -ENOMEM;
 

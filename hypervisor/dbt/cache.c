@@ -119,6 +119,7 @@ int cache_create(struct vcpu *v, u32 size)
 		cache_destroy(v);
 		return ret;
 	}
+	cpuid_host_features(d->host_features);
 	slabs_set(d, code_bytes);
 	trampolines_emit(v);
 	os_code_name(code_rx(d, 0), TRAMP_ROOM, "dbt trampolines");

@@ -57,7 +57,8 @@ struct rec {
 	struct insn insn;
 	u32 back;		/* where a slow access goes on */
 	u16 off;		/* in the page */
-	u16 mode;		/* of its fragment */
+	u8 mode;		/* of its fragment */
+	bool shadow;		/* behind an STI that set IF */
 };
 
 enum fragment_state { FRAG_FREE, FRAG_LIVE, FRAG_DEAD };
@@ -195,6 +196,7 @@ struct dbt {
 	struct dspace space[NR_SPACES];
 	struct form *form;	/* by row */
 	size_t form_bytes;
+	u64 host_features[4];	/* cpuid_host_features() */
 };
 
 static inline struct dbt *dbt_of(const struct vcpu *v)

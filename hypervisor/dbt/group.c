@@ -133,6 +133,8 @@ static void track_generic(struct track *r, const struct insn *i)
 {
 	const struct opcode *row = opcode_row(i->row);
 
+	if (row->attr & ATTR_IMPLICIT)
+		track_write(r, R_RCX);
 	if (moves_by_imm(i, row))
 		track_move(r, i->rm >> 3, row->set == &x_add_EI ? (s64)i->imm : -(s64)i->imm);
 	else

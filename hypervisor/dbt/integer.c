@@ -275,29 +275,32 @@ bool emit_shift_cl(struct trans *t)
 	return emit_operation(t, true);
 }
 
+/* PCMPxSTRx: RCX, RDX and XMM0 are their own; lengths in RAX only for the explicit ones. */
+static bool emit_strings(struct trans *t)
+{
+	struct place m;
+	struct plan p;
+
+	if (!long_mode(t) || !plan_make(t, &p, false))
+		return false;
+	if (p.mem)
+		operand_check(t, p.size, false, true, &m);
+	emit_rr(&t->e, true, OP_STORE, H_10, H_AX);
+	emit_planned(t, &p, p.mem ? &m : NULL);
+	flags_written(t);
+	return true;
+}
+
 bool emit_vector(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
 	const struct form *f = form_now(t);
 
-	if (t->mode->fp_trap & f->fp || opcode_row(i->row)->attr & ATTR_IMPLICIT)
+	if (t->mode->fp_trap & f->fp)
 		return false;
+	if (opcode_row(i->row)->attr & ATTR_IMPLICIT)
+		return emit_strings(t);
 	return emit_operation(t, false);
-}
-
-/* Base and index are both in memory. */
-static bool lea_memory(struct trans *t, u8 to)
-{
-	const struct insn *i = insn_now(t);
-	struct place p = { .base = H_AX, .index = H_11, .scale = i->scale, .disp = i->disp };
-
-	if (i->asize == 2 || i->base >= 16 || i->index >= 16 || host_of(i->base) != H_NONE ||
-		host_of(i->index) != H_NONE)
-		return false;
-	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT_REG(i->base));
-	emit_rm(&t->e, true, OP_LOAD, H_11, HOT_REG(i->index));
-	emit_rm(&t->e, i->opsize == 8 && i->asize == 8, OP_LEA, to, p);
-	return true;
 }
 
 bool emit_lea(struct trans *t)
@@ -305,12 +308,9 @@ bool emit_lea(struct trans *t)
 	const struct insn *i = insn_now(t);
 	u8 h = host_of(i->reg >> 3), to = h == H_NONE ? H_AX : h;
 
-	if (i->opsize == 2)
+	if (i->opsize == 2 || !operand_encodable(t))
 		return false;
-	if (operand_encodable(t))
-		operand_address(t, i->opsize == 8, to);
-	else if (!lea_memory(t, to))
-		return false;
+	operand_address(t, i->opsize == 8, to);
 	if (h == H_NONE)
 		emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(i->reg >> 3));
 	return true;

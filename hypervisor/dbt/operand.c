@@ -92,8 +92,6 @@ static bool address_of(const struct trans *t, struct address *a)
 		return false;
 	address_base(a, i->base);
 	address_index(a, i->index);
-	if (a->mem_base != NO_REG && a->mem_index != NO_REG)
-		return false;
 	if (a->rip && (!a->wide || a->index != H_NONE || a->mem_index != NO_REG))
 		return false;
 	if (a->rip)
@@ -109,7 +107,12 @@ bool operand_encodable(const struct trans *t)
 	return address_of(t, &a);
 }
 
-/* What is in memory goes to AX, so that one LEA does the rest. */
+static bool both_in_memory(const struct address *a)
+{
+	return a->mem_base != NO_REG && a->mem_index != NO_REG;
+}
+
+/* What is in memory goes to AX, and R11 if need be, so that one LEA does the rest. */
 static void address_load(struct trans *t, const struct address *a, struct place *p)
 {
 	*p = (struct place){ .base = a->base, .index = a->index, .scale = a->scale,
@@ -123,6 +126,10 @@ static void address_load(struct trans *t, const struct address *a, struct place 
 	} else if (a->mem_index != NO_REG) {
 		emit_rm(&t->e, true, OP_LOAD, H_AX, HOT_REG(a->mem_index));
 		p->index = H_AX;
+	}
+	if (both_in_memory(a)) {
+		emit_rm(&t->e, true, OP_LOAD, H_11, HOT_REG(a->mem_index));
+		p->index = H_11;
 	}
 }
 
@@ -197,6 +204,8 @@ static void check_general(struct trans *t, const struct address *a, unsigned int
 
 	address_load(t, a, &p);
 	emit_rm(&t->e, a->wide, OP_LEA, H_AX, p);
+	if (both_in_memory(a))
+		emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.slot[0]));
 	if (a->seg != NO_REG)
 		emit_rm(&t->e, true, OP_ADD, H_AX, segment_base(a->seg));
 	emit_rr(&t->e, false, OP_STORE, H_AX, H_11);
@@ -211,9 +220,12 @@ static void check_general(struct trans *t, const struct address *a, unsigned int
 /* Addend in R11: the operand's place on the host, with AX where it must be. */
 static void place_finish(struct trans *t, const struct address *a, bool need_ax, struct place *m)
 {
-	struct place p;
+	struct place p = at_base(H_AX, 0);
 
-	address_load(t, a, &p);
+	if (both_in_memory(a))	/* check_general() kept it */
+		emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.slot[0]));
+	else
+		address_load(t, a, &p);
 	if (!a->wide || p.index != H_NONE || p.base == H_NONE) {
 		emit_rm(&t->e, a->wide, OP_LEA, H_AX, p);
 		p = at_base(H_AX, 0);

@@ -43,11 +43,23 @@ static void stub_prepare(struct vcpu *v, struct insn *i)
 	}
 }
 
-static void rec_exec(struct vcpu *v, const struct rec *r)
+/* The shadow of an STI in translated code, for an instruction that may leave for user space. */
+static void shadow_begin(struct vcpu *v)
+{
+	v->irq_shadow = v->step = true;
+	v->step_tf = false;
+}
+
+static void shadow_end(struct vcpu *v)
+{
+	v->irq_shadow = false;
+	vcpu_update_mode(v);
+}
+
+static void insn_exec(struct vcpu *v, const struct rec *r)
 {
 	struct insn i;
 
-	v->r[R_RIP] = (v->hot.page + r->off) & v->rip_mask;
 	if (likely(!(r->insn.flags & I_NATIVE))) {
 		r->insn.exec(v, &r->insn);
 		return;
@@ -55,6 +67,18 @@ static void rec_exec(struct vcpu *v, const struct rec *r)
 	i = r->insn;
 	stub_prepare(v, &i);
 	i.exec(v, &i);
+}
+
+static void rec_exec(struct vcpu *v, const struct rec *r)
+{
+	bool shadow = r->shadow;
+
+	v->r[R_RIP] = (v->hot.page + r->off) & v->rip_mask;
+	if (unlikely(shadow))
+		shadow_begin(v);
+	insn_exec(v, r);
+	if (unlikely(shadow))
+		shadow_end(v);
 }
 
 /* Are the fragments that called still what they were? key: of their mode. */

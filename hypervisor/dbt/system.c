@@ -112,7 +112,7 @@ static bool emit_cli(struct trans *t)
 
 /*
  * Without an interrupt that waits the shadow needs no state: the kick is not looked at before the
- * next instruction is over.
+ * next instruction is over. Where the interpreter runs that, it sees the shadow (slow.c).
  */
 static bool emit_sti(struct trans *t)
 {
@@ -124,9 +124,11 @@ static bool emit_sti(struct trans *t)
 	exec_if(t, CC_NZ);
 	byte_cmp(t, HOT(irq_wanted), 0);
 	exec_if(t, CC_NZ);
+	test_mem(t, HOT(rflags), RFLAGS_IF);
+	exec_if(t, CC_NZ);
 	rflags_or(t, RFLAGS_IF);
 	t->group_of[t->k + 1] = 0;	/* its twin might look at the kick */
-	t->shadow = true;
+	t->shadow |= BIT(t->k + 1);
 	return true;
 }
 
@@ -467,10 +469,12 @@ static bool emit_bit(struct trans *t)
 	struct hop o = { .map = 1, .op = f->op, .w = i->opsize == 8, .lock = i->flags & I_LOCK };
 	struct place m = { .base = H_AX, .index = H_11 };
 	u8 index = host_of(i->reg >> 3);
+	bool r11 = i->base < 16 && i->index < 16 && host_of(i->base) == H_NONE &&
+		host_of(i->index) == H_NONE;	/* its address takes R11 */
 
 	if (!(i->flags & I_MEM))
 		return emit_generic(t);
-	if (!long_mode(t) || i->asize != 8 || i->opsize == 2 || index == H_NONE ||
+	if (!long_mode(t) || i->asize != 8 || i->opsize == 2 || index == H_NONE || r11 ||
 		i->seg == SEG_FS || i->seg == SEG_GS || !operand_encodable(t))
 		return false;
 	flags_free(t);

@@ -56,7 +56,8 @@ u32 rec_of(struct trans *t, unsigned int k)
 	r = &t->d->rec[t->rec[k]];
 	r->insn = t->insn[k];
 	r->off = t->off[k];
-	r->mode = (u16)(t->mode - t->d->mode);
+	r->mode = (u8)(t->mode - t->d->mode);
+	r->shadow = t->shadow >> k & 1;
 	return t->rec[k];
 }
 
@@ -98,11 +99,25 @@ static bool insn_allowed(const struct vcpu *v, const struct insn *i)
 	return vcpu_has(v, opcode_feature(opcode_row(i->row), i));
 }
 
-/* TZCNT and LZCNT are BSF and BSR on a host without them. */
-static bool host_differs(const struct vcpu *v, const struct opcode *row)
+static bool host_has(const struct dbt *d, enum cpu_feature f)
 {
-	return (row->set == &x_tzcnt_GE && !vcpu_has(v, F_BMI1)) ||
-		(row->set == &x_lzcnt_GE && !vcpu_has(v, F_ABM));
+	return d->host_features[f >> 6] & BIT(f & 63);
+}
+
+/*
+ * Not to be copied: the guest has instructions that the host lacks (the interpreter does BMI and
+ * others by itself), and TZCNT and LZCNT are BSF and BSR there, or with a guest that has them not.
+ */
+static bool host_differs(const struct vcpu *v, const struct insn *i)
+{
+	const struct opcode *row = opcode_row(i->row);
+	const struct dbt *d = dbt_of(v);
+
+	if (row->set == &x_tzcnt_GE)
+		return !vcpu_has(v, F_BMI1) || !host_has(d, F_BMI1);
+	if (row->set == &x_lzcnt_GE)
+		return !vcpu_has(v, F_ABM) || !host_has(d, F_ABM);
+	return !form_is_system(row) && !host_has(d, opcode_feature(row, i));
 }
 
 static const struct form form_helper = { .kind = FORM_HELPER };
@@ -120,7 +135,7 @@ static void collect(struct trans *t, const struct memslot *slot, u64 gpa, const 
 			return;
 		t->off[t->n] = (u16)off;
 		t->form[t->n] = form_of(t->d, i);
-		if (host_differs(t->v, opcode_row(i->row)))
+		if (host_differs(t->v, i))
 			t->form[t->n] = &form_helper;
 		t->n++;
 		off += i->len;
@@ -165,9 +180,8 @@ static void insn_emit(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
 
-	if (!t->shadow)
+	if (!(t->shadow >> t->k & 1))
 		poll_emit(t);
-	t->shadow = false;
 	if (i->flags & (I_BRANCH | I_END)) {
 		if (!(i->flags & I_BRANCH ? emit_branch(t) : form_emit(t)))
 			leave_exec(t);
@@ -263,8 +277,9 @@ static void trans_begin(struct trans *t, struct vcpu *v)
 	t->d = dbt_of(v);
 	t->mode = &t->d->mode[t->d->cur_mode];
 	t->n = t->k = t->n_cold = 0;
-	t->polled = t->shadow = t->done = t->x87_page = false;
+	t->polled = t->done = t->x87_page = false;
 	t->x87_seg = 0;
+	t->shadow = 0;
 	memset(t->rec, 0, sizeof(t->rec));
 }
 
@@ -308,7 +323,7 @@ u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, co
 		return NONE;
 	t.off[0] = (u16)off;
 	t.form[0] = form_of(t.d, &t.insn[0]);
-	if (host_differs(v, opcode_row(t.insn[0].row)))
+	if (host_differs(v, &t.insn[0]))
 		t.form[0] = &form_helper;
 	t.n = 1;
 	fragment_begin(&t, page, off);

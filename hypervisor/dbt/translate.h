@@ -55,7 +55,7 @@ struct trans {
 	bool x87_page;		/* hot.x87_page is this fragment's */
 	u8 x87_seg;		/* 1 + hot.x87_seg, or 0 */
 	bool polled;
-	bool shadow;		/* STI came before: the kick is not looked at now */
+	u64 shadow;		/* instructions behind STI, by bit: no look at the kick there */
 	bool done;		/* the fragment ended */
 	bool twin;		/* no groups */
 	struct cold cold[MAX_COLD];

@@ -68,6 +68,14 @@ int accel_set_engine(const char *name)
 	return setenv("QUMRA_ENGINE", name, 1) ? -errno : 0;
 }
 
+int accel_set_code_cache(unsigned long long bytes)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%llu", bytes);
+	return setenv("QUMRA_CODE_CACHE", text, 1) ? -errno : 0;
+}
+
 /* SDM 3C 24.6, APM 2 15.4: the CPU's own word, whatever the kernel says. */
 static bool cpu_has_virt(void)
 {

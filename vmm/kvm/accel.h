@@ -41,7 +41,9 @@ enum accel_reason accel_probe(const struct kvm_backend *backend, bool has_virt, 
 			      size_t detail_size);
 
 bool accel_engine_known(const char *name);
-/* The software engine, by name: "interp". 0, or -EINVAL. For hypervisors opened later. */
+/* The software engine, by name: "dbt", "interp". 0, or -EINVAL. For hypervisors opened later. */
 int accel_set_engine(const char *name);
+/* Bytes of code cache for each CPU of it. 0 or -errno. For hypervisors opened later. */
+int accel_set_code_cache(unsigned long long bytes);
 
 #endif
