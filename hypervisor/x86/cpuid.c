@@ -339,6 +339,19 @@ static void derive_features(struct vcpu *v)
 	}
 }
 
+void cpuid_host_features(u64 features[4])
+{
+	const struct cpuid_bit *b;
+	struct host h;
+
+	host_read(&h);
+	memset(features, 0, 4 * sizeof(u64));
+	features[0] = BIT(F_NONE);
+	for (b = cpuid_bits; b < cpuid_bits + nr_cpuid_bits; b++)
+		if (b->feature != F_NONE && h.reg[b->reg] & bit_mask(b))
+			features[b->feature >> 6] |= BIT(b->feature & 63);
+}
+
 static void derive_addresses(struct vcpu *v)
 {
 	const struct kvm_cpuid_entry2 *e = entry_find(v, 0x80000008, 0);

@@ -45,6 +45,8 @@ int cpuid_set(struct vcpu *v, const struct kvm_cpuid_entry2 *in, unsigned int n)
 void cpuid_read(struct vcpu *v, u32 leaf, u32 sub, u32 out[4]);
 /* Again after CR4 or XCR0 or APIC base changed what depends on them. */
 void cpuid_update(struct vcpu *v);
+/* What the host's own CPU has, as v->guest_features: a guest may have more, done by our code. */
+void cpuid_host_features(u64 features[4]);
 /* XCR0 bits that this guest may set. */
 u64 cpuid_xcr0(const struct vcpu *v);
 
