@@ -69,6 +69,7 @@ struct fragment {
 	u32 page2;		/* of the rest of its only instruction, or NONE */
 	u32 cross_next;		/* fragments */
 	u32 incoming;		/* exits that jump here */
+	u32 exits, n_exits;	/* its own */
 	u32 start;		/* of its code */
 	u32 host, saved;	/* entries */
 	u32 end;		/* behind its code */
@@ -86,6 +87,7 @@ enum exit_kind { EXIT_DIRECT, EXIT_CELL };
 
 /* A direct branch out of a fragment. */
 struct exit {
+	u32 frag;		/* whose it is */
 	u32 target;		/* fragment linked to, or NONE (EXIT_DIRECT) */
 	u32 next_in;		/* in the target's list */
 	u32 site;		/* of the rel32; EXIT_CELL: the cell's number */
@@ -134,6 +136,7 @@ struct dspace {
 	/* in use: numbers, mode << JUMP_BITS | index; with USED_GLOBAL where global pages are meant */
 	u32 cells[USED_MAX], jumps[USED_MAX];
 	u64 filter[2][64];	/* pages entered: bit by linear page modulo 4096; [1]: global ones */
+	u32 halves;		/* of the address space where global pages were: bits by la >> 63 */
 	struct exec_entry exec[EXEC_ENTRIES];
 };
 

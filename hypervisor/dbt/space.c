@@ -109,6 +109,7 @@ static void space_drop_some(struct vcpu *v, struct space *s, bool global)
 	if (!global)
 		return;
 	memset(ds->filter[1], 0, sizeof(ds->filter[1]));
+	ds->halves = 0;
 	ds->epoch[1]++;
 }
 
@@ -129,17 +130,26 @@ void dbt_space_drop(struct vcpu *v, struct space *s, bool global)
 		space_drop_some(v, s, global);
 }
 
-static bool page_entered(const struct dspace *ds, u64 la)
+static bool filter_has(const u64 *filter, u64 la)
 {
-	unsigned int k = la >> 18 & 63;
-
-	return (ds->filter[0][k] | ds->filter[1][k]) & BIT(la >> 12 & 63);
+	return filter[la >> 18 & 63] & BIT(la >> 12 & 63);
 }
 
+/*
+ * Programs' addresses, which INVLPG is mostly about, never meet the kernel's pages in the filter: those
+ * outlive what befalls programs.
+ */
 void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la)
 {
-	if (v->engine_state && page_entered(&dbt_of(v)->space[space_index(v, s)], la))
-		space_drop_code(v, s);
+	const struct dspace *ds;
+	bool global;
+
+	if (!v->engine_state)
+		return;
+	ds = &dbt_of(v)->space[space_index(v, s)];
+	global = ds->halves >> (la >> 63) & 1 && filter_has(ds->filter[1], la);
+	if (global || filter_has(ds->filter[0], la))
+		space_drop_some(v, s, global);
 }
 
 static void used_add(struct dspace *ds, u32 *list, u32 *n, u32 what)
@@ -233,6 +243,8 @@ static u32 exec_fill(struct vcpu *v, struct dspace *ds, u64 la, struct exec_entr
 	n = page_get(v, gpa, memslot_code(s, gpa));
 	exec_alias(v, ds, n, la & PAGE_MASK, global);
 	ds->filter[global][la >> 18 & 63] |= BIT(la >> 12 & 63);
+	if (global)
+		ds->halves |= 1u << (la >> 63);
 	*e = (struct exec_entry){ .tag = (la & PAGE_MASK) | (v->cpl == 3),
 		.epoch = ds->epoch[global], .page = n, .global = global };
 	return n;
