@@ -295,6 +295,14 @@ static void exit_unlink(struct dbt *d, u32 exit)
 	x->target = NONE;
 }
 
+/* A dead fragment's branches are not to be patched any more: its entries lie over them. */
+static void fragment_unlink_exits(struct dbt *d, struct fragment *f)
+{
+	for (u32 k = f->exits; k < f->exits + f->n_exits; k++)
+		if (d->exit[k].kind == EXIT_DIRECT && d->exit[k].target)
+			exit_unlink(d, k);
+}
+
 /* ---- death ---- */
 
 static void entry_kill(struct dbt *d, u32 entry, u32 trampoline)
@@ -315,6 +323,7 @@ static void fragment_kill(struct dbt *d, u32 frag)
 		list_remove(d, &d->page[f->page2].crossing, frag,
 			offsetof(struct fragment, cross_next));
 	fragment_unlink_incoming(d, f);
+	fragment_unlink_exits(d, f);
 	entry_kill(d, f->saved, d->tramp.dead_saved);
 	if (f->host != f->saved)
 		entry_kill(d, f->host, d->tramp.dead_host);

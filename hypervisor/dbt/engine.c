@@ -170,6 +170,8 @@ static void link_exit(struct vcpu *v, u32 exit, u32 frag)
 	struct dbt *d = dbt_of(v);
 	const struct exit *x = &d->exit[exit];
 
+	if (d->frag[x->frag].state != FRAG_LIVE)
+		return;
 	if (x->kind == EXIT_DIRECT) {
 		fragment_link(d, exit, frag);
 		v->stat.links++;
