@@ -135,6 +135,7 @@ struct dspace {
 	u32 n_cells, n_jumps;
 	/* in use: numbers, mode << JUMP_BITS | index; with USED_GLOBAL where global pages are meant */
 	u32 cells[USED_MAX], jumps[USED_MAX];
+	u64 listed[2][(NR_JUMP_MODES << JUMP_BITS) / 64];	/* in jumps[], local and global */
 	u64 filter[2][64];	/* pages entered: bit by linear page modulo 4096; [1]: global ones */
 	u32 halves;		/* of the address space where global pages were: bits by la >> 63 */
 	struct exec_entry exec[EXEC_ENTRIES];

@@ -52,8 +52,16 @@ static void tables_clear_all(struct dbt *d, struct dspace *ds, struct space *s)
 		s->cell[ds->cells[k] & ~USED_GLOBAL] = d->cell_stub[ds->cells[k] & ~USED_GLOBAL];
 	for (k = 0; k < ds->n_jumps && !ds->overflow; k++)
 		jump_clear(s, ds->jumps[k] & ~USED_GLOBAL);
+	if (ds->n_jumps)
+		memset(ds->listed, 0, sizeof(ds->listed));
 	ds->n_cells = ds->n_jumps = 0;
 	ds->overflow = false;
+}
+
+static void jump_unlist(struct dspace *ds, struct space *s, u32 n)
+{
+	ds->listed[0][n / 64] &= ~BIT(n % 64);
+	jump_clear(s, n);
 }
 
 /* But for those of global pages. The lists' order stays. */
@@ -72,7 +80,7 @@ static void tables_clear_local(struct dbt *d, struct dspace *ds, struct space *s
 		if (ds->jumps[k] & USED_GLOBAL)
 			ds->jumps[n++] = ds->jumps[k];
 		else
-			jump_clear(s, ds->jumps[k]);
+			jump_unlist(ds, s, ds->jumps[k]);
 	}
 	ds->n_jumps = n;
 }
@@ -193,6 +201,17 @@ void space_set_cell(struct vcpu *v, u32 exit, u32 to)
 	v->stat.cell_fills++;
 }
 
+/* Once in each way: two targets may take turns in an entry. */
+static void jump_list(struct dspace *ds, u32 n, u32 global)
+{
+	u64 *listed = &ds->listed[!!global][n / 64];
+
+	if (*listed & BIT(n % 64))
+		return;
+	*listed |= BIT(n % 64);
+	used_add(ds, ds->jumps, &ds->n_jumps, n | global);
+}
+
 void space_set_jump(struct vcpu *v, u64 la, u32 frag)
 {
 	struct dbt *d = dbt_of(v);
@@ -202,8 +221,7 @@ void space_set_jump(struct vcpu *v, u64 la, u32 frag)
 
 	e->la = la;
 	e->host = code_rx(d, d->frag[frag].saved);
-	used_add(ds, ds->jumps, &ds->n_jumps,
-		d->cur_mode << JUMP_BITS | n | used_global(v, ds, la));
+	jump_list(ds, d->cur_mode << JUMP_BITS | n, used_global(v, ds, la));
 	v->stat.jump_fills++;
 }
 
