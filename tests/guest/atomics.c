@@ -200,11 +200,11 @@ static void count(u32 cpu, ulong arg)
 {
 	const struct op *op = (const struct op *)arg;
 	void *p = *(void *volatile *)&area;
-	u32 n = rounds / op->cost, part;
+	u32 n = rounds / op->cost, every = code_beside ? 2 : n, part;
 
 	smp_meet(CPUS);
 	while (n) {
-		part = n < 50 ? n : 50;
+		part = n < every ? n : every;
 		op->run(p, cpu, part);
 		n -= part;
 		if (code_beside)
@@ -246,14 +246,14 @@ void guest_main(void)
 		page_map(TEST_VA + i * 4096, (ulong)page_alloc(), PTE_P | PTE_W);
 	area = (u8 *)TEST_VA;
 	smp_start(CPUS);
-	try("aligned", area + 64, 4000, 0);
+	try("aligned", area + 64, 20000, 0);
 	try("across cache lines", area + 63, 1000, 1);
-	try("across pages", area + 4095, 100, 1);
-	try("across pages, the other way", area + 4096 - 3, 100, 1);
+	try("across pages", area + 4095, 1000, 1);
+	try("across pages, the other way", area + 4096 - 3, 1000, 1);
 	memcpy(area + 4096 + 1024, code, sizeof(code));
 	code_beside = area + 4096 + 1024;
-	try("on a page with code", area + 4096 + 2048, 1000, 0);
-	try("beside code", area + 4096 + 1024 + 16, 1000, 0);
+	try("on a page with code", area + 4096 + 2048, 500, 0);
+	try("beside code", area + 4096 + 1024 + 16, 3000, 0);
 	try("across a cache line of code", area + 4096 + 1024 + 63, 300, 1);
 	try("across pages, one with code", area + 4095, 100, 1);
 }
