@@ -27,7 +27,8 @@ static u32 exit_new(struct trans *t, s64 to, unsigned int fl, unsigned int from)
 
 	if (!t->f->n_exits++)
 		t->f->exits = n;
-	t->d->exit[n] = (struct exit){ .frag = t->frag, .pages = (s32)(to >> 12), .off = (u16)(to & 0xfff),
+	t->d->exit[n] = (struct exit){ .frag = t->frag,
+		.pages = (s32)(to >> 12), .off = (u16)(to & 0xfff),
 		.from = (u16)from, .kind = to >> 12 ? EXIT_CELL : EXIT_DIRECT, .fl = (u8)fl };
 	return n;
 }
@@ -110,7 +111,9 @@ void branch_fallthrough(struct trans *t)
 
 static bool target_far(s64 to)
 {
-	return to >> 12 != (s32)(to >> 12) || (s32)(to >> 12) >= 1 << 19 || (s32)(to >> 12) < -(1 << 19);
+	s64 pages = to >> 12;
+
+	return pages >= 1 << 19 || pages < -(1 << 19);
 }
 
 static void emit_jcc_form(struct trans *t)

@@ -463,7 +463,9 @@ bool emit_cmpxchg(struct trans *t)
 	u8 rm = i->rm >> 3 == R_RAX ? H_AX : host_of(i->rm >> 3);
 	struct place m;
 
-	if (reg == H_NONE || is_high(i->reg) || (!(i->flags & I_MEM) && (rm == H_NONE || is_high(i->rm))))
+	if (reg == H_NONE || is_high(i->reg))
+		return false;
+	if (!(i->flags & I_MEM) && (rm == H_NONE || is_high(i->rm)))
 		return false;
 	if (i->opsize == 1)
 		o.force_rex = (reg >= H_SP && reg <= H_DI) ||

@@ -253,8 +253,8 @@ static void fragment_begin(struct trans *t, u32 page, unsigned int off)
 
 	t->frag = cache_frag(d);
 	t->f = &d->frag[t->frag];
-	*t->f = (struct fragment){ .page = page, .off = (u16)off, .mode = (u8)(d->cur_mode | (t->twin ? TWIN : 0)),
-		.n_insns = (u16)t->n };
+	*t->f = (struct fragment){ .page = page, .off = (u16)off,
+		.mode = (u8)(d->cur_mode | (t->twin ? TWIN : 0)), .n_insns = (u16)t->n };
 	t->e = (struct emitter){ .base = d->rw, .at = s->code.at };
 }
 

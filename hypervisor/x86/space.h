@@ -2,8 +2,8 @@
  * An address space of the guest as a vCPU caches it: data translations, and for the translator
  * (dbt/) where code at linear addresses was translated to.
  *
- * A vCPU has NR_SPACES of these, one for each PCID in recent use (Linux has six) (a guest without PCIDs uses the
- * first). A CR3 write that keeps translations only chooses another; one that drops them empties
+ * A vCPU has NR_SPACES of these, one for each PCID in recent use: Linux has six, a guest without
+ * PCIDs uses the first. A CR3 write that keeps translations only chooses another; one that drops them empties
  * the space, but for global pages. So no tag holds an address-space number, and a hit is one
  * compare. While translated code runs, GS base is v->space: the first page is the vCPU's own first
  * page once more (v->r[] and all that stands before hot_end), the rest is private to the space.
