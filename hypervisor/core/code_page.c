@@ -82,7 +82,7 @@ static void own_stale(struct vcpu *v, u64 gpa)
 		v->engine->code_stale(v, gpa & PAGE_MASK);
 }
 
-/* ---- writes ----------------------------------------------------------------------------------- */
+/* ---- writes ---------------------------------------------------------------------------------- */
 
 void code_page_add_writer(struct vcpu *v, struct code_page *p)
 {

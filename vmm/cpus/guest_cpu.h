@@ -54,7 +54,7 @@ struct guest_cpu {
 	const struct io_map *pio, *mmio;
 	struct cpu_state *power_on;
 	struct boot_entry boot;
-	u32 attention;		/* look at what follows and at the control: atomic, set under the lock */
+	u32 attention;		/* look at what follows and at the control: atomic */
 	bool needs_reset;	/* under the lock */
 	bool faulted;
 	bool started;
