@@ -427,6 +427,7 @@ static void slab_evict(struct vcpu *v, struct slab *s)
 			exit_unlink(d, k);
 	}
 	lists_sweep(d);
+	v->stat.code_bytes -= s->code.at - s->code.start;
 	s->code.at = s->code.start;
 	s->frags.at = s->frags.start;
 	s->exits.at = s->exits.start;

@@ -196,6 +196,7 @@ struct dbt {
 	u64 host_gs;
 	bool stale;		/* fragments went dead during a slow call */
 	bool over;		/* UNWIND_RESTART comes from behind an instruction, not from inside */
+	u32 calls;		/* of dbt_slow() */
 	u32 era;		/* changes when numbers of fragments and exits do */
 	struct dspace space[NR_SPACES];
 	struct form *form;	/* by row */

@@ -97,9 +97,12 @@ static u32 page_translate(struct vcpu *v, u32 page, unsigned int off, bool twin)
 	u64 gpa = dbt_of(v)->page[page].gpa;
 	const struct memslot *s = memslot_find(v->vm, gpa);
 	u32 frag;
+	u64 start;
 
 	cache_reserve(v);
+	start = tsc_host();
 	frag = translate(v, page, off, memslot_host(s, gpa), s, twin);
+	v->stat.helper_ns += tsc_to_ns(v, tsc_host() - start);
 	if (unlikely(os_code_named()) && frag)
 		fragment_name(v, frag, (v->r[R_RIP] & ~0xfffULL) + off);
 	return frag;
@@ -260,6 +263,7 @@ static void run_start(struct vcpu *v)
 static enum unwind dbt_run(struct vcpu *v)
 {
 	struct dbt *d = dbt_of(v);
+	u64 start = tsc_host();
 	enum unwind why;
 
 	v->stat.runs++;
@@ -285,6 +289,8 @@ static enum unwind dbt_run(struct vcpu *v)
 	fpu_put(v);
 	if (d->gs)
 		os_gs_set(d->host_gs);
+	v->stat.interp_insns = v->stat.insns;
+	v->stat.engine_ns += tsc_to_ns(v, tsc_host() - start);
 	return why;
 }
 

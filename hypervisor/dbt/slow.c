@@ -14,6 +14,7 @@
 #include "hypervisor/insn/native.h"
 #include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/segment.h"
+#include "hypervisor/x86/system.h"
 
 void flags_in(struct vcpu *v)
 {
@@ -87,18 +88,47 @@ static bool must_leave(const struct vcpu *v, const struct dbt *d, u32 key)
 	return d->stale || v->step || mode_key(v) != key;
 }
 
+/* Before the instruction: does its operand lie in two pages? */
+static bool crosses(struct vcpu *v, const struct insn *i)
+{
+	u64 la;
+
+	if (!(i->flags & I_MEM))
+		return false;
+	la = v->ebase[i->seg] + insn_ea(v, i);
+	return !mem_in_page(la, MAX(opcode_mem_size(opcode_row(i->row), i), 1u));
+}
+
+/* What kept an access from the fast path: its pages, or as its handler shows. */
+static void slow_count(struct vcpu *v, bool cross, u64 fills, u64 mmio)
+{
+	v->stat.tlb_misses++;
+	if (v->stat.mmio != mmio)
+		v->stat.slow_mmio++;
+	else if (cross)
+		v->stat.slow_cross++;
+	else if (v->stat.tlb_fills == fills)
+		v->stat.slow_code++;
+}
+
 static bool slow_exec(struct vcpu *v, u32 rec)
 {
 	struct dbt *d = dbt_of(v);
 	const struct rec *r = &d->rec[rec];
 	u32 key = d->mode[r->mode].key;
 	u8 len = r->insn.len;
-	bool kicked = false;
+	u64 fills = v->stat.tlb_fills, mmio = v->stat.mmio;
+	bool kicked = false, cross;
 
 	flags_in(v);
 	d->stale = false;
+	v->r[R_RIP] = (v->hot.page + r->off) & v->rip_mask;
+	cross = r->back && crosses(v, &r->insn);
 	rec_exec(v, r);
-	v->stat.helper_insns++;
+	if (r->back)
+		slow_count(v, cross, fills, mmio);
+	else
+		v->stat.helper_insns++;
 	if (unlikely(v->boundary)) {
 		/* Memory slots may be others now (vcpu_exclusive_end): first the requests. */
 		kicked = v->kick;
@@ -111,6 +141,18 @@ static bool slow_exec(struct vcpu *v, u32 rec)
 	return true;
 }
 
+/* One call in CALLS_TIMED is measured, for all: reading the clock costs as much as a short handler. */
+#define CALLS_TIMED	64
+
+static bool slow_timed(struct vcpu *v, u32 rec)
+{
+	u64 start = tsc_host();
+	bool leave = slow_exec(v, rec);
+
+	v->stat.helper_ns += tsc_to_ns(v, tsc_host() - start) * CALLS_TIMED;
+	return leave;
+}
+
 /*
  * Nothing of the vector state may stay live while instrumented code runs (fpu_done()); the
  * trampoline has saved no vector registers.
@@ -118,10 +160,12 @@ static bool slow_exec(struct vcpu *v, u32 rec)
 u64 dbt_slow(struct vcpu *v, u32 rec)
 {
 	struct dbt *d = dbt_of(v);
+	bool leave;
 
 	fpu_done(v);
 	x87_pointers(v);
-	if (slow_exec(v, rec)) {
+	leave = ++d->calls % CALLS_TIMED ? slow_exec(v, rec) : slow_timed(v, rec);
+	if (leave) {
 		d->over = true;
 		vcpu_unwind(v, UNWIND_RESTART);
 	}

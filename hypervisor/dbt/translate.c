@@ -55,6 +55,7 @@ u32 rec_of(struct trans *t, unsigned int k)
 	t->rec[k] = cache_rec(t->d);
 	r = &t->d->rec[t->rec[k]];
 	r->insn = t->insn[k];
+	r->back = 0;
 	r->off = t->off[k];
 	r->mode = (u8)(t->mode - t->d->mode);
 	r->shadow = t->shadow >> k & 1;
@@ -266,6 +267,7 @@ static void fragment_end(struct trans *t)
 		os_panic("a fragment is too long");
 	d->slab[d->cur].code.at = t->e.at;
 	t->f->end = t->e.at;
+	t->v->stat.code_bytes += t->f->end - t->f->start;
 	fragment_publish(d, t->frag);
 	t->v->stat.fragments++;
 	t->v->stat.fragment_insns += t->n;
