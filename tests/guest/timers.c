@@ -254,6 +254,7 @@ static void rtc_set(u8 reg, u8 v)
 
 static void real_time_clock(void)
 {
+	unsigned i;
 	u8 second;
 	u64 end;
 
@@ -282,7 +283,10 @@ static void real_time_clock(void)
 	rtc_set(0x0b, 0x02);
 	rtc(0x0c);
 	pic_eoi(8);
-	expect("register C clears", rtc(0x0c) & 0xf0, 0);
+	/* PF goes on rising 1024 times a second, and a slow host may lie a while between two reads. */
+	for (i = 0; i < 20 && rtc(0x0c) & 0xf0; i++)
+		;
+	check(i < 20, "register C clears");
 	pic_mask(0xffff);
 }
 
