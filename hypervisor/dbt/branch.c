@@ -184,11 +184,6 @@ static void emit_page_set(struct trans *t)
 	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.page));
 }
 
-static void stack_move(struct trans *t, s32 by)
-{
-	emit_rm(&t->e, long_mode(t), OP_LEA, H_15, at_base(H_15, by));
-}
-
 static void emit_ret(struct trans *t)
 {
 	const struct insn *i = insn_now(t);

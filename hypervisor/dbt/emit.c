@@ -180,6 +180,12 @@ void emit_align(struct emitter *e, u32 n)
 		put8(e, 0xcc);
 }
 
+void emit_tlb_index(struct emitter *e)
+{
+	emit_shr(e, false, H_11, 6);
+	emit_alu_imm(e, false, ALU_AND, H_11, (TLB_ENTRIES - 1) << 6);
+}
+
 /* lahf; seto al; mov gs:[flags], eax */
 void emit_flags_save(struct emitter *e)
 {

@@ -122,6 +122,9 @@ enum { CC_O = 0, CC_B = 2, CC_AE = 3, CC_Z = 4, CC_NZ = 5, CC_BE = 6, CC_A = 7 }
 
 void emit_align(struct emitter *e, u32 n);
 
+/* R11: an address; becomes the offset of its entry in space->tlb. Clobbers flags. */
+void emit_tlb_index(struct emitter *e);
+
 /* Arithmetic flags to and from v->hot.flags, through RAX. */
 void emit_flags_save(struct emitter *e);
 void emit_flags_restore(struct emitter *e);

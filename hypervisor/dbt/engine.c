@@ -184,7 +184,7 @@ static void link_exit(struct vcpu *v, u32 exit, u32 frag)
 }
 
 /* One stay in translated code, or one piece of work for the interpreter. link: where it came from. */
-static u32 dispatch(struct vcpu *v, u32 *link)
+static void dispatch(struct vcpu *v, u32 *link)
 {
 	struct dbt *d = dbt_of(v);
 	u64 rip = v->r[R_RIP];
@@ -195,7 +195,7 @@ static u32 dispatch(struct vcpu *v, u32 *link)
 	frag = fragment_get(v, rip, exit & 1 && d->exit[exit >> 1].twin);
 	if (unlikely(!frag)) {
 		interp_insn(v);
-		return NONE;
+		return;
 	}
 	if (exit && (exit & 1) && era == d->era)
 		link_exit(v, exit >> 1, frag);
@@ -210,7 +210,6 @@ static u32 dispatch(struct vcpu *v, u32 *link)
 	else if (why == LEAVE_DONE)
 		*link = 2;
 	dbt_leave(v, why);
-	return NONE;
 }
 
 u64 dbt_go(struct vcpu *v, u32 rec)
@@ -267,7 +266,6 @@ static enum unwind dbt_run(struct vcpu *v)
 	enum unwind why;
 
 	v->stat.runs++;
-	os_code_guard();
 	d->host_gs = os_gs_get();
 	d->gs = NULL;
 	d->over = false;

@@ -21,7 +21,6 @@ static const struct set_form sets[] = {
 	{ &x_imul_GE, FORM_GENERIC }, { &x_imul_GEI, FORM_GENERIC },
 	{ &x_xadd_EG, FORM_GENERIC }, { &x_xchg_EG, FORM_GENERIC },
 	{ &x_mov_EG, FORM_GENERIC }, { &x_mov_GE, FORM_GENERIC }, { &x_mov_EI, FORM_MOV_IMM },
-	{ &x_mov_AO, FORM_MOV_MOFFS }, { &x_mov_OA, FORM_MOV_MOFFS },
 	{ &x_movzxb_GE, FORM_GENERIC }, { &x_movzxw_GE, FORM_GENERIC },
 	{ &x_movsxb_GE, FORM_GENERIC }, { &x_movsxw_GE, FORM_GENERIC },
 	{ &x_movsxd_GE, FORM_GENERIC }, { &x_lea_G, FORM_LEA },

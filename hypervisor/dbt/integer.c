@@ -316,7 +316,7 @@ bool emit_lea(struct trans *t)
 	return true;
 }
 
-/* ---- moves of immediates, absolute addresses ---- */
+/* ---- moves of immediates ---- */
 
 static void put_imm(struct trans *t, unsigned int size, u64 imm)
 {
@@ -360,11 +360,6 @@ bool emit_mov_imm_form(struct trans *t)
 	emit_op(&t->e, &o, 0, NULL, h);
 	put_imm(t, i->opsize, i->imm);
 	return true;
-}
-
-bool emit_mov_moffs(struct trans *t)
-{
-	return false;
 }
 
 /* ---- accumulator and its extension ---- */
@@ -488,7 +483,7 @@ static bool stack_usable(const struct trans *t)
 	return t->mode->flat && t->mode->stack_wide && insn_now(t)->opsize == t->mode->code_bytes;
 }
 
-static void stack_move(struct trans *t, s32 by)
+void stack_move(struct trans *t, s32 by)
 {
 	emit_rm(&t->e, long_mode(t), OP_LEA, H_15, at_base(H_15, by));
 }

@@ -168,15 +168,9 @@ static void check_tail(struct trans *t, bool write, enum cold_kind kind)
 	emit_rm(e, true, OP_LOAD, H_11, tlb_field(t, offsetof(struct tlb_entry, addend)));
 }
 
-static void check_index(struct trans *t)
-{
-	emit_shr(&t->e, false, H_11, 6);
-	emit_alu_imm(&t->e, false, ALU_AND, H_11, (TLB_ENTRIES - 1) << 6);
-}
-
 void address_check(struct trans *t, bool write)
 {
-	check_index(t);
+	emit_tlb_index(&t->e);
 	check_tail(t, write, COLD_SLOW);
 }
 
@@ -192,7 +186,7 @@ void check_range(struct trans *t, const struct place *p, unsigned int size, bool
 	struct place last = *p;
 
 	emit_rm(&t->e, false, OP_LEA, H_11, *p);
-	check_index(t);
+	emit_tlb_index(&t->e);
 	last.disp += (s32)size - 1;
 	emit_rm(&t->e, true, OP_LEA, H_AX, last);
 	check_tail(t, write, kind);
@@ -209,7 +203,7 @@ static void check_general(struct trans *t, const struct address *a, unsigned int
 	if (a->seg != NO_REG)
 		emit_rm(&t->e, true, OP_ADD, H_AX, segment_base(a->seg));
 	emit_rr(&t->e, false, OP_STORE, H_AX, H_11);
-	check_index(t);
+	emit_tlb_index(&t->e);
 	if (size > 1)
 		emit_rm(&t->e, true, OP_LEA, H_AX, at_base(H_AX, (s32)size - 1));
 	check_tail(t, write, COLD_SLOW);
@@ -286,7 +280,7 @@ void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size
 	t->fl = FL_SAVED;
 	emit_rm(&t->e, wide, OP_LEA, H_AX, p);
 	emit_rr(&t->e, false, OP_STORE, H_AX, H_11);
-	check_index(t);
+	emit_tlb_index(&t->e);
 	if (size > 1)
 		emit_rm(&t->e, true, OP_LEA, H_AX, at_base(H_AX, (s32)size - 1));
 	check_tail(t, write, COLD_SLOW);

@@ -157,8 +157,7 @@ static void put_stack(struct emitter *e, unsigned int idx)
 
 	put_push(e, H_CX);
 	emit_rr(e, false, OP_STORE, H_AX, H_11);
-	emit_shr(e, false, H_11, 6);
-	emit_alu_imm(e, false, ALU_AND, H_11, (TLB_ENTRIES - 1) << 6);
+	emit_tlb_index(e);
 	emit_rr(e, true, OP_STORE, H_AX, H_CX);
 	emit_alu_imm(e, true, ALU_AND, H_CX, -4096);
 	emit_alu_imm(e, false, ALU_AND, H_AX, 0xfff);

@@ -171,7 +171,6 @@ static bool form_emit(struct trans *t)
 	case FORM_CBW: return emit_cbw(t);
 	case FORM_CWD: return emit_cwd(t);
 	case FORM_MOV_IMM: return emit_mov_imm_form(t);
-	case FORM_MOV_MOFFS: return emit_mov_moffs(t);
 	case FORM_SYSTEM: return emit_system(t);
 	default: return false;
 	}
@@ -207,7 +206,7 @@ static bool begins_saved(const struct trans *t)
 		if (kind == FORM_HELPER || kind == FORM_PUSH || kind == FORM_POP ||
 			kind == FORM_PUSH_IMM || kind == FORM_CALL || kind == FORM_RET ||
 			kind == FORM_LEAVE || kind == FORM_JMP_IND || kind == FORM_CALL_IND ||
-			kind == FORM_MOV_MOFFS || kind == FORM_SYSTEM || kind == FORM_TERMINAL)
+			kind == FORM_SYSTEM || kind == FORM_TERMINAL)
 			return true;
 		if (i->flags & I_MEM && kind != FORM_LEA && kind != FORM_NOP)
 			return true;

@@ -132,7 +132,6 @@ bool emit_cwd(struct trans *t);
 bool emit_sahf(struct trans *t);
 bool emit_lahf(struct trans *t);
 bool emit_mov_imm_form(struct trans *t);
-bool emit_mov_moffs(struct trans *t);
 
 /* ---- x87.c ---- */
 bool emit_x87(struct trans *t);
@@ -142,6 +141,9 @@ void emit_x87_notes(struct trans *t);	/* behind it, and behind its slow path */
 /* ---- system.c: FORM_SYSTEM. False: neither, take helper_call() or leave_exec() ---- */
 bool emit_system(struct trans *t);
 
+/* RSP += by, with the stack's width. */
+void stack_move(struct trans *t, s32 by);
+
 /* ---- branch.c ---- */
 bool emit_branch(struct trans *t);
 void branch_own_cell(struct trans *t);
@@ -149,7 +151,6 @@ void branch_fallthrough(struct trans *t);	/* the fragment ends behind the last i
 void branch_next(struct trans *t);		/* ... behind the present one */
 void cold_emit(struct trans *t);
 /* The kick is looked at once in each fragment that may be part of a loop. */
-bool poll_wanted(const struct trans *t);
 void poll_emit(struct trans *t);
 
 #endif

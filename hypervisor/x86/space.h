@@ -74,7 +74,6 @@ struct space {
 	u16 asid;		/* its number in v->tlb_ctx, new whenever something is dropped */
 	bool in_use;
 	bool code_used;		/* jump[] or cell[] or the engine's lists hold something */
-	void *engine;		/* what the engine keeps with it */
 	struct large_set large_data, large_code;	/* data in the TLB; pages fetched from */
 	/* Entries filled since the space was emptied, those of global pages apart. */
 	struct tlb_list local, global;

@@ -178,7 +178,6 @@ struct vcpu {
 		 */
 		u32 x87_last, x87_seg;
 		u64 x87_page, x87_data;
-		u64 count[8];
 	} hot;
 	u8 hot_end[0];
 
