@@ -165,25 +165,13 @@ static void *dma(void *arg)
 	return NULL;
 }
 
-static void *churn(void *arg)
-{
-	struct machine *m = arg;
-	unsigned int n;
-
-	for (n = 1; m->churn; n++) {
-		slot_set(m, SLOT_SPARE, SPARE_GPA, 0, NULL, 0);
-		slot_set(m, SLOT_SPARE, SPARE_GPA, SPARE_SIZE, m->spare[n & 1], 0);
-	}
-	return NULL;
-}
-
 static void helpers_start(struct machine *m, struct random *r)
 {
 	m->dma = m->dmaing = chance(r, 60);
 	m->churn = m->churning = chance(r, 15);
 	if (m->dmaing && pthread_create(&m->dma_thread, NULL, dma, m))
 		fail("pthread_create");
-	if (m->churning && pthread_create(&m->churn_thread, NULL, churn, m))
+	if (m->churning && pthread_create(&m->churn_thread, NULL, slot_churn, m))
 		fail("pthread_create");
 }
 

@@ -142,19 +142,6 @@ static void start_cpu(struct hvcpu *c, const struct kvm_regs *r)
 		fail("pthread_create");
 }
 
-/* The spare slot is deleted, and made again with the other memory, as fast as it goes. */
-static void *churn_thread(void *arg)
-{
-	struct machine *m = arg;
-	unsigned int n;
-
-	for (n = 1; m->churn; n++) {
-		slot_set(m, SLOT_SPARE, SPARE_GPA, 0, NULL, 0);
-		slot_set(m, SLOT_SPARE, SPARE_GPA, SPARE_SIZE, m->spare[n & 1], 0);
-	}
-	return NULL;
-}
-
 /* Random bytes into the guest's memory, as a device would. */
 static void *dma_thread(void *arg)
 {
@@ -182,7 +169,7 @@ static void helpers_stop(struct machine *m)
 static void churn_start(struct machine *m)
 {
 	m->churn = m->churning = true;
-	if (pthread_create(&m->churn_thread, NULL, churn_thread, m))
+	if (pthread_create(&m->churn_thread, NULL, slot_churn, m))
 		fail("pthread_create");
 }
 

@@ -118,6 +118,8 @@ long kvm_must(long r, const char *what);
 void machine_new(struct machine *m, size_t ram_size, unsigned int cpus, bool irqchip);
 void machine_free(struct machine *m);
 void slot_set(struct machine *m, unsigned int slot, u64 gpa, u64 size, void *host, u32 flags);
+/* A thread, while m->churn: deletes the spare slot and makes it again with the other memory. */
+void *slot_churn(void *arg);
 /* A signal every period: it asks each vCPU inside KVM_RUN to come out, and counts. */
 void ticks_start(unsigned int us);
 /* One KVM_RUN with the tick's watch over it. 0, -EINTR; anything else fails. */

@@ -181,3 +181,16 @@ long cpu_run(struct hvcpu *c)
 		fail("KVM_RUN: %s", strerror((int)-r));
 	return r;
 }
+
+/* The spare slot is deleted, and made again with the other memory, as fast as it goes. */
+void *slot_churn(void *arg)
+{
+	struct machine *m = arg;
+	unsigned int n;
+
+	for (n = 1; m->churn; n++) {
+		slot_set(m, SLOT_SPARE, SPARE_GPA, 0, NULL, 0);
+		slot_set(m, SLOT_SPARE, SPARE_GPA, SPARE_SIZE, m->spare[n & 1], 0);
+	}
+	return NULL;
+}
