@@ -417,8 +417,8 @@ static void hot_page_is_in_each(void **state)
 		other = (struct vcpu *)vcpu_space(v, n)->hot;
 		v->r[R_RBX] = 100 + n;
 		assert_int_equal(other->r[R_RBX], 100 + n);
-		other->hot.count[7] = 200 + n;
-		assert_int_equal(v->hot.count[7], 200 + n);
+		other->hot.slot[7] = 200 + n;
+		assert_int_equal(v->hot.slot[7], 200 + n);
 		assert_ptr_equal(other->space, v->space);
 	}
 	vcpu_destroy(v);
