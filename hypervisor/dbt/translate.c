@@ -237,11 +237,13 @@ static void entries_emit(struct trans *t)
 
 static void body_emit(struct trans *t)
 {
+	t->body = t->e.at;
 	groups_find(t);
 	for (t->k = 0; t->k < t->n && !t->done; t->k++)
 		insn_emit(t);
 	if (!t->done)
 		branch_fallthrough(t);
+	t->line_end = t->e.at;
 	cold_emit(t);
 	emit_align(&t->e, 16);
 }
@@ -268,6 +270,8 @@ static void fragment_end(struct trans *t)
 	t->f->end = t->e.at;
 	t->v->stat.code_bytes += t->f->end - t->f->start;
 	fragment_publish(d, t->frag);
+	if (unlikely(os_dump_wanted()))
+		fragment_dump(t);
 	t->v->stat.fragments++;
 	t->v->stat.fragment_insns += t->n;
 }

@@ -57,6 +57,7 @@ struct trans {
 	bool polled;
 	u64 shadow;		/* instructions behind STI, by bit: no look at the kick there */
 	bool done;		/* the fragment ended */
+	u32 body, line_end;	/* host code behind the entries; out of line */
 	bool twin;		/* no groups */
 	struct cold cold[MAX_COLD];
 	unsigned int n_cold;
@@ -84,6 +85,9 @@ u32 rec_of(struct trans *t, unsigned int k);
 void site_now(struct trans *t);	/* host code from here on may fault for this instruction */
 void helper_call(struct trans *t);	/* the interpreter does this instruction, here */
 void leave_exec(struct trans *t);	/* ... and translated code ends */
+
+/* ---- dump.c ---- */
+void fragment_dump(const struct trans *t);	/* to os_dump() */
 
 /* ---- operand.c ---- */
 u8 host_of(unsigned int guest);		/* H_NONE: in memory */

@@ -84,6 +84,7 @@ int native_area_add(const void *rx, size_t size, const struct os_code_fault *fau
 		return ret;
 	/* These read the environment, which is no longer possible with a guest's vectors live. */
 	perfmap_init();
+	dump_init();
 	os_gs_fast();
 	ret = -ENOMEM;
 	pthread_mutex_lock(&areas.lock);

@@ -21,6 +21,8 @@ bool native_area_fault(void *ctx);
 
 /* perfmap.c: opens the map of names if it is wanted, before any code runs. */
 void perfmap_init(void);
+/* dump.c: the same for the developer's dump. */
+void dump_init(void);
 
 /* chain.c: puts our handler before those of the program, once. 0 or -errno. */
 int chain_install(void);

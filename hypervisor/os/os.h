@@ -67,6 +67,12 @@ void os_code_settle(void *rw, size_t size);
  */
 bool os_code_named(void);
 void os_code_name(u64 start, u32 size, const char *name);
+/*
+ * Appends to the developer's dump of translated code (docs/profiling.md); registers kept. Only if
+ * os_dump_wanted(): QUMRA_DUMP_FRAGMENTS named a file when the first area was made.
+ */
+bool os_dump_wanted(void);
+void os_dump(const char *text, u32 n);
 
 /*
  * Signals of the program that embeds us. SIGSEGV, SIGBUS, SIGFPE and SIGILL outside code areas go
