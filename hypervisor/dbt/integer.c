@@ -4,6 +4,8 @@
  */
 #include "hypervisor/dbt/translate.h"
 
+#include "hypervisor/insn/exec.h"
+
 /* The operands of one instruction as they will be encoded. */
 struct plan {
 	struct hop op;
@@ -11,8 +13,11 @@ struct plan {
 	bool mem;
 	unsigned int size;	/* of the memory operand */
 	bool write;
-	struct { u8 guest, host; } copy[2];	/* guest registers that work in scratch */
+	/* guest registers that work in scratch: to be loaded before, stored behind */
+	struct { u8 guest, host; bool load, store; } copy[2];
 	unsigned int n_copies;
+	bool home;		/* the register operand rm is where it lives in memory */
+	struct place home_at;
 	bool high;		/* AH to BH take part */
 	bool flags_in;
 };
@@ -48,8 +53,11 @@ static bool writes_flags(const struct opcode *row)
 
 /* ---- registers ---- */
 
+/* What an instruction does with a register operand. */
+enum use { USE_READ = 1, USE_WRITE = 2 };
+
 /* A register in memory, or RAX beside a high byte: a copy in scratch. False: there is none left. */
-static bool plan_copy(struct plan *p, unsigned int guest, u8 *host)
+static bool plan_copy(struct plan *p, unsigned int guest, unsigned int use, u8 *host)
 {
 	static const u8 scratch[] = { H_AX, H_11 };
 	unsigned int k;
@@ -62,14 +70,17 @@ static bool plan_copy(struct plan *p, unsigned int guest, u8 *host)
 	if (k == p->n_copies) {
 		p->copy[k].guest = (u8)guest;
 		p->copy[k].host = scratch[k];
+		p->copy[k].load = p->copy[k].store = false;
 		p->n_copies++;
 	}
+	p->copy[k].load |= use & USE_READ;
+	p->copy[k].store |= use & USE_WRITE;
 	*host = p->copy[k].host;
 	return true;
 }
 
 /* off: byte offset into v->r. */
-static bool plan_gpr(struct plan *p, u8 off, unsigned int size, u8 *out)
+static bool plan_gpr(struct plan *p, u8 off, unsigned int size, unsigned int use, u8 *out)
 {
 	unsigned int guest = off >> 3;
 	u8 host = host_of(guest);
@@ -77,7 +88,7 @@ static bool plan_gpr(struct plan *p, u8 off, unsigned int size, u8 *out)
 	if (p->high && (guest == R_RSP || guest >= 8))
 		return false;
 	if (host == H_NONE || (p->high && guest == R_RAX)) {
-		if (!plan_copy(p, guest, &host))
+		if (!plan_copy(p, guest, use, &host))
 			return false;
 	}
 	if (is_high(off)) {
@@ -96,25 +107,69 @@ static unsigned int gpr_operand_size(const struct operand_info *o, const struct 
 	return o->size == SZ_B ? 1 : i->opsize;
 }
 
-static bool plan_operand(struct plan *p, const struct operand_info *o, const struct insn *i)
+/* MULX has two destinations. */
+static unsigned int operand_use(const struct opcode *row, unsigned int k, unsigned int size)
 {
+	if (row->set == &x_xchg_EG || row->set == &x_xadd_EG)
+		return USE_READ | USE_WRITE;
+	if (k && !(k == 1 && row->set == &x_mulx_GVE))
+		return USE_READ;
+	if (row->attr & ATTR_RO)
+		return USE_READ;
+	return row->attr & ATTR_RW || size < 4 ? USE_READ | USE_WRITE : USE_WRITE;
+}
+
+/* Memory forms that differ from the register's: bit strings, and XCHG locks the bus. */
+static bool home_differs(const struct opcode *row)
+{
+	const struct exec_set *s = row->set;
+
+	return s == &x_xchg_EG || s == &x_xadd_EG || s == &x_bt_EG || s == &x_bts_EG ||
+		s == &x_btr_EG || s == &x_btc_EG;
+}
+
+/*
+ * A register that lives in memory may be the instruction's memory operand. Not as a destination of
+ * 32 bits, which would leave the upper half as it was.
+ */
+static bool plan_home(struct plan *p, const struct trans *t, unsigned int use, unsigned int size)
+{
+	const struct insn *i = insn_now(t);
+	const struct opcode *row = opcode_row(i->row);
+
+	if (host_of(i->rm >> 3) != H_NONE || p->high ||
+		!(i->flags & I_MODRM) || home_differs(row) || (use & USE_WRITE && size == 4))
+		return false;
+	if (form_now(t)->kind != FORM_GENERIC && form_now(t)->kind != FORM_SHIFT_CL)
+		return false;
+	p->home = true;
+	p->home_at = HOT_REG(i->rm >> 3);
+	return true;
+}
+
+static bool plan_operand(struct plan *p, const struct trans *t, unsigned int k)
+{
+	const struct insn *i = insn_now(t);
+	const struct opcode *row = opcode_row(i->row);
+	const struct operand_info *o = &operand_info[row->op[k]];
 	bool gpr = o->class == CL_GPR;
-	unsigned int size = gpr_operand_size(o, i);
+	unsigned int size = gpr_operand_size(o, i), use = operand_use(row, k, size);
 
 	switch (o->place) {
 	case PL_REG: case PL_ACCREG:
 		p->reg = i->reg;
-		return !gpr || plan_gpr(p, i->reg, size, &p->reg);
+		return !gpr || plan_gpr(p, i->reg, size, use, &p->reg);
 	case PL_RM: case PL_U: case PL_M:
 		if (i->flags & I_MEM)
 			return true;
 		p->rm = i->rm;
-		return !gpr || plan_gpr(p, i->rm, size, &p->rm);
+		return !gpr || (o->place == PL_RM && plan_home(p, t, use, size)) ||
+			plan_gpr(p, i->rm, size, use, &p->rm);
 	case PL_OPC: case PL_ACC:
-		return plan_gpr(p, i->rm, size, &p->rm);
+		return plan_gpr(p, i->rm, size, use, &p->rm);
 	case PL_VVVV:
 		p->op.vvvv = i->vvvv;
-		return !gpr || plan_gpr(p, i->vvvv, size, &p->op.vvvv);
+		return !gpr || plan_gpr(p, i->vvvv, size, use, &p->op.vvvv);
 	default:
 		return true;
 	}
@@ -131,8 +186,10 @@ static bool operand_high(const struct operand_info *o, const struct insn *i)
 	}
 }
 
-static bool plan_operands(struct plan *p, const struct opcode *row, const struct insn *i)
+static bool plan_operands(struct plan *p, const struct trans *t)
 {
+	const struct insn *i = insn_now(t);
+	const struct opcode *row = opcode_row(i->row);
 	unsigned int k;
 
 	for (k = 0; k < ARRAY_SIZE(row->op); k++)
@@ -141,7 +198,7 @@ static bool plan_operands(struct plan *p, const struct opcode *row, const struct
 		return false;
 	p->op.no_rex = p->high;
 	for (k = 0; k < ARRAY_SIZE(row->op); k++)
-		if (!plan_operand(p, &operand_info[row->op[k]], i))
+		if (!plan_operand(p, t, k))
 			return false;
 	return true;
 }
@@ -162,7 +219,7 @@ static bool plan_make(struct trans *t, struct plan *p, bool count_in_cl)
 		if (!p->size || p->size > 32 || !operand_encodable(t))
 			return false;
 	}
-	if (!plan_operands(p, row, i))
+	if (!plan_operands(p, t))
 		return false;
 	if (f->ext >= 0)
 		p->reg = (u8)f->ext;
@@ -197,6 +254,8 @@ static void emit_planned(struct trans *t, const struct plan *p, const struct pla
 	for (k = 0; k < p->n_copies; k++) {
 		u8 h = host_of(p->copy[k].guest);
 
+		if (!p->copy[k].load)
+			continue;
 		if (h == H_NONE)
 			emit_rm(&t->e, true, OP_LOAD, p->copy[k].host, HOT_REG(p->copy[k].guest));
 		else
@@ -207,11 +266,13 @@ static void emit_planned(struct trans *t, const struct plan *p, const struct pla
 	if (insn_now(t)->flags & I_NATIVE && !(insn_now(t)->flags & I_MODRM))
 		emit_plain(&t->e, &p->op);
 	else
-		emit_op(&t->e, &p->op, p->reg, m, p->rm);
+		emit_op(&t->e, &p->op, p->reg, p->home ? &p->home_at : m, p->rm);
 	emit_imm(t);
 	for (k = 0; k < p->n_copies; k++) {
 		u8 h = host_of(p->copy[k].guest);
 
+		if (!p->copy[k].store)
+			continue;
 		if (h == H_NONE)
 			emit_rm(&t->e, true, OP_STORE, p->copy[k].host, HOT_REG(p->copy[k].guest));
 		else
