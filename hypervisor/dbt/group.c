@@ -17,12 +17,13 @@
 #include "hypervisor/insn/exec.h"
 
 #define RANGE_MAX	1024
-#define DISP_MAX	(1 << 20)
+#define DISP_MAX	(1 << 29)	/* sums of two, and a page, are s32 */
 
 /* ---- what an instruction accesses ---- */
 
 struct access {
-	u8 base;	/* guest register */
+	u8 base, index;		/* guest registers; base: or R_RIP; index: or R_ZERO */
+	u8 scale;
 	bool write;
 	s32 disp;
 	unsigned int size;
@@ -32,7 +33,7 @@ static bool stack_access(const struct trans *t, unsigned int k, struct access *a
 {
 	const struct insn *i = &t->insn[k];
 
-	*a = (struct access){ .base = R_RSP, .size = 8 };
+	*a = (struct access){ .base = R_RSP, .index = R_ZERO, .size = 8 };
 	switch (t->form[k]->kind) {
 	case FORM_PUSH: case FORM_PUSH_IMM: case FORM_CALL:
 		a->write = true;
@@ -56,6 +57,17 @@ static bool operand_grouped(unsigned int kind)
 		kind == FORM_MOV_IMM || kind == FORM_JMP_IND || kind == FORM_CALL_IND;
 }
 
+/* One register in memory at most: there is one scratch register for it. */
+static bool registers_grouped(const struct insn *i)
+{
+	if (i->base == R_RIP)
+		return i->index == R_ZERO;
+	if (i->base >= 16)
+		return false;
+	return i->index == R_ZERO ||
+		(host_of(i->base) != H_NONE && host_of(i->index) != H_NONE);
+}
+
 static bool operand_access(const struct trans *t, unsigned int k, struct access *a)
 {
 	const struct insn *i = &t->insn[k];
@@ -63,10 +75,11 @@ static bool operand_access(const struct trans *t, unsigned int k, struct access 
 
 	if (!operand_grouped(t->form[k]->kind) || !(i->flags & I_MEM) || i->asize != 8)
 		return false;
-	if (i->base >= 16 || host_of(i->base) == H_NONE || i->index != R_ZERO ||
-		i->seg == SEG_FS || i->seg == SEG_GS)
+	if (i->seg == SEG_FS || i->seg == SEG_GS || !registers_grouped(i) ||
+		i->disp < -DISP_MAX || i->disp > DISP_MAX)
 		return false;
-	*a = (struct access){ .base = i->base, .disp = i->disp,
+	*a = (struct access){ .base = i->base, .index = i->index, .scale = i->scale,
+		.disp = i->base == R_RIP ? i->disp + t->off[k] : i->disp,
 		.write = opcode_mem_access(row) & OPC_MEM_WRITE,
 		.size = opcode_mem_size(row, i) };
 	return a->size && a->size <= 32;
@@ -192,38 +205,69 @@ static bool range_fits(const struct group *g, s32 lo, s32 hi)
 	return MAX(g->hi, hi) - MIN(g->lo, lo) <= RANGE_MAX;
 }
 
-static struct group *group_for(struct trans *t, const struct access *a, u32 version, s32 lo, s32 hi)
+/* Does the fragment go on to instruction k whenever it came to the group's first access? */
+static bool always_reached(const struct trans *t, const struct group *g, unsigned int k)
+{
+	for (unsigned int n = g->lead; n < k; n++)
+		if (t->insn[n].flags & I_BRANCH)
+			return false;
+	return true;
+}
+
+/*
+ * What may be written may be read. So reads join writes before them; a write joins reads if it comes
+ * in any case: else pages that are only read would fail the check.
+ */
+static bool rights_fit(const struct trans *t, const struct group *g, bool write, unsigned int k)
+{
+	return g->write || !write || always_reached(t, g, k);
+}
+
+static struct group *group_for(struct trans *t, unsigned int k, const struct group *key)
 {
 	struct group *g;
 
 	for (g = t->group; g < t->group + t->n_groups; g++)
-		if (g->base == a->base && g->write == a->write && g->version == version &&
-			range_fits(g, lo, hi))
+		if (g->base == key->base && g->index == key->index && g->scale == key->scale &&
+			g->version == key->version && g->index_version == key->index_version &&
+			rights_fit(t, g, key->write, k) && range_fits(g, key->lo, key->hi))
 			return g;
 	if (t->n_groups == MAX_GROUPS)
 		return NULL;
 	t->n_groups++;
-	*g = (struct group){ .base = a->base, .write = a->write, .version = version, .lo = lo,
-		.hi = hi };
+	*g = *key;
 	return g;
 }
 
 static void group_add(struct trans *t, unsigned int k, const struct access *a,
 	const struct track *r)
 {
-	s64 disp = (s64)a->disp + r->delta[a->base];
-	struct group *g;
+	s64 delta = 0, disp;
+	struct group *g, key = { .base = a->base, .index = a->index, .scale = a->scale,
+		.write = a->write, .lead = (u8)k };
 
+	if (a->base != R_RIP) {
+		delta = r->delta[a->base];
+		key.version = r->version[a->base];
+	}
+	if (a->index != R_ZERO) {
+		delta += (s64)r->delta[a->index] * (1 << a->scale);
+		key.index_version = r->version[a->index];
+	}
+	disp = a->disp + delta;
 	if (disp < -DISP_MAX || disp > DISP_MAX)
 		return;
-	g = group_for(t, a, r->version[a->base], (s32)disp, (s32)disp + (s32)a->size);
+	key.lo = (s32)disp;
+	key.hi = (s32)disp + (s32)a->size;
+	g = group_for(t, k, &key);
 	if (!g)
 		return;
-	g->lo = MIN(g->lo, (s32)disp);
-	g->hi = MAX(g->hi, (s32)disp + (s32)a->size);
+	g->lo = MIN(g->lo, key.lo);
+	g->hi = MAX(g->hi, key.hi);
+	g->write |= a->write;
 	g->members++;
 	t->group_of[k] = (u8)(g - t->group + 1);
-	t->delta[k] = r->delta[a->base];
+	t->delta[k] = (s32)delta;
 }
 
 void groups_find(struct trans *t)
@@ -255,19 +299,35 @@ static struct place group_slot(const struct trans *t, const struct group *g)
 	return HOT(hot.slot[g - t->group + 1]);
 }
 
+/* The group's registers and a displacement. AX may take part. */
+static struct place group_place(struct trans *t, const struct group *g, s32 disp)
+{
+	struct place p = at_base(H_AX, disp);
+
+	if (g->base == R_RIP)
+		emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.page));
+	else
+		p.base = reg_use(t, g->base, H_AX);
+	if (g->index != R_ZERO) {
+		p.index = host_of(g->index);
+		p.scale = g->scale;
+	}
+	return p;
+}
+
 static void group_lead(struct trans *t, struct group *g)
 {
-	s32 delta = t->delta[t->k];
-	struct place first = at_base(host_of(g->base), g->lo - delta);
+	struct place first;
 
 	flags_save(t);
-	check_range(t, &first, (unsigned int)(g->hi - g->lo), g->write, COLD_TWIN);
+	first = group_place(t, g, g->lo - t->delta[t->k]);
+	check_range(t, first, (unsigned int)(g->hi - g->lo), g->write, COLD_TWIN);
 	emit_rm(&t->e, true, OP_STORE, H_11, group_slot(t, g));
 	t->fl = FL_SAVED;
 	g->ready = true;
 }
 
-bool group_access(struct trans *t, s32 disp, struct place *m)
+bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m)
 {
 	struct group *g;
 
@@ -280,6 +340,16 @@ bool group_access(struct trans *t, s32 disp, struct place *m)
 		emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
 	else
 		group_lead(t, g);
-	*m = (struct place){ .base = host_of(g->base), .index = H_11, .disp = disp };
+	*m = group_place(t, g, disp);
+	if (m->index != H_NONE) {
+		emit_rm(&t->e, true, OP_LEA, H_AX, *m);
+		*m = at_base(H_AX, 0);
+	}
+	m->index = H_11;
+	m->scale = 0;
+	if (need_ax && m->base == H_AX) {
+		emit_rm(&t->e, true, OP_LEA, H_11, *m);
+		*m = at_base(H_11, 0);
+	}
 	return true;
 }

@@ -179,16 +179,21 @@ static struct place segment_base(u8 seg)
 	return at_gs(offsetof(struct vcpu, hit_base) + 8u * seg);
 }
 
-/* Base and displacement only, 64 bits: no copy of the address is needed. */
-void check_range(struct trans *t, const struct place *p, unsigned int size, bool write,
+/* 64 bits wide, by base and displacement: no copy of the address is needed. */
+void check_range(struct trans *t, struct place first, unsigned int size, bool write,
 	enum cold_kind kind)
 {
-	struct place last = *p;
-
-	emit_rm(&t->e, false, OP_LEA, H_11, *p);
+	if (first.index != H_NONE) {
+		emit_rm(&t->e, true, OP_LEA, H_AX, first);
+		first = at_base(H_AX, 0);
+	}
+	if (first.disp)
+		emit_rm(&t->e, false, OP_LEA, H_11, first);
+	else
+		emit_rr(&t->e, false, OP_STORE, first.base, H_11);
 	emit_tlb_index(&t->e);
-	last.disp += (s32)size - 1;
-	emit_rm(&t->e, true, OP_LEA, H_AX, last);
+	first.disp += (s32)size - 1;
+	emit_rm(&t->e, true, OP_LEA, H_AX, first);
 	check_tail(t, write, kind);
 }
 
@@ -246,7 +251,7 @@ bool operand_check(struct trans *t, unsigned int size, bool write, bool need_ax,
 
 	if (!address_of(t, &a))
 		return false;
-	if (group_access(t, a.disp, m))
+	if (group_access(t, a.disp, need_ax, m))
 		return true;
 	if (stack_operand(t, size)) {
 		stack_check(t, a.disp, size, m);
@@ -261,7 +266,7 @@ bool operand_check(struct trans *t, unsigned int size, bool write, bool need_ax,
 	p = (struct place){ .base = a.base, .index = H_NONE, .disp = a.disp };
 	if (a.wide && a.base != H_NONE && a.index == H_NONE && a.mem_index == NO_REG &&
 		a.seg == NO_REG)
-		check_range(t, &p, size, write, COLD_SLOW);
+		check_range(t, p, size, write, COLD_SLOW);
 	else
 		check_general(t, &a, size, write);
 	place_finish(t, &a, need_ax, m);
@@ -274,7 +279,7 @@ void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size
 	bool wide = long_mode(t);
 	struct place p = at_base(host_of(guest), disp);
 
-	if (group_access(t, disp, m))
+	if (group_access(t, disp, false, m))
 		return;
 	flags_save(t);
 	t->fl = FL_SAVED;
@@ -298,7 +303,7 @@ void stack_check(struct trans *t, s32 disp, unsigned int size, struct place *m)
 	struct cold *c;
 	u32 site;
 
-	if (form_now(t)->kind != FORM_CALL_IND && group_access(t, disp, m))
+	if (form_now(t)->kind != FORM_CALL_IND && group_access(t, disp, false, m))
 		return;
 	flags_save(t);
 	t->fl = FL_SAVED;

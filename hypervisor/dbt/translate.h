@@ -29,12 +29,14 @@ struct cold {
 
 /* Accesses that share a check: group.c. */
 struct group {
-	u8 base;	/* guest register */
+	u8 base, index;	/* guest registers; base: or R_RIP; index: or R_ZERO */
+	u8 scale;
 	bool write;
 	bool ready;	/* its slot is set in the code emitted so far */
+	u8 lead;	/* the first instruction */
 	u8 members;
-	u32 version;
-	s32 lo, hi;	/* displacements, from the register's value when the version began */
+	u32 version, index_version;
+	s32 lo, hi;	/* displacements, from the registers' values when the versions began */
 };
 #define MAX_GROUPS	15	/* hot.slot[0] is an indirect call's */
 
@@ -64,7 +66,7 @@ struct trans {
 	struct group group[MAX_GROUPS];
 	unsigned int n_groups;
 	u8 group_of[MAX_INSNS];	/* number + 1 */
-	s32 delta[MAX_INSNS];	/* of the base since the version began, before the instruction */
+	s32 delta[MAX_INSNS];	/* of the address since the versions began, before the instruction */
 };
 
 static inline const struct insn *insn_now(const struct trans *t) { return &t->insn[t->k]; }
@@ -102,7 +104,7 @@ void stack_check(struct trans *t, s32 disp, unsigned int size, struct place *m);
 void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size, bool write,
 	struct place *m);
 /* [first, first + size) by one TLB entry; R11: the addend. What happens else: kind. */
-void check_range(struct trans *t, const struct place *first, unsigned int size, bool write,
+void check_range(struct trans *t, struct place first, unsigned int size, bool write,
 	enum cold_kind kind);
 /*
  * The same for an address in registers: AX its last byte's, R11 what has the bits of its page.
@@ -118,7 +120,7 @@ u8 reg_use(struct trans *t, unsigned int guest, u8 scratch);
 void groups_find(struct trans *t);
 void groups_forget(struct trans *t);	/* behind a call of the interpreter */
 /* The place of the present instruction's access if it belongs to a group. */
-bool group_access(struct trans *t, s32 disp, struct place *m);
+bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m);
 
 /* ---- integer.c, vector.c: false: not this form, take helper_call() ---- */
 bool emit_generic(struct trans *t);
