@@ -78,9 +78,15 @@ static void emit_cell_jump(struct trans *t, u32 exit)
 /* The unconditional end of a fragment. */
 static void goto_target(struct trans *t, s64 to)
 {
-	u32 exit = exit_new(t, to, t->fl, t->off[t->k]);
+	u32 exit;
 
 	t->done = true;
+	if (loop_target(t, to)) {
+		loop_flags(t);
+		loop_jump(t, emit_jmp(&t->e, TO_LATER));
+		return;
+	}
+	exit = exit_new(t, to, t->fl, t->off[t->k]);
 	if (t->d->exit[exit].kind == EXIT_CELL) {
 		emit_page_move(t, t->d->exit[exit].pages, t->d->exit[exit].fl);
 		emit_cell_jump(t, exit);
@@ -124,6 +130,11 @@ static void emit_jcc_form(struct trans *t)
 	u32 site;
 
 	flags_need(t);
+	if (loop_target(t, to)) {
+		loop_flags(t);
+		loop_jump(t, emit_jcc(&t->e, f->op & 15, TO_LATER));
+		return;
+	}
 	site = emit_jcc(&t->e, f->op & 15, TO_LATER);
 	c = cold_add(t, COLD_LINK, site);
 	c->arg = exit_new(t, to, t->fl, t->off[t->k]);
@@ -429,6 +440,13 @@ static void cold_twin(struct trans *t, struct cold *c)
 	emit_stub(t, exit);
 }
 
+static void cold_page(struct trans *t, struct cold *c)
+{
+	t->k = c->insn;
+	group_page(t, &t->group[c->arg]);
+	emit_jmp(&t->e, c->back);
+}
+
 static void cold_poll(struct trans *t, struct cold *c)
 {
 	unsigned int off = t->off[c->insn];
@@ -452,6 +470,7 @@ void cold_emit(struct trans *t)
 		switch (c->kind) {
 		case COLD_STACK: cold_stack(t, c); break;
 		case COLD_LINK: cold_link(t, c); break;
+		case COLD_PAGE: cold_page(t, c); break;
 		case COLD_TWIN: cold_twin(t, c); break;
 		case COLD_POLL: case COLD_POLL_COPY: cold_poll(t, c); break;
 		default: cold_slow(t, c); break;

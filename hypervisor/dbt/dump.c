@@ -62,7 +62,7 @@ static void put_host(struct text *x, const struct dbt *d, u32 from, u32 to)
 
 static void put_head(struct text *x, const struct trans *t, u64 page)
 {
-	text_put(x, t->v->cpl == 3 ? "guest user " : "guest kernel ");
+	text_put(x, t->v->cpl == 3 ? "\nguest user " : "\nguest kernel ");
 	text_hex(x, page + t->f->off, t->mode->code_bytes * 2u);
 	text_put(x, ", physical ");
 	text_hex(x, t->d->page[t->f->page].gpa + t->f->off, 12);
@@ -76,8 +76,12 @@ void fragment_dump(const struct trans *t)
 	u32 at = t->body;
 
 	x.n = 0;	/* an initializer would call libc's memset, which uses vector registers */
-	put_head(&x, t, page);
-	put_host(&x, t->d, t->f->start, at);
+	if (t->again) {
+		text_put(&x, "again, for the loop\n");
+	} else {
+		put_head(&x, t, page);
+		put_host(&x, t->d, t->f->start, at);
+	}
 	for (unsigned int k = 0; k < t->n && at < t->line_end; k++) {
 		text_hex(&x, page + t->off[k], t->mode->code_bytes * 2u);
 		text_put(&x, "  ");
@@ -87,7 +91,6 @@ void fragment_dump(const struct trans *t)
 	}
 	put_host(&x, t->d, at, t->line_end);
 	text_put(&x, "out of line\n");
-	put_host(&x, t->d, t->line_end, t->f->end);
-	text_put(&x, "\n");
+	put_host(&x, t->d, t->line_end, t->e.at);
 	text_flush(&x);
 }

@@ -102,6 +102,7 @@ void emit_mov_imm(struct emitter *e, u8 reg, u64 imm);
 #define OP_STORE	0x89	/* mov rm, reg */
 #define OP_LEA		0x8d
 #define OP_ADD		0x03	/* add reg, rm */
+#define OP_SUB		0x2b
 #define OP_XOR		0x33
 #define OP_CMP		0x3b	/* cmp reg, rm */
 enum { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };

@@ -198,6 +198,18 @@ static void track_insn(struct track *r, const struct trans *t, unsigned int k)
 	}
 }
 
+u32 insn_changes(const struct trans *t, unsigned int k)
+{
+	struct track r = { 0 };
+	u32 set = 0;
+
+	track_insn(&r, t, k);
+	for (unsigned int g = 0; g < 16; g++)
+		if (r.version[g] || r.delta[g])
+			set |= (u32)BIT(g);
+	return set;
+}
+
 /* ---- grouping ---- */
 
 static bool range_fits(const struct group *g, s32 lo, s32 hi)
@@ -315,14 +327,46 @@ static struct place group_place(struct trans *t, const struct group *g, s32 disp
 	return p;
 }
 
-static void group_lead(struct trans *t, struct group *g)
+/* Its page, where the slot was set. */
+static struct place group_slot_page(const struct trans *t, const struct group *g)
 {
-	struct place first;
+	return HOT(hot.slot_page[g - t->group + 1]);
+}
 
-	flags_save(t);
-	first = group_place(t, g, g->lo - t->delta[t->k]);
+/* The whole check; R11: the addend. */
+void group_page(struct trans *t, struct group *g)
+{
+	struct place first = group_place(t, g, g->lo - t->delta[t->k]);
+
 	check_range(t, first, (unsigned int)(g->hi - g->lo), g->write, COLD_TWIN);
 	emit_rm(&t->e, true, OP_STORE, H_11, group_slot(t, g));
+	if (t->loop && g->carried)
+		emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));
+}
+
+static void group_lead(struct trans *t, struct group *g)
+{
+	flags_save(t);
+	group_page(t, g);
+	t->fl = FL_SAVED;
+	g->ready = true;
+}
+
+/* In a loop's later turns: is it in the page where it was? */
+static void group_stays(struct trans *t, struct group *g)
+{
+	struct cold *c;
+	u32 site;
+
+	flags_save(t);
+	emit_rm(&t->e, true, OP_LEA, H_AX, group_place(t, g, g->lo - t->delta[t->k]));
+	emit_rm(&t->e, true, OP_SUB, H_AX, group_slot_page(t, g));
+	emit_alu_imm(&t->e, true, ALU_CMP, H_AX, 4096 - (g->hi - g->lo));
+	site = emit_jcc(&t->e, CC_A, TO_LATER);
+	c = cold_add(t, COLD_PAGE, site);
+	c->arg = (u32)(g - t->group);
+	c->back = t->e.at;
+	emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
 	t->fl = FL_SAVED;
 	g->ready = true;
 }
@@ -334,10 +378,12 @@ bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m)
 	if (!t->group_of[t->k])
 		return false;
 	g = &t->group[t->group_of[t->k] - 1];
-	if (g->members < 2)
+	if (g->members < 2 && !(t->loop && g->carried))
 		return false;
 	if (g->ready)
 		emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
+	else if (t->again && g->carried)
+		group_stays(t, g);
 	else
 		group_lead(t, g);
 	*m = group_place(t, g, disp);

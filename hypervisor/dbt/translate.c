@@ -81,6 +81,7 @@ void helper_call(struct trans *t)
 	put32(&t->e, rec_of(t, t->k));
 	emit_call_to(&t->e, t->d->tramp.slow);
 	t->fl = FL_BOTH;
+	t->helpers = true;
 	groups_forget(t);
 }
 
@@ -235,16 +236,31 @@ static void entries_emit(struct trans *t)
 
 /* ---- the whole ---- */
 
-static void body_emit(struct trans *t)
+static void line_emit(struct trans *t)
 {
 	t->body = t->e.at;
-	groups_find(t);
+	t->n_cold = 0;
+	t->polled = t->done = t->x87_page = false;
+	t->x87_seg = 0;
+	memset(t->rec, 0, sizeof(t->rec));
 	for (t->k = 0; t->k < t->n && !t->done; t->k++)
 		insn_emit(t);
 	if (!t->done)
 		branch_fallthrough(t);
 	t->line_end = t->e.at;
 	cold_emit(t);
+	if (unlikely(os_dump_wanted()))
+		fragment_dump(t);
+}
+
+static void body_emit(struct trans *t)
+{
+	groups_find(t);
+	loop_find(t);
+	t->loop_fl = t->f->body_saved ? FL_SAVED : FL_HOST;
+	line_emit(t);
+	if (t->loop && loop_again(t))
+		line_emit(t);
 	emit_align(&t->e, 16);
 }
 
@@ -270,8 +286,6 @@ static void fragment_end(struct trans *t)
 	t->f->end = t->e.at;
 	t->v->stat.code_bytes += t->f->end - t->f->start;
 	fragment_publish(d, t->frag);
-	if (unlikely(os_dump_wanted()))
-		fragment_dump(t);
 	t->v->stat.fragments++;
 	t->v->stat.fragment_insns += t->n;
 }
@@ -281,11 +295,9 @@ static void trans_begin(struct trans *t, struct vcpu *v)
 	t->v = v;
 	t->d = dbt_of(v);
 	t->mode = &t->d->mode[t->d->cur_mode];
-	t->n = t->k = t->n_cold = 0;
-	t->polled = t->done = t->x87_page = false;
-	t->x87_seg = 0;
+	t->n = t->k = 0;
+	t->helpers = t->twin = false;
 	t->shadow = 0;
-	memset(t->rec, 0, sizeof(t->rec));
 }
 
 u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,

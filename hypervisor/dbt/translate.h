@@ -14,6 +14,7 @@ enum cold_kind {
 	COLD_LINK,	/* leave, or go to, another fragment: an exit */
 	COLD_POLL,	/* leave: v->kick */
 	COLD_POLL_COPY,	/* the same, after a copy of the instruction that sets the flags */
+	COLD_PAGE,	/* check a group's page as a whole, go on at back */
 	COLD_TWIN,	/* go on in the fragment's twin, which has no groups */
 	COLD_STACK,	/* find the stack's page, go on at back; else COLD_SLOW */
 };
@@ -23,7 +24,7 @@ struct cold {
 	u8 insn;	/* which one */
 	u32 site;	/* rel32 that leads here */
 	u32 back;
-	u32 arg;	/* exit; displacement */
+	u32 arg;	/* exit; displacement; group */
 	s32 pages;	/* COLD_LINK: to the target's page */
 };
 
@@ -33,6 +34,8 @@ struct group {
 	u8 scale;
 	bool write;
 	bool ready;	/* its slot is set in the code emitted so far */
+	bool carried;	/* a loop's next turn uses the slot again (loop.c) ... */
+	bool fixed;	/* ... for the same address */
 	u8 lead;	/* the first instruction */
 	u8 members;
 	u32 version, index_version;
@@ -59,6 +62,7 @@ struct trans {
 	bool polled;
 	u64 shadow;		/* instructions behind STI, by bit: no look at the kick there */
 	bool done;		/* the fragment ended */
+	bool helpers;		/* it calls the interpreter in its straight line */
 	u32 body, line_end;	/* host code behind the entries; out of line */
 	bool twin;		/* no groups */
 	struct cold cold[MAX_COLD];
@@ -66,6 +70,13 @@ struct trans {
 	struct group group[MAX_GROUPS];
 	unsigned int n_groups;
 	u8 group_of[MAX_INSNS];	/* number + 1 */
+	/* loop.c */
+	bool loop;		/* it jumps back to its beginning, and is emitted twice: */
+	bool again;		/* the second copy */
+	u8 loop_first, loop_last;	/* the instructions that jump back */
+	u8 loop_fl;		/* enum flags_place where the second copy begins ... */
+	u32 loop_head;		/* ... which is here */
+	u32 loop_site[8], n_loop_sites;	/* back edges of the first copy */
 	s32 delta[MAX_INSNS];	/* of the address since the versions began, before the instruction */
 };
 
@@ -121,6 +132,18 @@ void groups_find(struct trans *t);
 void groups_forget(struct trans *t);	/* behind a call of the interpreter */
 /* The place of the present instruction's access if it belongs to a group. */
 bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m);
+
+/* COLD_PAGE: group g's slot for the page that the present instruction accesses. */
+void group_page(struct trans *t, struct group *g);
+/* General registers that an instruction may change, by bit. */
+u32 insn_changes(const struct trans *t, unsigned int k);
+
+/* ---- loop.c ---- */
+void loop_find(struct trans *t);
+bool loop_again(struct trans *t);
+bool loop_target(const struct trans *t, s64 to);	/* is a branch there a back edge? */
+void loop_flags(struct trans *t);
+void loop_jump(struct trans *t, u32 site);
 
 /* ---- integer.c, vector.c: false: not this form, take helper_call() ---- */
 bool emit_generic(struct trans *t);

@@ -170,7 +170,7 @@ struct vcpu {
 		u32 exit;	/* why and where translated code was left */
 		u64 host_rsp;	/* the stack to go back to */
 		u64 arg;
-		u64 slot[16];
+		u64 slot[16], slot_page[16];
 		u64 fault_rip, fault_vector;	/* of a host fault, by os/native.c */
 		/*
 		 * The last x87 instruction, where v->fpu does not have it yet (dbt/x87.c): opcode
