@@ -230,6 +230,113 @@ static void element_loop(struct flow *f)
 	loop_end(f, slot, top);
 }
 
+/* ---- loops that walk over memory ------------------------------------------------------------- */
+
+/* [base + index * 2^scale + disp] with an opcode of n bytes behind mandatory prefix pfx. */
+struct walk_insn {
+	u8 pfx, op[2], n;
+	bool wide;		/* REX.W in 64-bit mode */
+};
+
+static void walk_access(struct flow *f, const struct walk_insn *w, unsigned int reg,
+	unsigned int base, unsigned int index, s32 disp)
+{
+	u8 b[16];
+	unsigned int n = 0;
+
+	if (w->pfx)
+		b[n++] = w->pfx;
+	if (f->g.bits == 64)
+		b[n++] = (u8)(0x40 | (w->wide ? 8 : 0) | (reg >> 3) << 2 | (index >> 3) << 1 |
+			base >> 3);
+	memcpy(b + n, w->op, w->n);
+	n += w->n;
+	b[n++] = (u8)(0x84 | (reg & 7) << 3);
+	b[n++] = (u8)(below(f, 4) << 6 | (index & 7) << 3 | (base & 7));
+	memcpy(b + n, &disp, 4);
+	gen_item(&f->g, b, n + 4, ROW_FLOW);
+}
+
+static void walk_any(struct flow *f, const unsigned int *pointer)
+{
+	static const struct walk_insn kinds[] = {
+		{ 0, { 0x8b }, 1, true }, { 0, { 0x8b }, 1, true }, { 0, { 0x89 }, 1, true },
+		{ 0, { 0x89 }, 1, false }, { 0, { 0x03 }, 1, true }, { 0, { 0x01 }, 1, true },
+		{ 0, { 0x3b }, 1, false }, { 0, { 0x88 }, 1, false }, { 0, { 0x0f, 0xb6 }, 2, false },
+		{ 0, { 0x0f, 0x10 }, 2, false }, { 0, { 0x0f, 0x11 }, 2, false },
+		{ 0xf3, { 0x0f, 0x6f }, 2, false }, { 0xf3, { 0x0f, 0x7f }, 2, false },
+		{ 0x66, { 0x89 }, 1, false }, { 0, { 0x11 }, 1, true },
+	};
+	unsigned int reg = any_reg(f);
+
+	/* Now and then a pointer is overwritten. */
+	if (!rnd_chance(f->g.r, 5))
+		while (reg == pointer[0] || reg == pointer[1] || reg == pointer[2])
+			reg = any_reg(f);
+	walk_access(f, &kinds[below(f, ARRAY_SIZE(kinds))], reg, pointer[below(f, 2)],
+		rnd_chance(f->g.r, 30) ? pointer[2] : R_RSP, (s32)below(f, 80) - 40);
+}
+
+/* add, sub, lea, inc, or add of the third register */
+static void walk_step(struct flow *f, unsigned int reg, unsigned int by)
+{
+	u64 rex = f->g.bits == 64 ? 0x48u | reg >> 3 : 0;
+	unsigned int skip = rex ? 0 : 8, n = rex ? 1 : 0;
+	u64 imm = (u64)(u8)below(f, 256) << 16 | (u64)(rnd_chance(f->g.r, 20) ? 1 : 0) << 24;
+
+	switch (below(f, 4)) {
+	case 0:
+		flow_bytes(f, (rex | (0x81 | (0xc0u | (reg & 7)) << 8 | imm) << 8) >> skip, n + 6, ROW_FLOW);
+		break;
+	case 1:
+		flow_bytes(f, (rex | (0x81 | (0xe8u | (reg & 7)) << 8 | imm) << 8) >> skip, n + 6, ROW_FLOW);
+		break;
+	case 2:
+		flow_bytes(f, (rex | (0xff | (0xc0u | (reg & 7)) << 8) << 8) >> skip, n + 2, ROW_FLOW);
+		break;
+	default:
+		rex |= rex ? (u64)(by >> 3) << 2 : 0;
+		flow_bytes(f, (rex | (0x01 | (0xc0u | (by & 7) << 3 | (reg & 7)) << 8) << 8) >> skip, n + 2,
+			ROW_FLOW);
+		break;
+	}
+}
+
+static u32 walk_start(struct flow *f)
+{
+	static const u64 edges[] = { AREA_DATA + 0x1000, AREA_DATA + DATA_SIZE, AREA_DATA, AT_RO,
+		AT_RO + 4096, AT_LAZY, AREA_CODE };
+	u64 at = edges[rnd_chance(f->g.r, 70) ? 0 : below(f, ARRAY_SIZE(edges))];
+
+	return (u32)(at + below(f, 4096) - 2048);
+}
+
+/*
+ * A short loop that jumps back to its first instruction, with registers that step over pages: what
+ * an engine keeps from one turn to the next must hold.
+ */
+static void element_walk(struct flow *f)
+{
+	u64 slot = flow_slot(f, 4), top;
+	unsigned int pointer[3];
+
+	for (unsigned int k = 0; k < 3; k++)
+		pointer[k] = any_reg(f);
+	flow_mov(f, pointer[0], walk_start(f), ROW_FIXED);
+	flow_mov(f, pointer[1], walk_start(f), ROW_FIXED);
+	flow_mov(f, pointer[2], below(f, 200), ROW_FIXED);
+	flow_store(f, slot, 1 + below(f, 40), ROW_FIXED);
+	top = flow_here(f);
+	gen_forget(&f->g);
+	for (unsigned int n = 1 + below(f, 5); n; n--) {
+		walk_any(f, pointer);
+		if (rnd_chance(f->g.r, 40))
+			walk_step(f, pointer[below(f, 3)], pointer[2]);
+	}
+	walk_step(f, pointer[below(f, 2)], pointer[2]);
+	loop_end(f, slot, top);
+}
+
 static u32 stack_top(struct flow *f)
 {
 	return (u32)AREA_DATA + 0x1000 + below(f, 0x200) * 8 + (rnd_chance(f->g.r, 3) ? 3 : 0);
@@ -455,6 +562,8 @@ static void element(struct flow *f)
 	} else if (rnd_chance(f->g.r, f->theme->control)) {
 		if (f->depth < 3 && rnd_chance(f->g.r, 35))
 			element_loop(f);
+		else if (rnd_chance(f->g.r, f->theme->walk))
+			element_walk(f);
 		else
 			flat[below(f, ARRAY_SIZE(flat))](f);
 	} else {
@@ -471,10 +580,10 @@ void flow_body(struct flow *f, unsigned int n)
 }
 
 static const struct flow_theme themes[] = {
-	{ .integer = 100, .control = 25, .smc = 0 },
-	{ .integer = 95, .control = 40, .smc = 2 },
-	{ .integer = 90, .control = 25, .smc = 12 },
-	{ .integer = 50, .control = 15, .smc = 1 },
+	{ .integer = 100, .control = 25, .smc = 0, .walk = 10 },
+	{ .integer = 95, .control = 40, .smc = 2, .walk = 40 },
+	{ .integer = 90, .control = 25, .smc = 12, .walk = 10 },
+	{ .integer = 50, .control = 15, .smc = 1, .walk = 20 },
 	{ .integer = 10, .control = 10, .smc = 0 },
 };
 

@@ -29,6 +29,7 @@ struct flow_theme {
 	u8 integer;		/* of units: rows of the integer set, else any row */
 	u8 control;		/* of elements: control flow */
 	u8 smc;			/* of elements: code that changes code */
+	u8 walk;		/* of control flow but ordinary loops: loops over memory */
 };
 
 void flow_setup(void);		/* after gen_setup() and gen_drop_row() */
