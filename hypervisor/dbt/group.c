@@ -88,13 +88,25 @@ static bool operand_access(const struct trans *t, unsigned int k, struct access 
 /* ---- what it does to registers ---- */
 
 struct track {
-	u32 version[16];
-	s32 delta[16];	/* since the version began */
+	u32 value[16];	/* a number for what the register holds, ... */
+	s32 delta[16];	/* ... less this */
+	u32 next;	/* unused number */
 };
+#define NO_VALUE	(~0u)
+#define VALUE_RIP	16	/* of the page that runs; registers begin as 0 to 15 */
+
+static void track_begin(struct track *r)
+{
+	for (unsigned int g = 0; g < 16; g++) {
+		r->value[g] = g;
+		r->delta[g] = 0;
+	}
+	r->next = VALUE_RIP + 1;
+}
 
 static void track_write(struct track *r, unsigned int guest)
 {
-	r->version[guest]++;
+	r->value[guest] = r->next++;
 	r->delta[guest] = 0;
 }
 
@@ -104,14 +116,20 @@ static void track_all(struct track *r)
 		track_write(r, g);
 }
 
+/* to := the value that is what, plus by. */
+static void track_set(struct track *r, unsigned int to, u32 what, s64 by)
+{
+	if (by < -DISP_MAX || by > DISP_MAX) {
+		track_write(r, to);
+		return;
+	}
+	r->value[to] = what;
+	r->delta[to] = (s32)by;
+}
+
 static void track_move(struct track *r, unsigned int guest, s64 by)
 {
-	s64 d = r->delta[guest] + by;
-
-	if (d < -DISP_MAX || d > DISP_MAX)
-		track_write(r, guest);
-	else
-		r->delta[guest] = (s32)d;
+	track_set(r, guest, r->value[guest], r->delta[guest] + by);
 }
 
 /* Every register operand that may be a destination. */
@@ -142,24 +160,45 @@ static bool moves_by_imm(const struct insn *i, const struct opcode *row)
 		!(i->flags & I_MEM);
 }
 
+static bool copies(const struct insn *i, const struct opcode *row, unsigned int *to,
+	unsigned int *from)
+{
+	bool store = row->set == &x_mov_EG;
+
+	if ((!store && row->set != &x_mov_GE) || i->opsize != 8 || i->flags & I_MEM)
+		return false;
+	*to = (store ? i->rm : i->reg) >> 3;
+	*from = (store ? i->reg : i->rm) >> 3;
+	return true;
+}
+
 static void track_generic(struct track *r, const struct insn *i)
 {
 	const struct opcode *row = opcode_row(i->row);
+	unsigned int to, from;
 
 	if (row->attr & ATTR_IMPLICIT)
 		track_write(r, R_RCX);
 	if (moves_by_imm(i, row))
 		track_move(r, i->rm >> 3, row->set == &x_add_EI ? (s64)i->imm : -(s64)i->imm);
+	else if (copies(i, row, &to, &from))
+		track_set(r, to, r->value[from], r->delta[from]);
 	else
 		track_operands(r, i);
 }
 
-static void track_lea(struct track *r, const struct insn *i)
+static void track_lea(struct track *r, const struct insn *i, unsigned int off)
 {
-	if (i->base == i->reg >> 3 && i->index == R_ZERO && i->asize == 8 && i->opsize == 8)
-		track_move(r, i->base, i->disp);
+	unsigned int to = i->reg >> 3;
+
+	if (i->index != R_ZERO || i->asize != 8 || i->opsize != 8)
+		track_write(r, to);
+	else if (i->base == R_RIP)
+		track_set(r, to, VALUE_RIP, (s64)i->disp + off);
+	else if (i->base < 16)
+		track_set(r, to, r->value[i->base], (s64)r->delta[i->base] + i->disp);
 	else
-		track_write(r, i->reg >> 3);
+		track_write(r, to);
 }
 
 static void track_pop(struct track *r, const struct insn *i)
@@ -176,7 +215,7 @@ static void track_insn(struct track *r, const struct trans *t, unsigned int k)
 	case FORM_GENERIC: case FORM_SHIFT_CL: case FORM_VECTOR: case FORM_MOV_IMM:
 		track_generic(r, i);
 		break;
-	case FORM_LEA: track_lea(r, i); break;
+	case FORM_LEA: track_lea(r, i, t->off[k]); break;
 	case FORM_PUSH: case FORM_PUSH_IMM: track_move(r, R_RSP, -8); break;
 	case FORM_POP: track_pop(r, i); break;
 	case FORM_MULDIV: case FORM_CWD: case FORM_CBW:
@@ -200,12 +239,13 @@ static void track_insn(struct track *r, const struct trans *t, unsigned int k)
 
 u32 insn_changes(const struct trans *t, unsigned int k)
 {
-	struct track r = { 0 };
+	struct track r;
 	u32 set = 0;
 
+	track_begin(&r);
 	track_insn(&r, t, k);
 	for (unsigned int g = 0; g < 16; g++)
-		if (r.version[g] || r.delta[g])
+		if (r.value[g] != g || r.delta[g])
 			set |= (u32)BIT(g);
 	return set;
 }
@@ -240,8 +280,8 @@ static struct group *group_for(struct trans *t, unsigned int k, const struct gro
 	struct group *g;
 
 	for (g = t->group; g < t->group + t->n_groups; g++)
-		if (g->base == key->base && g->index == key->index && g->scale == key->scale &&
-			g->version == key->version && g->index_version == key->index_version &&
+		if (g->value == key->value && g->index_value == key->index_value &&
+			g->scale == key->scale &&
 			rights_fit(t, g, key->write, k) && range_fits(g, key->lo, key->hi))
 			return g;
 	if (t->n_groups == MAX_GROUPS)
@@ -254,17 +294,18 @@ static struct group *group_for(struct trans *t, unsigned int k, const struct gro
 static void group_add(struct trans *t, unsigned int k, const struct access *a,
 	const struct track *r)
 {
+	struct group *g, key = { .base = a->base, .index = a->index, .value = VALUE_RIP,
+		.index_value = NO_VALUE, .write = a->write, .lead = (u8)k };
 	s64 delta = 0, disp;
-	struct group *g, key = { .base = a->base, .index = a->index, .scale = a->scale,
-		.write = a->write, .lead = (u8)k };
 
 	if (a->base != R_RIP) {
 		delta = r->delta[a->base];
-		key.version = r->version[a->base];
+		key.value = r->value[a->base];
 	}
 	if (a->index != R_ZERO) {
 		delta += (s64)r->delta[a->index] * (1 << a->scale);
-		key.index_version = r->version[a->index];
+		key.index_value = r->value[a->index];
+		key.scale = a->scale;
 	}
 	disp = a->disp + delta;
 	if (disp < -DISP_MAX || disp > DISP_MAX)
@@ -280,13 +321,17 @@ static void group_add(struct trans *t, unsigned int k, const struct access *a,
 	g->members++;
 	t->group_of[k] = (u8)(g - t->group + 1);
 	t->delta[k] = (s32)delta;
+	t->regs[k].base = a->base;
+	t->regs[k].index = a->index;
+	t->regs[k].scale = a->scale;
 }
 
 void groups_find(struct trans *t)
 {
-	struct track r = { 0 };
+	struct track r;
 	struct access a;
 
+	track_begin(&r);
 	t->n_groups = 0;
 	memset(t->group_of, 0, sizeof(t->group_of));
 	if (!long_mode(t) || t->twin)
@@ -311,18 +356,18 @@ static struct place group_slot(const struct trans *t, const struct group *g)
 	return HOT(hot.slot[g - t->group + 1]);
 }
 
-/* The group's registers and a displacement. AX may take part. */
-static struct place group_place(struct trans *t, const struct group *g, s32 disp)
+/* The present access's registers and a displacement. AX may take part. */
+static struct place access_place(struct trans *t, s32 disp)
 {
 	struct place p = at_base(H_AX, disp);
 
-	if (g->base == R_RIP)
+	if (t->regs[t->k].base == R_RIP)
 		emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.page));
 	else
-		p.base = reg_use(t, g->base, H_AX);
-	if (g->index != R_ZERO) {
-		p.index = host_of(g->index);
-		p.scale = g->scale;
+		p.base = reg_use(t, t->regs[t->k].base, H_AX);
+	if (t->regs[t->k].index != R_ZERO) {
+		p.index = host_of(t->regs[t->k].index);
+		p.scale = t->regs[t->k].scale;
 	}
 	return p;
 }
@@ -336,7 +381,7 @@ static struct place group_slot_page(const struct trans *t, const struct group *g
 /* The whole check; R11: the addend. */
 void group_page(struct trans *t, struct group *g)
 {
-	struct place first = group_place(t, g, g->lo - t->delta[t->k]);
+	struct place first = access_place(t, g->lo - t->delta[t->k]);
 
 	check_range(t, first, (unsigned int)(g->hi - g->lo), g->write, COLD_TWIN);
 	emit_rm(&t->e, true, OP_STORE, H_11, group_slot(t, g));
@@ -359,7 +404,7 @@ static void group_stays(struct trans *t, struct group *g)
 	u32 site;
 
 	flags_save(t);
-	emit_rm(&t->e, true, OP_LEA, H_AX, group_place(t, g, g->lo - t->delta[t->k]));
+	emit_rm(&t->e, true, OP_LEA, H_AX, access_place(t, g->lo - t->delta[t->k]));
 	emit_rm(&t->e, true, OP_SUB, H_AX, group_slot_page(t, g));
 	emit_alu_imm(&t->e, true, ALU_CMP, H_AX, 4096 - (g->hi - g->lo));
 	site = emit_jcc(&t->e, CC_A, TO_LATER);
@@ -386,7 +431,7 @@ bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m)
 		group_stays(t, g);
 	else
 		group_lead(t, g);
-	*m = group_place(t, g, disp);
+	*m = access_place(t, disp);
 	if (m->index != H_NONE) {
 		emit_rm(&t->e, true, OP_LEA, H_AX, *m);
 		*m = at_base(H_AX, 0);

@@ -30,7 +30,7 @@ struct cold {
 
 /* Accesses that share a check: group.c. */
 struct group {
-	u8 base, index;	/* guest registers; base: or R_RIP; index: or R_ZERO */
+	u8 base, index;	/* of the first: guest registers; or R_RIP; or R_ZERO */
 	u8 scale;
 	bool write;
 	bool ready;	/* its slot is set in the code emitted so far */
@@ -38,8 +38,8 @@ struct group {
 	bool fixed;	/* ... for the same address */
 	u8 lead;	/* the first instruction */
 	u8 members;
-	u32 version, index_version;
-	s32 lo, hi;	/* displacements, from the registers' values when the versions began */
+	u32 value, index_value;	/* what their addresses are made of: numbers of group.c */
+	s32 lo, hi;	/* displacements from these values */
 };
 #define MAX_GROUPS	15	/* hot.slot[0] is an indirect call's */
 
@@ -77,7 +77,9 @@ struct trans {
 	u8 loop_fl;		/* enum flags_place where the second copy begins ... */
 	u32 loop_head;		/* ... which is here */
 	u32 loop_site[8], n_loop_sites;	/* back edges of the first copy */
-	s32 delta[MAX_INSNS];	/* of the address since the versions began, before the instruction */
+	/* Of an access in a group: its registers, and what they hold above the group's values. */
+	struct { u8 base, index, scale; } regs[MAX_INSNS];
+	s32 delta[MAX_INSNS];
 };
 
 static inline const struct insn *insn_now(const struct trans *t) { return &t->insn[t->k]; }
