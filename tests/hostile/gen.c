@@ -452,7 +452,10 @@ static void put_access(struct code *c, unsigned int base)
 			put8(c, 0x48);
 		put8(c, ops[below(r, sizeof(ops))]);
 	}
-	put8(c, 0x80 | below(r, 8) << 3 | base);
+	if (chance(r, 20))
+		PUT(c, 0x84 | below(r, 8) << 3, (below(r, 256) & 0xf8) | base);	/* with an index */
+	else
+		put8(c, 0x80 | below(r, 8) << 3 | base);
 	put(c, (u32)disp, 4);
 }
 
@@ -485,20 +488,52 @@ static void put_change(struct code *c, unsigned int base)
 	}
 }
 
-/* Accesses by one register, which a translator may check together. */
-static void put_cluster(struct code *c)
+/* The same address, or one near it, in another register. */
+static unsigned int put_copy(struct code *c, unsigned int base)
 {
 	static const u8 bases[] = { 0, 1, 2, 3, 5, 6, 7 };
-	unsigned int base = bases[below(c->r, sizeof(bases))];
+	unsigned int to = bases[below(c->r, sizeof(bases))];
 
-	if (c->bits == 16)
-		return;
-	put_near(c, base);
+	if (c->bits == 64 && chance(c->r, 90))
+		put8(c, 0x48);
+	if (chance(c->r, 50))
+		PUT(c, 0x89, 0xc0 | base << 3 | to);
+	else
+		PUT(c, 0x8d, 0x40 | to << 3 | base, (u8)rnd(c->r));
+	return to;
+}
+
+static void put_accesses(struct code *c, unsigned int base)
+{
 	for (unsigned int n = 3 + below(c->r, 8); n--;) {
 		put_access(c, base);
 		if (chance(c->r, 25))
 			put_change(c, base);
+		if (chance(c->r, 10))
+			base = put_copy(c, base);
 	}
+}
+
+/* Accesses by one register, which a translator may check together; and again in a loop. */
+static void put_cluster(struct code *c)
+{
+	static const u8 bases[] = { 0, 1, 2, 3, 6, 7 };
+	unsigned int base = bases[below(c->r, sizeof(bases))], start;
+
+	if (c->bits == 16)
+		return;
+	put_near(c, base);
+	if (chance(c->r, 60)) {
+		put_accesses(c, base);
+		return;
+	}
+	PUT(c, 0xbd);				/* mov $n, %ebp */
+	put(c, below(c->r, 60), 4);
+	start = c->len;
+	put_accesses(c, base);
+	PUT(c, 0x83, 0xed, 1);			/* sub $1, %ebp */
+	PUT(c, 0x0f, 0x85);			/* jnz */
+	put(c, start - (c->len + 4), 4);
 }
 
 /* MOVS, STOS and the others between two pages, bit strings with any number. */
