@@ -3,6 +3,7 @@
 #include "hypervisor/x86/mmu.h"
 
 #define CHUNK_SHIFT	6
+_Static_assert(1u << CHUNK_SHIFT == CODE_CHUNK, "a bit of the mask each");
 #define PAGE_MASK	(~0xfffULL)
 
 _Static_assert(MAX_VCPUS <= 64, "a bit for each in writers and readers");

@@ -44,6 +44,7 @@
 struct vcpu;
 struct memslot;
 
+#define CODE_CHUNK	64u	/* bytes watched together */
 struct code_page {
 	u64 mask;	/* which of its 64 chunks were decoded; atomic */
 	u64 writers;	/* by vCPU index: may have fast write tags; atomic */

@@ -401,7 +401,7 @@ static void cold_slow(struct trans *t, struct cold *c)
 		emit_jmp(&t->e, t->d->tramp.go);
 		return;
 	}
-	t->d->rec[rec].back = t->end_of[c->insn];
+	rec_at(t->d, rec)->back = t->end_of[c->insn];
 	emit_jmp(&t->e, t->d->tramp.slow_back);
 }
 

@@ -12,10 +12,10 @@
 #include <linux/errno.h>
 
 #define TRAMP_ROOM	(8u << 10)
-/* For each KiB of code. Measured on a kernel's boot: 4 fragments, 7 exits, 14 records. */
+/* For each KiB of code. Measured on a kernel's boot: 4 fragments, 7 exits, 14 records of 12 bytes. */
 #define FRAGS_PER_KIB	6
 #define EXITS_PER_KIB	12
-#define RECS_PER_KIB	24
+#define REC_UNITS_PER_KIB	80
 #define SITES_PER_KIB	24
 
 /* ---- pools ---- */
@@ -42,7 +42,7 @@ static void slabs_set(struct dbt *d, u32 code_bytes)
 		part_set(&s->code, TRAMP_ROOM, code_bytes, k);
 		part_set(&s->frags, 1, kib * FRAGS_PER_KIB, k);
 		part_set(&s->exits, 1, kib * EXITS_PER_KIB, k);
-		part_set(&s->recs, 1, kib * RECS_PER_KIB, k);
+		part_set(&s->recs, 1, kib * REC_UNITS_PER_KIB, k);
 		part_set(&s->sites, 1, kib * SITES_PER_KIB, k);
 	}
 	d->cur = 0;
@@ -54,7 +54,7 @@ static int pools_create(struct dbt *d, u32 code_bytes)
 
 	d->frag = pool_alloc(kib * FRAGS_PER_KIB + 1, sizeof(*d->frag), &d->frag_bytes);
 	d->exit = pool_alloc(kib * EXITS_PER_KIB + 1, sizeof(*d->exit), &d->exit_bytes);
-	d->rec = pool_alloc(kib * RECS_PER_KIB + 1, sizeof(*d->rec), &d->rec_bytes);
+	d->rec = pool_alloc(kib * REC_UNITS_PER_KIB + 1 + DECODE_ROOM, REC_UNIT, &d->rec_bytes);
 	d->site = pool_alloc(kib * SITES_PER_KIB + 1, sizeof(*d->site), &d->site_bytes);
 	d->page = pool_alloc(MAX_PAGES, sizeof(*d->page), &d->page_bytes);
 	d->form = pool_alloc(opcode_rows(), sizeof(*d->form), &d->form_bytes);
@@ -139,9 +139,13 @@ u32 cache_exit(struct dbt *d)
 	return d->slab[d->cur].exits.at++;
 }
 
-u32 cache_rec(struct dbt *d)
+u32 cache_rec(struct dbt *d, unsigned int len)
 {
-	return d->slab[d->cur].recs.at++;
+	struct pool_part *p = &d->slab[d->cur].recs;
+	u32 n = p->at;
+
+	p->at += ALIGN_UP((u32)offsetof(struct rec, code) + len, REC_UNIT) / REC_UNIT;
+	return n;
 }
 
 u32 cache_site(struct dbt *d)
@@ -382,6 +386,12 @@ u32 page_get(struct vcpu *v, u64 gpa, struct code_page *code)
 
 /* ---- eviction ---- */
 
+static void decoded_forget(struct dbt *d)
+{
+	for (u32 k = 0; k < DECODED; k++)
+		d->decoded[k].rec = NONE;
+}
+
 /* Takes what is not live any more out of a list. */
 static void list_sweep(struct dbt *d, u32 *link, size_t next)
 {
@@ -441,6 +451,7 @@ static bool part_has(const struct pool_part *p, u32 n)
 }
 
 #define MAX_PER_FRAGMENT	160	/* exits, records, sites */
+#define REC_UNITS_MAX		6
 
 void cache_reserve(struct vcpu *v)
 {
@@ -448,7 +459,7 @@ void cache_reserve(struct vcpu *v)
 	struct slab *s = &d->slab[d->cur];
 
 	if (part_has(&s->code, FRAGMENT_ROOM) && part_has(&s->frags, 1) &&
-		part_has(&s->exits, MAX_PER_FRAGMENT) && part_has(&s->recs, MAX_PER_FRAGMENT) &&
+		part_has(&s->exits, MAX_PER_FRAGMENT) && part_has(&s->recs, MAX_PER_FRAGMENT * REC_UNITS_MAX) &&
 		part_has(&s->sites, MAX_PER_FRAGMENT) &&
 		(d->cell_free || d->n_cells + MAX_PER_FRAGMENT < NR_CELLS))
 		return;
@@ -458,6 +469,7 @@ void cache_reserve(struct vcpu *v)
 	if (s->frags.at == s->frags.start)
 		return;
 	slab_evict(v, s);
+	decoded_forget(d);
 	d->era++;
 	space_drop_all(v);
 	v->stat.evictions++;
@@ -469,6 +481,7 @@ void cache_flush(struct vcpu *v)
 
 	for (unsigned int k = 0; k < NR_SLABS; k++)
 		slab_evict(v, &d->slab[k]);
+	decoded_forget(d);
 	memset(d->hash, 0, sizeof(d->hash));
 	memset(d->page_hash, 0, sizeof(d->page_hash));
 	memset(d->mode, 0, sizeof(d->mode));

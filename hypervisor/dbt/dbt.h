@@ -52,13 +52,25 @@ struct mode {
 	bool stack_wide;	/* the stack pointer is as wide as code_bytes */
 };
 
-/* An instruction that may leave translated code for C. */
+/*
+ * An instruction that may leave translated code for C: its bytes as they were translated, decoded
+ * again when it does. Memory may hold others by then. In units of REC_UNIT: rec_at().
+ */
 struct rec {
-	struct insn insn;
 	u32 back;		/* where a slow access goes on */
-	u16 off;		/* in the page */
-	u8 mode;		/* of its fragment */
-	bool shadow;		/* behind an STI that set IF */
+	u16 off : 12;		/* in the page */
+	u16 mode : 3;		/* of its fragment */
+	u16 shadow : 1;		/* behind an STI that set IF */
+	u8 len;
+	u8 code[];
+};
+#define REC_UNIT	4u
+_Static_assert(NR_MODES <= 8, "rec.mode");
+/* Records whose instruction is at hand decoded. */
+#define DECODED		1024u
+struct decoded {
+	u32 rec;
+	struct insn insn;
 };
 
 enum fragment_state { FRAG_FREE, FRAG_LIVE, FRAG_DEAD };
@@ -158,6 +170,7 @@ struct form {
 	u8 acc;			/* had its operand in the opcode: ModRM form instead */
 	u8 imm;			/* bytes of immediate; IMM_Z, IMM_V: by operand size */
 	u8 vex;
+	bool conditional;	/* a CPUID feature, the guest's or the host's, says more */
 };
 
 /* Offsets of code that all fragments share. */
@@ -180,7 +193,7 @@ struct dbt {
 	u32 cur;
 	struct fragment *frag;
 	struct exit *exit;
-	struct rec *rec;
+	u8 *rec;
 	struct site *site;
 	struct fpage *page;
 	size_t frag_bytes, exit_bytes, rec_bytes, site_bytes, page_bytes;
@@ -202,6 +215,7 @@ struct dbt {
 	struct form *form;	/* by row */
 	size_t form_bytes;
 	u64 host_features[4];	/* cpuid_host_features() */
+	struct decoded decoded[DECODED];
 };
 
 static inline struct dbt *dbt_of(const struct vcpu *v)
@@ -211,6 +225,10 @@ static inline struct dbt *dbt_of(const struct vcpu *v)
 static inline u64 code_rx(const struct dbt *d, u32 off)
 {
 	return d->rx + off;
+}
+static inline struct rec *rec_at(const struct dbt *d, u32 n)
+{
+	return (struct rec *)(d->rec + (size_t)n * REC_UNIT);
 }
 static inline unsigned int space_index(const struct vcpu *v, const struct space *s)
 {
@@ -236,7 +254,7 @@ void cache_reserve(struct vcpu *v);
 #define FRAGMENT_ROOM	(24u << 10)	/* bytes of code, at most */
 u32 cache_frag(struct dbt *d);
 u32 cache_exit(struct dbt *d);
-u32 cache_rec(struct dbt *d);
+u32 cache_rec(struct dbt *d, unsigned int len);	/* of an instruction so long */
 u32 cache_site(struct dbt *d);
 u32 cache_cell(struct vcpu *v);	/* a cell for a new exit; NONE: none is free */
 void cache_cell_set(struct vcpu *v, u32 cell, u64 stub);
@@ -285,7 +303,15 @@ enum form_kind {
 	FORM_SAHF, FORM_LAHF, FORM_SYSTEM,
 	FORM_JCC, FORM_JMP, FORM_CALL, FORM_RET, FORM_JMP_IND, FORM_CALL_IND, FORM_LOOP, FORM_JCXZ,
 };
-const struct form *form_of(struct dbt *d, const struct insn *i);
+void form_fill(struct form *f, const struct insn *i);
+static inline const struct form *form_of(struct dbt *d, const struct insn *i)
+{
+	struct form *f = &d->form[i->row];
+
+	if (unlikely(f->kind == FORM_UNKNOWN))
+		form_fill(f, i);
+	return f;
+}
 #define IMM_Z	0x10	/* 2 or 4 bytes by operand size */
 
 /* ---- system.c ---- */

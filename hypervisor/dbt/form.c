@@ -161,7 +161,7 @@ static void form_modrm(struct form *f, const struct opcode *row)
 	}
 }
 
-static void form_fill(struct form *f, const struct insn *i)
+void form_fill(struct form *f, const struct insn *i)
 {
 	static const u8 pfx[] = { [OPC_66] = 0x66, [OPC_F3] = 0xf3, [OPC_F2] = 0xf2 };
 	const struct opcode *row = opcode_row(i->row);
@@ -173,6 +173,8 @@ static void form_fill(struct form *f, const struct insn *i)
 		return;
 	}
 	kind = kind_of(row);
+	f->conditional = row->feature != F_NONE || row->attr & ATTR_I256 ||
+		row->set == &x_tzcnt_GE || row->set == &x_lzcnt_GE;
 	f->map = at.map;
 	f->vex = at.map >= MAP_VEX1 && at.map <= MAP_VEX3;
 	if (f->vex)
@@ -186,13 +188,4 @@ static void form_fill(struct form *f, const struct insn *i)
 		f->fp = form_fp(row, &at);
 	form_modrm(f, row);
 	f->kind = kind;
-}
-
-const struct form *form_of(struct dbt *d, const struct insn *i)
-{
-	struct form *f = &d->form[i->row];
-
-	if (f->kind == FORM_UNKNOWN)
-		form_fill(f, i);
-	return f;
 }

@@ -57,27 +57,42 @@ static void shadow_end(struct vcpu *v)
 	vcpu_update_mode(v);
 }
 
-static void insn_exec(struct vcpu *v, const struct rec *r)
+static void insn_exec(struct vcpu *v, const struct insn *decoded)
 {
 	struct insn i;
 
-	if (likely(!(r->insn.flags & I_NATIVE))) {
-		r->insn.exec(v, &r->insn);
+	if (likely(!(decoded->flags & I_NATIVE))) {
+		decoded->exec(v, decoded);
 		return;
 	}
-	i = r->insn;
+	i = *decoded;
 	stub_prepare(v, &i);
 	i.exec(v, &i);
 }
 
-static void rec_exec(struct vcpu *v, const struct rec *r)
+static const struct insn *rec_insn(struct dbt *d, u32 rec)
+{
+	struct decoded *e = &d->decoded[rec % DECODED];
+	const struct rec *r = rec_at(d, rec);
+
+	if (likely(e->rec == rec))
+		return &e->insn;
+	/* The pool goes on for as long as the decoder may read. */
+	if (insn_decode(r->code, DECODE_ROOM, d->mode[r->mode].code_bytes, &e->insn) != DECODE_OK ||
+		e->insn.len != r->len)
+		os_panic("a record that cannot be decoded");
+	e->rec = rec;
+	return &e->insn;
+}
+
+static void rec_exec(struct vcpu *v, const struct rec *r, const struct insn *i)
 {
 	bool shadow = r->shadow;
 
 	v->r[R_RIP] = (v->hot.page + r->off) & v->rip_mask;
 	if (unlikely(shadow))
 		shadow_begin(v);
-	insn_exec(v, r);
+	insn_exec(v, i);
 	if (unlikely(shadow))
 		shadow_end(v);
 }
@@ -114,17 +129,18 @@ static void slow_count(struct vcpu *v, bool cross, u64 fills, u64 mmio)
 static bool slow_exec(struct vcpu *v, u32 rec)
 {
 	struct dbt *d = dbt_of(v);
-	const struct rec *r = &d->rec[rec];
+	const struct rec *r = rec_at(d, rec);
+	const struct insn *i = rec_insn(d, rec);
 	u32 key = d->mode[r->mode].key;
-	u8 len = r->insn.len;
+	u8 len = r->len;
 	u64 fills = v->stat.tlb_fills, mmio = v->stat.mmio;
 	bool kicked = false, cross;
 
 	flags_in(v);
 	d->stale = false;
 	v->r[R_RIP] = (v->hot.page + r->off) & v->rip_mask;
-	cross = r->back && crosses(v, &r->insn);
-	rec_exec(v, r);
+	cross = r->back && crosses(v, i);
+	rec_exec(v, r, i);
 	if (r->back)
 		slow_count(v, cross, fills, mmio);
 	else
@@ -170,18 +186,20 @@ u64 dbt_slow(struct vcpu *v, u32 rec)
 		vcpu_unwind(v, UNWIND_RESTART);
 	}
 	fpu_get(v);
-	return code_rx(d, d->rec[rec].back);
+	return code_rx(d, rec_at(d, rec)->back);
 }
 
 /* ---- ways out ---- */
 
 void dbt_last(struct vcpu *v, u32 rec)
 {
-	const struct rec *r = &dbt_of(v)->rec[rec];
-	u8 len = r->insn.len;
-	bool branch = r->insn.flags & I_BRANCH;
+	struct dbt *d = dbt_of(v);
+	const struct rec *r = rec_at(d, rec);
+	const struct insn *i = rec_insn(d, rec);
+	u8 len = r->len;
+	bool branch = i->flags & I_BRANCH;
 
-	rec_exec(v, r);
+	rec_exec(v, r, i);
 	v->stat.helper_insns++;
 	if (!branch)
 		v->r[R_RIP] = (v->r[R_RIP] + len) & v->rip_mask;

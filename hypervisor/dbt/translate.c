@@ -11,8 +11,6 @@
 #include "hypervisor/insn/code.h"
 #include "hypervisor/insn/exec.h"
 
-#define INSN_MAX 15u
-
 /* ---- flags ---- */
 
 void flags_save(struct trans *t)
@@ -52,13 +50,14 @@ u32 rec_of(struct trans *t, unsigned int k)
 
 	if (t->rec[k])
 		return t->rec[k];
-	t->rec[k] = cache_rec(t->d);
-	r = &t->d->rec[t->rec[k]];
-	r->insn = t->insn[k];
+	t->rec[k] = cache_rec(t->d, t->insn[k].len);
+	r = rec_at(t->d, t->rec[k]);
 	r->back = 0;
 	r->off = t->off[k];
-	r->mode = (u8)(t->mode - t->d->mode);
+	r->mode = (u16)(t->mode - t->d->mode);
 	r->shadow = t->shadow >> k & 1;
+	r->len = t->insn[k].len;
+	memcpy(r->code, insn_bytes(t, k), r->len);
 	return t->rec[k];
 }
 
@@ -110,7 +109,7 @@ static bool host_has(const struct dbt *d, enum cpu_feature f)
  * Not to be copied: the guest has instructions that the host lacks (the interpreter does BMI and
  * others by itself), and TZCNT and LZCNT are BSF and BSR there, or with a guest that has them not.
  */
-static bool host_differs(const struct vcpu *v, const struct insn *i)
+static bool host_differs(const struct vcpu *v, const struct insn *i, const struct form *f)
 {
 	const struct opcode *row = opcode_row(i->row);
 	const struct dbt *d = dbt_of(v);
@@ -119,35 +118,77 @@ static bool host_differs(const struct vcpu *v, const struct insn *i)
 		return !vcpu_has(v, F_BMI1) || !host_has(d, F_BMI1);
 	if (row->set == &x_lzcnt_GE)
 		return !vcpu_has(v, F_ABM) || !host_has(d, F_ABM);
-	return !form_is_system(row) && !host_has(d, opcode_feature(row, i));
+	return f->kind != FORM_SYSTEM && !host_has(d, opcode_feature(row, i));
 }
 
 static const struct form form_helper = { .kind = FORM_HELPER };
 
-static void collect(struct trans *t, const struct memslot *slot, u64 gpa, const u8 *host,
-	unsigned int off)
-{
-	while (t->n < MAX_INSNS && off < 0x1000) {
-		struct insn *i = &t->insn[t->n];
+/* Where guest code comes from: bytes [first, end) of the page are in t->code already. */
+struct source {
+	const struct memslot *slot;
+	u64 gpa;
+	const u8 *host;
+	unsigned int first, end;
+};
 
-		/* All that the decoder may look at, whatever the length turns out to be. */
-		code_cover(t->v, slot, gpa, off, MIN(INSN_MAX, 0x1000 - off));
-		if (insn_decode(host + off, 0x1000 - off, t->mode->code_bytes, i) != DECODE_OK ||
-			!insn_allowed(t->v, i))
-			return;
-		t->off[t->n] = (u16)off;
-		t->form[t->n] = form_of(t->d, i);
-		if (host_differs(t->v, i))
-			t->form[t->n] = &form_helper;
-		t->n++;
-		off += i->len;
-		t->v->stat.decodes++;
-		if (i->flags & (I_BRANCH | I_END) && t->form[t->n - 1]->kind != FORM_JCC &&
-			t->form[t->n - 1]->kind != FORM_LOOP &&
-			t->form[t->n - 1]->kind != FORM_JCXZ &&
-			t->form[t->n - 1]->kind != FORM_SYSTEM)
-			return;
+/*
+ * All that the decoder may look at at off, whatever the length turns out to be, in whole chunks:
+ * watched before it is read, and read once.
+ */
+static void source_read(struct trans *t, struct source *s, unsigned int off)
+{
+	unsigned int need = MIN(off + INSN_MAX, 0x1000u), end;
+
+	if (likely(need <= s->end))
+		return;
+	end = ALIGN_UP(need, CODE_CHUNK);
+	code_cover(t->v, s->slot, s->gpa, s->end, end - s->end);
+	memcpy(t->code + (s->end - s->first), s->host + s->end, end - s->end);
+	s->end = end;
+}
+
+/* Decodes the next instruction. False: it is not part of the fragment. */
+static bool insn_collect(struct trans *t, const u8 *code, unsigned int avail, unsigned int off)
+{
+	struct insn *i = &t->insn[t->n];
+	const struct form *f;
+
+	if (insn_decode(code, avail, t->mode->code_bytes, i) != DECODE_OK)
+		return false;
+	f = form_of(t->d, i);
+	if (unlikely(f->conditional)) {
+		if (!insn_allowed(t->v, i))
+			return false;
+		if (host_differs(t->v, i, f))
+			f = &form_helper;
 	}
+	t->off[t->n] = (u16)off;
+	t->form[t->n++] = f;
+	t->v->stat.decodes++;
+	return true;
+}
+
+static bool ends_fragment(const struct insn *i, const struct form *f)
+{
+	return i->flags & (I_BRANCH | I_END) && f->kind != FORM_JCC && f->kind != FORM_LOOP &&
+		f->kind != FORM_JCXZ && f->kind != FORM_SYSTEM;
+}
+
+static void collect(struct trans *t, struct source *s)
+{
+	unsigned int off = s->first;
+
+	do {
+		unsigned int room = 0x1000 - off;
+
+		source_read(t, s, off);
+		/* t->code goes on behind the page's end. */
+		if (!insn_collect(t, t->code + (off - s->first),
+			room < INSN_MAX ? room : DECODE_ROOM, off))
+			return;
+		off += t->insn[t->n - 1].len;
+	} while (!ends_fragment(&t->insn[t->n - 1], t->form[t->n - 1]) && t->n < MAX_INSNS &&
+		off < 0x1000);
 }
 
 /* ---- one instruction ---- */
@@ -303,11 +344,13 @@ static void trans_begin(struct trans *t, struct vcpu *v)
 u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
 	const struct memslot *slot, bool twin)
 {
+	struct source s = { .slot = slot, .host = host, .first = off, .end = off };
 	struct trans t;
 
 	trans_begin(&t, v);
 	t.twin = twin;
-	collect(&t, slot, t.d->page[page].gpa, host, off);
+	s.gpa = t.d->page[page].gpa;
+	collect(&t, &s);
 	if (!t.n)
 		return NONE;
 	fragment_begin(&t, page, off);
@@ -335,14 +378,9 @@ u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, co
 	struct trans t;
 
 	trans_begin(&t, v);
-	if (insn_decode(code, INSN_MAX, t.mode->code_bytes, &t.insn[0]) != DECODE_OK ||
-		!insn_allowed(v, &t.insn[0]))
+	memcpy(t.code, code, INSN_MAX);
+	if (!insn_collect(&t, t.code, INSN_MAX, off))
 		return NONE;
-	t.off[0] = (u16)off;
-	t.form[0] = form_of(t.d, &t.insn[0]);
-	if (host_differs(v, &t.insn[0]))
-		t.form[0] = &form_helper;
-	t.n = 1;
 	fragment_begin(&t, page, off);
 	t.f->page2 = page2;
 	crossing_entries_emit(&t);

@@ -6,6 +6,8 @@
 
 #define MAX_INSNS	48	/* also bounds how late a kick is seen */
 #define MAX_COLD	256
+#define INSN_MAX	15u
+#define CODE_ROOM	(MAX_INSNS * INSN_MAX + CODE_CHUNK + DECODE_ROOM)
 
 /* Code out of the straight line, emitted behind it. */
 enum cold_kind {
@@ -53,6 +55,7 @@ struct trans {
 	struct insn insn[MAX_INSNS];
 	const struct form *form[MAX_INSNS];
 	u16 off[MAX_INSNS];
+	u8 code[CODE_ROOM];	/* the bytes of all, as decoded */
 	u32 rec[MAX_INSNS];	/* made on demand */
 	u32 end_of[MAX_INSNS];	/* host code of each ends here */
 	unsigned int n, k;	/* instructions; the present one */
@@ -83,6 +86,10 @@ struct trans {
 };
 
 static inline const struct insn *insn_now(const struct trans *t) { return &t->insn[t->k]; }
+static inline const u8 *insn_bytes(const struct trans *t, unsigned int k)
+{
+	return t->code + (t->off[k] - t->off[0]);
+}
 static inline const struct form *form_now(const struct trans *t) { return t->form[t->k]; }
 static inline unsigned int off_next(const struct trans *t)
 {

@@ -17,10 +17,10 @@
 
 #define INSN_MAX	15
 /*
- * Bytes that the decoder may read beyond the limit before it looks: VEX or 0F38, ModRM, SIB,
- * disp, imm.
+ * Prefixes up to the limit, and what the decoder may read beyond it before it looks: VEX or 0F38,
+ * ModRM, SIB, disp, imm.
  */
-#define BUF_SIZE	48
+_Static_assert(DECODE_ROOM >= INSN_MAX + 4 + 2 + 4 + 10, "reads without a test each");
 
 #define REX_B		1
 #define REX_X		2
@@ -659,9 +659,9 @@ static enum decode_result decode_padded(const u8 *bytes, unsigned int avail,
 enum decode_result insn_decode(const u8 *bytes, unsigned int avail, unsigned int code_bytes,
 	struct insn *out)
 {
-	u8 buf[BUF_SIZE] = { 0 };
+	u8 buf[DECODE_ROOM] = { 0 };
 
-	if (likely(avail >= BUF_SIZE))
+	if (likely(avail >= DECODE_ROOM))
 		return decode_padded(bytes, avail, code_bytes, out);
 	__builtin_memcpy(buf, bytes, MIN(avail, (unsigned int)INSN_MAX));
 	return decode_padded(buf, avail, code_bytes, out);

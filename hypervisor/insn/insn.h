@@ -91,6 +91,7 @@ enum decode_result {
  * state is looked at: rows that exist for the mode decode whatever CPUID says. The caller then
  * compares the row's feature with v->guest_features.
  */
+#define DECODE_ROOM	48	/* with so many bytes or more nothing is copied */
 enum decode_result insn_decode(const u8 *bytes, unsigned int avail, unsigned int code_bytes,
 	struct insn *out);
 
