@@ -27,8 +27,7 @@ static u32 exit_new(struct trans *t, s64 to, unsigned int fl, unsigned int from)
 
 	if (!t->f->n_exits++)
 		t->f->exits = n;
-	t->d->exit[n] = (struct exit){ .frag = t->frag,
-		.pages = (s32)(to >> 12), .off = (u16)(to & 0xfff),
+	t->d->exit[n] = (struct exit){ .pages = (s32)(to >> 12), .off = (u16)(to & 0xfff),
 		.from = (u16)from, .kind = to >> 12 ? EXIT_CELL : EXIT_DIRECT, .fl = (u8)fl };
 	return n;
 }
@@ -99,9 +98,11 @@ static void goto_target(struct trans *t, s64 to)
 /* To the code proper of a fragment in two pages, which follows. */
 void branch_own_cell(struct trans *t)
 {
-	t->f->own = exit_new(t, t->off[0], FL_SAVED, t->off[0]);
-	t->d->exit[t->f->own].kind = EXIT_CELL;
-	emit_cell_jump(t, t->f->own);
+	u32 own = exit_new(t, t->off[0], FL_SAVED, t->off[0]);
+
+	t->d->cross[t->f->cross].own = own;
+	t->d->exit[own].kind = EXIT_CELL;
+	emit_cell_jump(t, own);
 }
 
 void branch_next(struct trans *t)
@@ -342,12 +343,11 @@ static bool may_loop(const struct trans *t, unsigned int k)
 	return kind == FORM_RET || kind == FORM_JMP_IND || kind == FORM_CALL_IND;
 }
 
-static bool any_may_loop(const struct trans *t)
+void poll_find(struct trans *t)
 {
-	for (unsigned int k = t->k; k < t->n; k++)
-		if (may_loop(t, k))
-			return true;
-	return false;
+	t->poll_end = t->n;
+	while (t->poll_end && !may_loop(t, t->poll_end - 1))
+		t->poll_end--;
 }
 
 static bool setter_reg(u8 off)
@@ -369,12 +369,13 @@ static bool flags_setter(const struct trans *t)
 
 void poll_emit(struct trans *t)
 {
-	bool copy = t->fl == FL_HOST && flags_setter(t) && !may_loop(t, t->k);
+	bool copy;
 	struct cold *c;
 	u32 site;
 
-	if (t->polled || !any_may_loop(t))
+	if (t->polled || t->k >= t->poll_end)
 		return;
+	copy = t->fl == FL_HOST && flags_setter(t) && !may_loop(t, t->k);
 	if (t->fl == FL_HOST && !copy) {
 		if (!may_loop(t, t->k))
 			return;

@@ -14,6 +14,7 @@
 #define TRAMP_ROOM	(8u << 10)
 /* For each KiB of code. Measured on a kernel's boot: 4 fragments, 7 exits, 14 records of 12 bytes. */
 #define FRAGS_PER_KIB	6
+#define CROSSES_PER_KIB	1
 #define EXITS_PER_KIB	12
 #define REC_UNITS_PER_KIB	80
 #define SITES_PER_KIB	24
@@ -41,6 +42,7 @@ static void slabs_set(struct dbt *d, u32 code_bytes)
 
 		part_set(&s->code, TRAMP_ROOM, code_bytes, k);
 		part_set(&s->frags, 1, kib * FRAGS_PER_KIB, k);
+		part_set(&s->crosses, 1, kib * CROSSES_PER_KIB, k);
 		part_set(&s->exits, 1, kib * EXITS_PER_KIB, k);
 		part_set(&s->recs, 1, kib * REC_UNITS_PER_KIB, k);
 		part_set(&s->sites, 1, kib * SITES_PER_KIB, k);
@@ -53,12 +55,13 @@ static int pools_create(struct dbt *d, u32 code_bytes)
 	size_t kib = (size_t)code_bytes / 1024 * NR_SLABS;
 
 	d->frag = pool_alloc(kib * FRAGS_PER_KIB + 1, sizeof(*d->frag), &d->frag_bytes);
+	d->cross = pool_alloc(kib * CROSSES_PER_KIB + 1, sizeof(*d->cross), &d->cross_bytes);
 	d->exit = pool_alloc(kib * EXITS_PER_KIB + 1, sizeof(*d->exit), &d->exit_bytes);
 	d->rec = pool_alloc(kib * REC_UNITS_PER_KIB + 1 + DECODE_ROOM, REC_UNIT, &d->rec_bytes);
 	d->site = pool_alloc(kib * SITES_PER_KIB + 1, sizeof(*d->site), &d->site_bytes);
 	d->page = pool_alloc(MAX_PAGES, sizeof(*d->page), &d->page_bytes);
 	d->form = pool_alloc(opcode_rows(), sizeof(*d->form), &d->form_bytes);
-	if (!d->frag || !d->exit || !d->rec || !d->site || !d->page || !d->form)
+	if (!d->frag || !d->cross || !d->exit || !d->rec || !d->site || !d->page || !d->form)
 		return -ENOMEM;
 	return 0;
 }
@@ -76,6 +79,7 @@ void cache_destroy(struct vcpu *v)
 	if (!d)
 		return;
 	pool_free(d->frag, d->frag_bytes);
+	pool_free(d->cross, d->cross_bytes);
 	pool_free(d->exit, d->exit_bytes);
 	pool_free(d->rec, d->rec_bytes);
 	pool_free(d->site, d->site_bytes);
@@ -132,6 +136,11 @@ int cache_create(struct vcpu *v, u32 size)
 u32 cache_frag(struct dbt *d)
 {
 	return d->slab[d->cur].frags.at++;
+}
+
+u32 cache_cross(struct dbt *d)
+{
+	return d->slab[d->cur].crosses.at++;
 }
 
 u32 cache_exit(struct dbt *d)
@@ -223,40 +232,83 @@ void fragment_publish(struct dbt *d, u32 frag)
 	*bucket = frag;
 	f->page_next = d->page[f->page].frags;
 	d->page[f->page].frags = frag;
-	if (f->page2) {
-		f->cross_next = d->page[f->page2].crossing;
-		d->page[f->page2].crossing = frag;
+	if (f->cross) {
+		struct cross *c = &d->cross[f->cross];
+
+		c->next = d->page[c->page2].crossing;
+		d->page[c->page2].crossing = frag;
 	}
 	f->state = FRAG_LIVE;
 }
 
-static void list_remove(struct dbt *d, u32 *link, u32 frag, size_t next)
+/* The lists that a fragment is in. */
+enum list { LIST_HASH, LIST_PAGE, LIST_CROSSING };
+
+static u32 *list_next(struct dbt *d, u32 frag, enum list list)
+{
+	struct fragment *f = &d->frag[frag];
+
+	switch (list) {
+	case LIST_HASH: return &f->hash_next;
+	case LIST_PAGE: return &f->page_next;
+	default: return &d->cross[f->cross].next;
+	}
+}
+
+static void list_remove(struct dbt *d, u32 *link, u32 frag, enum list list)
 {
 	while (*link && *link != frag)
-		link = (u32 *)((u8 *)&d->frag[*link] + next);
+		link = list_next(d, *link, list);
 	if (*link)
-		*link = *(u32 *)((u8 *)&d->frag[frag] + next);
+		*link = *list_next(d, frag, list);
+}
+
+static const struct slab *slab_at(const struct dbt *d, u32 host)
+{
+	for (unsigned int k = 0; k < NR_SLABS; k++)
+		if (host >= d->slab[k].code.start && host < d->slab[k].code.at)
+			return &d->slab[k];
+	return NULL;
 }
 
 u32 fragment_at(struct dbt *d, u32 host)
 {
-	for (unsigned int k = 0; k < NR_SLABS; k++) {
-		const struct slab *s = &d->slab[k];
-		u32 low = s->frags.start, high = s->frags.at;
+	const struct slab *s = slab_at(d, host);
+	u32 low, high;
 
-		if (host < s->code.start || host >= s->code.at)
-			continue;
-		while (low + 1 < high) {	/* the last that begins at or before host */
-			u32 mid = low + (high - low) / 2;
+	if (!s)
+		return NONE;
+	low = s->frags.start;
+	high = s->frags.at;
+	while (low + 1 < high) {	/* the last that begins at or before host */
+		u32 mid = low + (high - low) / 2;
 
-			if (d->frag[mid].start <= host)
-				low = mid;
-			else
-				high = mid;
-		}
-		return low < s->frags.at ? low : NONE;
+		if (d->frag[mid].start <= host)
+			low = mid;
+		else
+			high = mid;
 	}
-	return NONE;
+	return low < s->frags.at ? low : NONE;
+}
+
+const struct site *site_find(const struct dbt *d, const struct fragment *f, u32 host)
+{
+	const struct slab *s = slab_at(d, host);
+	u32 low, high;
+
+	if (!s)
+		return NULL;
+	low = s->sites.start;
+	high = s->sites.at;
+	while (low < high) {		/* the first behind host */
+		u32 mid = low + (high - low) / 2;
+
+		if (d->site[mid].host <= host)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low > s->sites.start && d->site[low - 1].host >= f->start ? &d->site[low - 1] : NULL;
 }
 
 /* ---- links ---- */
@@ -302,9 +354,11 @@ static void exit_unlink(struct dbt *d, u32 exit)
 /* A dead fragment's branches are not to be patched any more: its entries lie over them. */
 static void fragment_unlink_exits(struct dbt *d, struct fragment *f)
 {
-	for (u32 k = f->exits; k < f->exits + f->n_exits; k++)
+	for (u32 k = f->exits; k < f->exits + f->n_exits; k++) {
+		d->exit[k].dead = true;
 		if (d->exit[k].kind == EXIT_DIRECT && d->exit[k].target)
 			exit_unlink(d, k);
+	}
 }
 
 /* ---- death ---- */
@@ -320,17 +374,14 @@ static void fragment_kill(struct dbt *d, u32 frag)
 {
 	struct fragment *f = &d->frag[frag];
 
-	list_remove(d, hash_bucket(d, f->page, f->off, f->mode), frag,
-		offsetof(struct fragment, hash_next));
-	list_remove(d, &d->page[f->page].frags, frag, offsetof(struct fragment, page_next));
-	if (f->page2)
-		list_remove(d, &d->page[f->page2].crossing, frag,
-			offsetof(struct fragment, cross_next));
+	list_remove(d, hash_bucket(d, f->page, f->off, f->mode), frag, LIST_HASH);
+	list_remove(d, &d->page[f->page].frags, frag, LIST_PAGE);
+	if (f->cross)
+		list_remove(d, &d->page[d->cross[f->cross].page2].crossing, frag, LIST_CROSSING);
 	fragment_unlink_incoming(d, f);
 	fragment_unlink_exits(d, f);
-	entry_kill(d, f->saved, d->tramp.dead_saved);
-	if (f->host != f->saved)
-		entry_kill(d, f->host, d->tramp.dead_host);
+	entry_kill(d, fragment_saved(f), d->tramp.dead_saved);
+	entry_kill(d, fragment_host(f), d->tramp.dead_host);
 	f->state = FRAG_DEAD;
 }
 
@@ -393,10 +444,10 @@ static void decoded_forget(struct dbt *d)
 }
 
 /* Takes what is not live any more out of a list. */
-static void list_sweep(struct dbt *d, u32 *link, size_t next)
+static void list_sweep(struct dbt *d, u32 *link, enum list list)
 {
 	while (*link) {
-		u32 *after = (u32 *)((u8 *)&d->frag[*link] + next);
+		u32 *after = list_next(d, *link, list);
 
 		if (d->frag[*link].state == FRAG_LIVE)
 			link = after;
@@ -410,10 +461,10 @@ static void lists_sweep(struct dbt *d)
 	u32 k;
 
 	for (k = 0; k < HASH_SIZE; k++)
-		list_sweep(d, &d->hash[k], offsetof(struct fragment, hash_next));
+		list_sweep(d, &d->hash[k], LIST_HASH);
 	for (k = 1; k < d->n_pages; k++) {
-		list_sweep(d, &d->page[k].frags, offsetof(struct fragment, page_next));
-		list_sweep(d, &d->page[k].crossing, offsetof(struct fragment, cross_next));
+		list_sweep(d, &d->page[k].frags, LIST_PAGE);
+		list_sweep(d, &d->page[k].crossing, LIST_CROSSING);
 	}
 }
 
@@ -440,6 +491,7 @@ static void slab_evict(struct vcpu *v, struct slab *s)
 	v->stat.code_bytes -= s->code.at - s->code.start;
 	s->code.at = s->code.start;
 	s->frags.at = s->frags.start;
+	s->crosses.at = s->crosses.start;
 	s->exits.at = s->exits.start;
 	s->recs.at = s->recs.start;
 	s->sites.at = s->sites.start;
@@ -459,11 +511,13 @@ void cache_reserve(struct vcpu *v)
 	struct slab *s = &d->slab[d->cur];
 
 	if (part_has(&s->code, FRAGMENT_ROOM) && part_has(&s->frags, 1) &&
-		part_has(&s->exits, MAX_PER_FRAGMENT) && part_has(&s->recs, MAX_PER_FRAGMENT * REC_UNITS_MAX) &&
+		part_has(&s->crosses, 1) && part_has(&s->exits, MAX_PER_FRAGMENT) &&
+		part_has(&s->recs, MAX_PER_FRAGMENT * REC_UNITS_MAX) &&
 		part_has(&s->sites, MAX_PER_FRAGMENT) &&
 		(d->cell_free || d->n_cells + MAX_PER_FRAGMENT < NR_CELLS))
 		return;
-	os_code_settle(d->rw + s->code.start, s->code.end - s->code.start);
+	/* Links were written all over it. */
+	os_code_settle(d->rw, d->size);
 	d->cur = (d->cur + 1) % NR_SLABS;
 	s = &d->slab[d->cur];
 	if (s->frags.at == s->frags.start)

@@ -77,42 +77,48 @@ enum fragment_state { FRAG_FREE, FRAG_LIVE, FRAG_DEAD };
 
 struct fragment {
 	u32 hash_next, page_next;	/* fragments */
-	u32 page;
-	u32 page2;		/* of the rest of its only instruction, or NONE */
-	u32 cross_next;		/* fragments */
 	u32 incoming;		/* exits that jump here */
-	u32 exits, n_exits;	/* its own */
-	u32 start;		/* of its code */
-	u32 host, saved;	/* entries */
-	u32 end;		/* behind its code */
-	u32 sites, n_sites;
-	u32 own;		/* page2: the exit whose cell leads to the code proper ... */
-	u32 body;		/* ... which is here, with flags saved */
+	u32 exits;		/* its own: the first */
+	u32 start;		/* of its code, which is its first entry */
+	u32 n_exits : 8;
+	u32 cross : 24;		/* struct cross, or NONE */
+	u16 page;
 	u16 off;
-	u16 n_insns;
-	u8 mode;
-	u8 state;
-	bool body_saved;	/* its code begins with flags saved: "host" saves them first */
+	u16 size;		/* of its code */
+	u8 entry2;		/* from start to the second entry */
+	u8 mode : 4;
+	u8 state : 2;
+	u8 body_saved : 1;	/* its code begins with flags saved: the first entry saves them */
+};
+_Static_assert(sizeof(struct fragment) == 32, "a lookup costs one cache line for each");
+
+/* The only instruction of its fragment lies in two pages. */
+struct cross {
+	u32 page2;		/* of the rest of it */
+	u32 next;		/* fragment that ends in page2 as well */
+	u32 own;		/* the exit whose cell leads to the code proper ... */
+	u32 body;		/* ... which is here, with flags saved */
 };
 
 enum exit_kind { EXIT_DIRECT, EXIT_CELL };
 
 /* A direct branch out of a fragment. */
 struct exit {
-	u32 frag;		/* whose it is */
 	u32 target;		/* fragment linked to, or NONE (EXIT_DIRECT) */
 	u32 next_in;		/* in the target's list */
 	u32 site;		/* of the rel32; EXIT_CELL: the cell's number */
 	u32 stub;		/* where it goes while not linked */
-	s32 pages;		/* from the branch's page to the target's */
-	u16 off;		/* of the target in its page */
-	u16 from;		/* of the branch */
-	u8 kind;
-	u8 fl;			/* enum flags_place at the branch */
-	bool twin;		/* to the twin of what is at the target */
+	s32 pages : 20;		/* from the branch's page to the target's */
+	u32 off : 12;		/* of the target in its page */
+	u32 from : 12;		/* of the branch */
+	u32 kind : 1;
+	u32 fl : 2;		/* enum flags_place at the branch */
+	u32 twin : 1;		/* to the twin of what is at the target */
+	u32 dead : 1;		/* its fragment is not live any more */
 };
+_Static_assert(sizeof(struct exit) == 24, "there are many");
 
-/* Host code that may fault: from here on, this instruction. Ascending in a fragment. */
+/* Host code that may fault: from here on, this instruction. Ascending in a slab. */
 struct site {
 	u32 host;
 	u16 off;
@@ -158,7 +164,7 @@ struct pool_part {
 	u32 start, end, at;
 };
 struct slab {
-	struct pool_part code, frags, exits, recs, sites;
+	struct pool_part code, frags, crosses, exits, recs, sites;
 };
 
 /* How a row is translated; made on first use. */
@@ -183,6 +189,7 @@ struct trampolines {
 #define HASH_SIZE	(1u << 17)
 #define PAGE_HASH	4096
 #define MAX_PAGES	8192
+_Static_assert(MAX_PAGES <= 1 << 16, "fragment.page");
 
 struct dbt {
 	u8 *rw;			/* the code area as data */
@@ -192,11 +199,12 @@ struct dbt {
 	struct slab slab[NR_SLABS];
 	u32 cur;
 	struct fragment *frag;
+	struct cross *cross;
 	struct exit *exit;
 	u8 *rec;
 	struct site *site;
 	struct fpage *page;
-	size_t frag_bytes, exit_bytes, rec_bytes, site_bytes, page_bytes;
+	size_t frag_bytes, cross_bytes, exit_bytes, rec_bytes, site_bytes, page_bytes;
 	u32 hash[HASH_SIZE];
 	u32 page_hash[PAGE_HASH];
 	u32 n_pages, page_free;
@@ -253,6 +261,7 @@ void cache_flush(struct vcpu *v);			/* everything */
 void cache_reserve(struct vcpu *v);
 #define FRAGMENT_ROOM	(24u << 10)	/* bytes of code, at most */
 u32 cache_frag(struct dbt *d);
+u32 cache_cross(struct dbt *d);
 u32 cache_exit(struct dbt *d);
 u32 cache_rec(struct dbt *d, unsigned int len);	/* of an instruction so long */
 u32 cache_site(struct dbt *d);
@@ -263,18 +272,29 @@ u32 fragment_find(struct dbt *d, u32 page, unsigned int off, unsigned int mode);
 u32 fragment_find_next(struct dbt *d, u32 frag);
 void fragment_publish(struct dbt *d, u32 frag);
 void fragment_link(struct dbt *d, u32 exit, u32 frag);
+/* Entries: with flags in the host, with flags saved. */
+static inline u32 fragment_host(const struct fragment *f)
+{
+	return f->start + (f->body_saved ? 0 : f->entry2);
+}
+static inline u32 fragment_saved(const struct fragment *f)
+{
+	return f->start + (f->body_saved ? f->entry2 : 0);
+}
 /* The entry that suits the flags at a branch. */
 static inline u32 fragment_entry(const struct fragment *f, unsigned int fl)
 {
 	if (fl == FL_BOTH)
-		return f->body_saved ? f->saved : f->host;
-	return fl == FL_SAVED ? f->saved : f->host;
+		return f->start + f->entry2;
+	return fl == FL_SAVED ? fragment_saved(f) : fragment_host(f);
 }
 void page_kill(struct dbt *d, u32 page);	/* its fragments are stale */
 u32 page_find(struct dbt *d, u64 gpa);
 u32 page_get(struct vcpu *v, u64 gpa, struct code_page *code);
 /* The fragment whose code holds this offset, or NONE. */
 u32 fragment_at(struct dbt *d, u32 host);
+/* The last site of the fragment at or before this offset, or NULL. */
+const struct site *site_find(const struct dbt *d, const struct fragment *f, u32 host);
 
 /* ---- space.c ---- */
 /* The page at CS:RIP, with its rights checked (raises #PF). */

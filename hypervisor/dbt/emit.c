@@ -1,107 +1,159 @@
 /* Encoding of host instructions: see dbt/emit.h. */
 #include "hypervisor/dbt/emit.h"
 
-static void put_rex(struct emitter *e, const struct hop *o, u8 reg, u8 index, u8 base)
+/*
+ * Bytes are put together in a register and stored at once: a store of a byte may be to anything, so
+ * that after each the compiler reads everything again. More may be stored than is meant; what
+ * comes next overwrites it, and behind the last piece of code there is room.
+ */
+struct bytes {
+	u64 b;
+	unsigned int n;		/* bits */
+};
+
+static __always_inline_ void add8(struct bytes *x, u8 b)
+{
+	x->b |= (u64)b << x->n;
+	x->n += 8;
+}
+
+static __always_inline_ void add32(struct bytes *x, u32 v)
+{
+	x->b |= (u64)v << x->n;
+	x->n += 32;
+}
+
+static __always_inline_ void put(struct emitter *e, const struct bytes *x)
+{
+	__builtin_memcpy(e->base + e->at, &x->b, 8);
+	e->at += x->n / 8;
+}
+
+static __always_inline_ void add_rex(struct bytes *x, const struct hop *o, u8 reg, u8 index, u8 base)
 {
 	u8 rex = (u8)(o->w << 3 | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1));
 
 	if ((rex || o->force_rex) && !o->no_rex)
-		put8(e, 0x40 | rex);
+		add8(x, 0x40 | rex);
 }
 
 /* The three-byte form. SDM 2A 2.3.5 */
-static void put_vex(struct emitter *e, const struct hop *o, u8 reg, u8 index, u8 base)
+static void add_vex(struct bytes *x, const struct hop *o, u8 reg, u8 index, u8 base)
 {
 	u8 pp = o->pfx == 0x66 ? 1 : o->pfx == 0xf3 ? 2 : o->pfx == 0xf2 ? 3 : 0;
 
-	put8(e, 0xc4);
-	put8(e, (u8)(!(reg >> 3 & 1) << 7 | !(index >> 3 & 1) << 6 | !(base >> 3 & 1) << 5 | o->map));
-	put8(e, (u8)(o->w << 7 | (~o->vvvv & 15) << 3 | o->l << 2 | pp));
-	put8(e, o->op);
+	add8(x, 0xc4);
+	add8(x, (u8)(!(reg >> 3 & 1) << 7 | !(index >> 3 & 1) << 6 | !(base >> 3 & 1) << 5 | o->map));
+	add8(x, (u8)(o->w << 7 | (~o->vvvv & 15) << 3 | o->l << 2 | pp));
+	add8(x, o->op);
 }
 
-static void put_opcode(struct emitter *e, const struct hop *o, u8 reg, u8 index, u8 base)
+/* At most 6 bytes. */
+static __always_inline_ void add_opcode(struct bytes *x, const struct hop *o, u8 reg, u8 index, u8 base)
 {
 	static const u8 second[] = { 0, 0, 0x38, 0x3a };
 
-	if (o->vex) {
-		put_vex(e, o, reg, index, base);
+	if (unlikely(o->vex)) {
+		add_vex(x, o, reg, index, base);
 		return;
 	}
 	if (o->opsize16)
-		put8(e, 0x66);
+		add8(x, 0x66);
 	if (o->pfx && !(o->pfx == 0x66 && o->opsize16))
-		put8(e, o->pfx);
-	put_rex(e, o, reg, index, base);
+		add8(x, o->pfx);
+	add_rex(x, o, reg, index, base);
 	if (o->map)
-		put8(e, 0x0f);
+		add8(x, 0x0f);
 	if (o->map > 1)
-		put8(e, second[o->map]);
-	put8(e, o->op);
+		add8(x, second[o->map]);
+	add8(x, o->op);
 }
 
-static void put_modrm_mem(struct emitter *e, u8 reg, const struct place *m)
+static __always_inline_ void put_modrm_mem(struct emitter *e, u8 reg, const struct place *m)
 {
-	u8 r = (u8)((reg & 7) << 3);
+	u8 r = (u8)((reg & 7) << 3), base = m->base & 7;
 	bool small = m->disp >= -128 && m->disp < 128;
-	u8 mod = !m->disp && (m->base & 7) != H_BP ? 0 : small ? 0x40 : 0x80;
-	bool sib = m->index != H_NONE || (m->base & 7) == H_SP;
+	u8 mod = !m->disp && base != H_BP ? 0 : small ? 0x40 : 0x80;
+	u8 index = m->index == H_NONE ? 4 : m->index & 7;
+	struct bytes x = { 0 };
 
 	if (m->base == H_NONE) {	/* absolute, or index and disp32 */
-		PUT(e, r | 4, (u8)(m->scale << 6 | (m->index == H_NONE ? 4 : m->index & 7) << 3 | 5));
-		put32(e, (u32)m->disp);
+		add8(&x, r | 4);
+		add8(&x, (u8)(m->scale << 6 | index << 3 | 5));
+		add32(&x, (u32)m->disp);
+		put(e, &x);
 		return;
 	}
-	put8(e, mod | r | (sib ? 4 : m->base & 7));
-	if (sib)
-		put8(e, (u8)(m->scale << 6 | (m->index == H_NONE ? 4 : m->index & 7) << 3 |
-			(m->base & 7)));
+	if (m->index != H_NONE || base == H_SP) {
+		add8(&x, mod | r | 4);
+		add8(&x, (u8)(m->scale << 6 | index << 3 | base));
+	} else {
+		add8(&x, mod | r | base);
+	}
 	if (mod == 0x40)
-		put8(e, (u8)m->disp);
+		add8(&x, (u8)m->disp);
 	else if (mod == 0x80)
-		put32(e, (u32)m->disp);
+		add32(&x, (u32)m->disp);
+	put(e, &x);
+}
+
+static __always_inline_ void op_put(struct emitter *e, const struct hop *o, u8 reg,
+	const struct place *mem, u8 rm)
+{
+	struct bytes x = { 0 };
+
+	if (o->lock)
+		add8(&x, 0xf0);
+	if (!mem) {
+		add_opcode(&x, o, reg, 0, rm);
+		add8(&x, (u8)(0xc0 | (reg & 7) << 3 | (rm & 7)));
+		put(e, &x);
+		return;
+	}
+	if (mem->gs)
+		add8(&x, 0x65);
+	add_opcode(&x, o, reg, mem->index == H_NONE ? 0 : mem->index,
+		mem->base == H_NONE ? 0 : mem->base);
+	put(e, &x);
+	put_modrm_mem(e, reg, mem);
 }
 
 void emit_op(struct emitter *e, const struct hop *o, u8 reg, const struct place *mem, u8 rm)
 {
-	if (o->lock)
-		put8(e, 0xf0);
-	if (!mem) {
-		put_opcode(e, o, reg, 0, rm);
-		put8(e, (u8)(0xc0 | (reg & 7) << 3 | (rm & 7)));
-		return;
-	}
-	if (mem->gs)
-		put8(e, 0x65);
-	put_opcode(e, o, reg, mem->index == H_NONE ? 0 : mem->index,
-		mem->base == H_NONE ? 0 : mem->base);
-	put_modrm_mem(e, reg, mem);
+	op_put(e, o, reg, mem, rm);
 }
 
 void emit_plain(struct emitter *e, const struct hop *o)
 {
-	put_opcode(e, o, 0, 0, 0);
+	struct bytes x = { 0 };
+
+	add_opcode(&x, o, 0, 0, 0);
+	put(e, &x);
 }
 
 void emit_rr(struct emitter *e, bool w, u8 op, u8 reg, u8 rm)
 {
-	emit_op(e, &(struct hop){ .w = w, .op = op }, reg, NULL, rm);
+	op_put(e, &(struct hop){ .w = w, .op = op }, reg, NULL, rm);
 }
 
 void emit_rm(struct emitter *e, bool w, u8 op, u8 reg, struct place mem)
 {
-	emit_op(e, &(struct hop){ .w = w, .op = op }, reg, &mem, 0);
+	op_put(e, &(struct hop){ .w = w, .op = op }, reg, &mem, 0);
 }
 
 void emit_alu_imm(struct emitter *e, bool w, u8 ext, u8 rm, s32 imm)
 {
 	bool small = imm >= -128 && imm < 128;
+	struct bytes x = { 0 };
 
-	emit_rr(e, w, small ? 0x83 : 0x81, ext, rm);
+	add_rex(&x, &(struct hop){ .w = w }, 0, 0, rm);
+	add8(&x, small ? 0x83 : 0x81);
+	add8(&x, (u8)(0xc0 | ext << 3 | (rm & 7)));
 	if (small)
-		put8(e, (u8)imm);
+		add8(&x, (u8)imm);
 	else
-		put32(e, (u32)imm);
+		add32(&x, (u32)imm);
+	put(e, &x);
 }
 
 void emit_alu_mem_imm(struct emitter *e, bool w, u8 ext, struct place mem, s32 imm)
@@ -143,30 +195,30 @@ void emit_mov_imm(struct emitter *e, u8 reg, u64 imm)
 		put32(e, (u32)imm);
 }
 
-static u32 put_rel(struct emitter *e, u32 target)
+/* Jumps and calls: a rel32 behind n bytes. */
+static __always_inline_ u32 put_rel(struct emitter *e, u32 op, unsigned int n, u32 target)
 {
-	u32 site = e->at;
+	struct bytes x = { .b = op, .n = n * 8 };
+	u32 site = e->at + n;
 
-	put32(e, target - (site + 4));
+	add32(&x, target - (site + 4));
+	put(e, &x);
 	return site;
 }
 
 u32 emit_jmp(struct emitter *e, u32 target)
 {
-	put8(e, 0xe9);
-	return put_rel(e, target);
+	return put_rel(e, 0xe9, 1, target);
 }
 
 void emit_call_to(struct emitter *e, u32 target)
 {
-	put8(e, 0xe8);
-	put_rel(e, target);
+	put_rel(e, 0xe8, 1, target);
 }
 
 u32 emit_jcc(struct emitter *e, u8 cc, u32 target)
 {
-	PUT(e, 0x0f, 0x80 | cc);
-	return put_rel(e, target);
+	return put_rel(e, 0x0f | (0x80u | cc) << 8, 2, target);
 }
 
 void emit_jmp_mem(struct emitter *e, struct place mem)
@@ -182,20 +234,21 @@ void emit_align(struct emitter *e, u32 n)
 
 void emit_tlb_index(struct emitter *e)
 {
-	emit_shr(e, false, H_11, 6);
-	emit_alu_imm(e, false, ALU_AND, H_11, (TLB_ENTRIES - 1) << 6);
+	PUT(e, 0x41, 0xc1, 0xeb, 6, 0x41, 0x81, 0xe3);	/* shr r11d, 6; and r11d, ... */
+	put32(e, (TLB_ENTRIES - 1) << 6);
 }
 
 /* lahf; seto al; mov gs:[flags], eax */
 void emit_flags_save(struct emitter *e)
 {
-	PUT(e, 0x9f, 0x0f, 0x90, 0xc0);
-	emit_rm(e, false, OP_STORE, H_AX, HOT(hot.flags));
+	PUT(e, 0x9f, 0x0f, 0x90, 0xc0, 0x65, OP_STORE, 0x04, 0x25);
+	put32(e, (u32)offsetof(struct vcpu, hot.flags));
 }
 
 /* mov eax, gs:[flags]; add al, 0x7f (OF := bit 0); sahf */
 void emit_flags_restore(struct emitter *e)
 {
-	emit_rm(e, false, OP_LOAD, H_AX, HOT(hot.flags));
+	PUT(e, 0x65, OP_LOAD, 0x04, 0x25);
+	put32(e, (u32)offsetof(struct vcpu, hot.flags));
 	PUT(e, 0x04, 0x7f, 0x9e);
 }

@@ -97,12 +97,14 @@ static u32 page_translate(struct vcpu *v, u32 page, unsigned int off, bool twin)
 	u64 gpa = dbt_of(v)->page[page].gpa;
 	const struct memslot *s = memslot_find(v->vm, gpa);
 	u32 frag;
-	u64 start;
+	u64 start, took;
 
 	cache_reserve(v);
 	start = tsc_host();
 	frag = translate(v, page, off, memslot_host(s, gpa), s, twin);
-	v->stat.helper_ns += tsc_to_ns(v, tsc_host() - start);
+	took = tsc_to_ns(v, tsc_host() - start);
+	v->stat.helper_ns += took;
+	v->stat.translate_ns += took;
 	if (unlikely(os_code_named()) && frag)
 		fragment_name(v, frag, (v->r[R_RIP] & ~0xfffULL) + off);
 	return frag;
@@ -140,7 +142,7 @@ static u32 crossing_get(struct vcpu *v, u64 rip, u32 page, u32 frag)
 	if (!page2 || era != d->era)
 		return NONE;
 	for (; frag; frag = fragment_find_next(d, frag))
-		if (d->frag[frag].page2 == page2)
+		if (d->cross[d->frag[frag].cross].page2 == page2)
 			return frag;
 	cache_reserve(v);
 	page_bytes(v, page2, 0, (unsigned int)sizeof(code) - n, code + n);
@@ -157,14 +159,17 @@ static u32 fragment_get(struct vcpu *v, u64 rip, bool twin)
 	if (unlikely(!page))
 		return NONE;
 	frag = fragment_find(d, page, off, d->cur_mode | (twin ? TWIN : 0));
-	if (likely(frag && !d->frag[frag].page2))
+	if (likely(frag && !d->frag[frag].cross))
 		return frag;
 	if (!frag)
 		frag = page_translate(v, page, off, twin);
-	if (!frag || d->frag[frag].page2)
+	if (!frag || d->frag[frag].cross)
 		frag = crossing_get(v, rip, page, frag);
-	if (frag && d->frag[frag].page2)
-		space_set_cell(v, d->frag[frag].own, d->frag[frag].body);
+	if (frag && d->frag[frag].cross) {
+		const struct cross *c = &d->cross[d->frag[frag].cross];
+
+		space_set_cell(v, c->own, c->body);
+	}
 	return frag;
 }
 
@@ -173,12 +178,12 @@ static void link_exit(struct vcpu *v, u32 exit, u32 frag)
 	struct dbt *d = dbt_of(v);
 	const struct exit *x = &d->exit[exit];
 
-	if (d->frag[x->frag].state != FRAG_LIVE)
+	if (x->dead)
 		return;
 	if (x->kind == EXIT_DIRECT) {
 		fragment_link(d, exit, frag);
 		v->stat.links++;
-	} else if (x->site && exit != d->frag[frag].own) {
+	} else if (x->site && exit != d->cross[d->frag[frag].cross].own) {
 		space_set_cell(v, exit, fragment_entry(&d->frag[frag], x->fl));
 	}
 }
@@ -203,7 +208,7 @@ static void dispatch(struct vcpu *v, u32 *link)
 		space_set_jump(v, rip, frag);
 	v->hot.page = rip & ~0xfffULL;
 	flags_out(v);
-	why = enter(v, d->frag[frag].saved);
+	why = enter(v, fragment_saved(&d->frag[frag]));
 	fpu_done(v);
 	if ((why & ((1u << LEAVE_BITS) - 1)) == LEAVE_LINK)
 		*link = why >> LEAVE_BITS << 1 | 1;

@@ -153,10 +153,9 @@ void loop_find(struct trans *t)
 
 	t->loop = t->again = false;
 	t->n_loop_sites = 0;
-	if (!long_mode(t) || t->twin || t->f->page2 || !edges_find(t))
+	if (!long_mode(t) || t->twin || t->f->cross || !edges_find(t))
 		return;
 	t->n = t->loop_last + 1u;
-	t->f->n_insns = (u16)t->n;
 	habits_find(&h, t);
 	groups_find(t);
 	t->loop = groups_carry(t, &h);
@@ -167,7 +166,7 @@ bool loop_again(struct trans *t)
 {
 	t->loop_head = t->e.at;
 	if (t->helpers)
-		t->loop_head = t->loop_fl == FL_SAVED ? t->f->saved : t->f->host;
+		t->loop_head = t->loop_fl == FL_SAVED ? fragment_saved(t->f) : fragment_host(t->f);
 	for (unsigned int k = 0; k < t->n_loop_sites; k++)
 		emit_patch(t->e.base, t->loop_site[k], t->loop_head);
 	for (unsigned int k = 0; k < t->n_groups; k++)

@@ -30,5 +30,5 @@ void fragment_name(struct vcpu *v, u32 frag, u64 la)
 	n = name_put(name, v->cpl == 3 ? "guest user " : "guest kernel ");
 	n += name_put_hex(name + n, la, v->code_bytes == 8 ? 16 : 8);
 	name[n] = 0;
-	os_code_name(code_rx(d, f->start), f->end - f->start, name);
+	os_code_name(code_rx(d, f->start), f->size, name);
 }

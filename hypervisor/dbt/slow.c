@@ -207,15 +207,6 @@ void dbt_last(struct vcpu *v, u32 rec)
 		interp_end_boundary(v);
 }
 
-static const struct site *site_find(const struct dbt *d, const struct fragment *f, u32 host)
-{
-	const struct site *found = NULL;
-
-	for (u32 k = 0; k < f->n_sites && d->site[f->sites + k].host <= host; k++)
-		found = &d->site[f->sites + k];
-	return found;
-}
-
 /* The host CPU refused an instruction that was copied: the guest's own fault, at that place. */
 static void leave_fault(struct vcpu *v)
 {

@@ -220,7 +220,7 @@ void space_set_jump(struct vcpu *v, u64 la, u32 frag)
 	struct jump_entry *e = &v->space->jump[d->cur_mode][n];
 
 	e->la = la;
-	e->host = code_rx(d, d->frag[frag].saved);
+	e->host = code_rx(d, fragment_saved(&d->frag[frag]));
 	jump_list(ds, d->cur_mode << JUMP_BITS | n, used_global(v, ds, la));
 	v->stat.jump_fills++;
 }

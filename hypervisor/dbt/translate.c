@@ -67,8 +67,6 @@ void site_now(struct trans *t)
 
 	t->d->site[n] = (struct site){ .host = t->e.at, .off = t->off[t->k],
 		.saved = t->fl != FL_HOST };
-	if (!t->f->n_sites++)
-		t->f->sites = n;
 }
 
 /* ---- instructions without a translation ---- */
@@ -262,17 +260,12 @@ static void entries_emit(struct trans *t)
 {
 	t->f->start = t->e.at;
 	t->f->body_saved = begins_saved(t);
-	if (!t->f->body_saved) {
-		t->f->saved = t->e.at;
+	if (t->f->body_saved)
+		emit_flags_save(&t->e);
+	else
 		emit_flags_restore(&t->e);
-		t->f->host = t->e.at;
-		t->fl = FL_HOST;
-		return;
-	}
-	t->f->host = t->e.at;
-	emit_flags_save(&t->e);
-	t->f->saved = t->e.at;
-	t->fl = FL_SAVED;
+	t->f->entry2 = (u8)(t->e.at - t->f->start);
+	t->fl = t->f->body_saved ? FL_SAVED : FL_HOST;
 }
 
 /* ---- the whole ---- */
@@ -298,6 +291,7 @@ static void body_emit(struct trans *t)
 {
 	groups_find(t);
 	loop_find(t);
+	poll_find(t);
 	t->loop_fl = t->f->body_saved ? FL_SAVED : FL_HOST;
 	line_emit(t);
 	if (t->loop && loop_again(t))
@@ -312,8 +306,8 @@ static void fragment_begin(struct trans *t, u32 page, unsigned int off)
 
 	t->frag = cache_frag(d);
 	t->f = &d->frag[t->frag];
-	*t->f = (struct fragment){ .page = page, .off = (u16)off,
-		.mode = (u8)(d->cur_mode | (t->twin ? TWIN : 0)), .n_insns = (u16)t->n };
+	*t->f = (struct fragment){ .page = (u16)page, .off = (u16)off,
+		.mode = (u8)(d->cur_mode | (t->twin ? TWIN : 0)) };
 	t->e = (struct emitter){ .base = d->rw, .at = s->code.at };
 }
 
@@ -324,8 +318,8 @@ static void fragment_end(struct trans *t)
 	if (t->e.at > d->slab[d->cur].code.end)
 		os_panic("a fragment is too long");
 	d->slab[d->cur].code.at = t->e.at;
-	t->f->end = t->e.at;
-	t->v->stat.code_bytes += t->f->end - t->f->start;
+	t->f->size = (u16)(t->e.at - t->f->start);
+	t->v->stat.code_bytes += t->f->size;
 	fragment_publish(d, t->frag);
 	t->v->stat.fragments++;
 	t->v->stat.fragment_insns += t->n;
@@ -365,11 +359,10 @@ static void crossing_entries_emit(struct trans *t)
 {
 	t->f->start = t->e.at;
 	t->f->body_saved = true;
-	t->f->host = t->e.at;
 	emit_flags_save(&t->e);
-	t->f->saved = t->e.at;
+	t->f->entry2 = (u8)(t->e.at - t->f->start);
 	branch_own_cell(t);
-	t->f->body = t->e.at;
+	t->d->cross[t->f->cross].body = t->e.at;
 	t->fl = FL_SAVED;
 }
 
@@ -382,11 +375,12 @@ u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, co
 	if (!insn_collect(&t, t.code, INSN_MAX, off))
 		return NONE;
 	fragment_begin(&t, page, off);
-	t.f->page2 = page2;
+	t.f->cross = cache_cross(t.d);
+	t.d->cross[t.f->cross].page2 = page2;
 	crossing_entries_emit(&t);
 	body_emit(&t);
 	fragment_end(&t);
-	if (!t.d->exit[t.f->own].site)	/* no cell was free */
+	if (!t.d->exit[t.d->cross[t.f->cross].own].site)	/* no cell was free */
 		return NONE;
 	return t.frag;
 }

@@ -63,6 +63,7 @@ struct trans {
 	bool x87_page;		/* hot.x87_page is this fragment's */
 	u8 x87_seg;		/* 1 + hot.x87_seg, or 0 */
 	bool polled;
+	unsigned int poll_end;	/* instructions up to the last that may be a loop's end */
 	u64 shadow;		/* instructions behind STI, by bit: no look at the kick there */
 	bool done;		/* the fragment ended */
 	bool helpers;		/* it calls the interpreter in its straight line */
@@ -190,5 +191,6 @@ void branch_next(struct trans *t);		/* ... behind the present one */
 void cold_emit(struct trans *t);
 /* The kick is looked at once in each fragment that may be part of a loop. */
 void poll_emit(struct trans *t);
+void poll_find(struct trans *t);
 
 #endif

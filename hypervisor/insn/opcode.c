@@ -7,10 +7,7 @@ const struct operand_info operand_info[NR_OPERANDS] = {
 	OPERANDS(OPERAND_INFO)
 };
 
-static const struct opcode_dir {
-	const struct opcode *rows;
-	unsigned int n;
-} opcode_dir[NR_OPCODE_MAPS] = {
+const struct opcode_dir opcode_dir[NR_OPCODE_MAPS] = {
 #define DIR(t)	{ (const struct opcode *)(t), sizeof(t) / sizeof(struct opcode) }
 	[MAP_1] = DIR(opcodes_1),
 	[MAP_0F] = DIR(opcodes_0f),
@@ -27,19 +24,6 @@ static const struct opcode_dir {
 unsigned int opcode_rows(void)
 {
 	return NR_OPCODE_MAPS << ROW_MAP_SHIFT;
-}
-
-static const struct opcode *row_at(unsigned int map, unsigned int n)
-{
-	return map < NR_OPCODE_MAPS && n < opcode_dir[map].n ? &opcode_dir[map].rows[n] : NULL;
-}
-
-const struct opcode *opcode_row(unsigned int index)
-{
-	unsigned int n = index & ((1u << ROW_MAP_SHIFT) - 1);
-	const struct opcode *row = row_at(index >> ROW_MAP_SHIFT, n);
-
-	return row && row->name ? row : NULL;
 }
 
 /* True if the link reaches this octet of the groups' table. */

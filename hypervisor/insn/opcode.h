@@ -196,7 +196,22 @@ enum opcode_map {
 /* Row indexes run from 0 to opcode_rows() - 1, with holes: opcode_row() gives NULL there. */
 #define ROW_MAP_SHIFT	12
 unsigned int opcode_rows(void);
-const struct opcode *opcode_row(unsigned int index);
+struct opcode_dir {
+	const struct opcode *rows;
+	unsigned int n;
+};
+extern const struct opcode_dir opcode_dir[NR_OPCODE_MAPS];
+
+static inline const struct opcode *opcode_row(unsigned int index)
+{
+	unsigned int map = index >> ROW_MAP_SHIFT, n = index & ((1u << ROW_MAP_SHIFT) - 1);
+	const struct opcode *row;
+
+	if (map >= NR_OPCODE_MAPS || n >= opcode_dir[map].n)
+		return NULL;
+	row = &opcode_dir[map].rows[n];
+	return row->name ? row : NULL;
+}
 
 /* How a row is encoded. */
 struct opcode_where {

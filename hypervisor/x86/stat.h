@@ -40,7 +40,8 @@
 	X(helper_insns, COUNT)	/* instructions run by a handler of insn/ */	\
 	X(interp_insns, COUNT)	/* instructions run by the interpreter's loop */\
 	X(engine_ns, NS)	/* in guest code and in what serves it */	\
-	X(helper_ns, NS)	/* of this, in handlers and translation */
+	X(helper_ns, NS)	/* of this, in handlers and translation */	\
+	X(translate_ns, NS)	/* of this, in translation */
 
 struct vcpu_stat {
 #define VCPU_STAT_FIELD(name, unit)	u64 name;
