@@ -506,9 +506,82 @@ static bool special_register_ok(struct decoder *d, const struct opcode *row)
 	}
 }
 
+/* A word for the operands of a row that has no more than two. */
+#define KEY(a, b)	((u32)OP_##a | (u32)OP_##b << 8)
+
+static u32 operands_key(const struct opcode *row)
+{
+	u32 key;
+
+	__builtin_memcpy(&key, row->op, sizeof(key));
+	return key;
+}
+_Static_assert(sizeof(((struct opcode *)0)->op) == sizeof(u32), "operands_key");
+
+/* ModRM with registers as wide as the operation, or bytes. */
+static void modrm_gpr(struct decoder *d, bool reg, unsigned int rm_size)
+{
+	u8 m = modrm_get(d);
+
+	if (reg)
+		d->i->reg = (u8)((((m >> 3) & 7) | (d->rex & REX_R ? 8 : 0)) * 8);
+	if (m >= 0xc0)
+		d->i->rm = gpr_offset(d, (m & 7u) | (d->rex & REX_B ? 8 : 0), rm_size);
+	else
+		decode_mem(d);
+}
+
+/*
+ * The operands that most instructions have, without a look at each. What decode_operand() would
+ * do with them. False: others.
+ */
+static bool decode_usual(struct decoder *d, const struct opcode *row)
+{
+	struct insn *i = d->i;
+
+	switch (operands_key(row)) {
+	case KEY(NONE, NONE): return true;
+	case KEY(Ev, Gv): case KEY(Gv, Ev):
+		modrm_gpr(d, true, SZ_V);
+		return true;
+	case KEY(Gv, Eb):
+		modrm_gpr(d, true, SZ_B);
+		return true;
+	case KEY(Gv, M):
+		if (modrm_get(d) >= 0xc0)
+			return false;
+		modrm_gpr(d, true, SZ_V);
+		return true;
+	case KEY(Ev, NONE):
+		modrm_gpr(d, false, SZ_V);
+		return true;
+	case KEY(Ev, Ibs):
+		modrm_gpr(d, false, SZ_V);
+		i->imm = (u64)fetch_signed(d, 1);
+		return true;
+	case KEY(Ev, Iz):
+		modrm_gpr(d, false, SZ_V);
+		i->imm = (u64)fetch_signed(d, d->vsize == 2 ? 2 : 4);
+		return true;
+	case KEY(Zv, NONE):
+		i->rm = (u8)(((d->opcode & 7) | (d->rex & REX_B ? 8 : 0)) * 8);
+		return true;
+	case KEY(Jb, NONE):
+		i->imm = (u64)fetch_signed(d, 1);
+		return true;
+	case KEY(Jz, NONE):
+		i->imm = (u64)fetch_signed(d, d->vsize == 2 ? 2 : 4);
+		return true;
+	default: return false;
+	}
+}
+
 static bool decode_operands(struct decoder *d, const struct opcode *row)
 {
 	bool ok = true;
+
+	if (decode_usual(d, row))
+		return true;
 
 	for (unsigned int k = 0; k < ARRAY_SIZE(row->op) && row->op[k]; k++)
 		ok &= decode_operand(d, row->op[k]);
