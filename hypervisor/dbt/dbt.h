@@ -133,6 +133,7 @@ struct fpage {
 	u32 frags;
 	u32 next;		/* in its hash bucket */
 	u32 crossing;		/* fragments whose instruction ends in this page */
+	u32 sweep;		/* the last eviction that went through its lists */
 	/* where it runs in each space: linear page, valid in that epoch */
 	struct { u64 la, epoch; } where[NR_SPACES];	/* la: bit 0: a global page */
 };
@@ -186,7 +187,7 @@ struct trampolines {
 	u32 end;
 };
 
-#define HASH_SIZE	(1u << 17)
+#define HASH_SIZE	(1u << 18)
 #define PAGE_HASH	4096
 #define MAX_PAGES	8192
 _Static_assert(MAX_PAGES <= 1 << 16, "fragment.page");
@@ -218,6 +219,7 @@ struct dbt {
 	bool stale;		/* fragments went dead during a slow call */
 	bool over;		/* UNWIND_RESTART comes from behind an instruction, not from inside */
 	u32 calls;		/* of dbt_slow() */
+	u32 sweeps;		/* evictions of a slab */
 	u32 era;		/* changes when numbers of fragments and exits do */
 	struct dspace space[NR_SPACES];
 	struct form *form;	/* by row */

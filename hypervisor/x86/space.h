@@ -59,6 +59,12 @@ struct tlb_list {
 	u16 index[TLB_ENTRIES];
 };
 
+/* May an entry be of this guest physical page? A set of hashes, which may say yes in error. */
+#define PAGE_SET_BITS	15
+struct page_set {
+	u64 bits[(1u << PAGE_SET_BITS) / 64];
+};
+
 #define NR_SPACES	8
 #define NR_CELLS	(1u << 18)
 
@@ -77,6 +83,7 @@ struct space {
 	struct large_set large_data, large_code;	/* data in the TLB; pages fetched from */
 	/* Entries filled since the space was emptied, those of global pages apart. */
 	struct tlb_list local, global;
+	struct page_set pages;	/* of all entries, and of some that are no more */
 };
 
 #define SPACE_SIZE	ALIGN_UP(sizeof(struct space), 4096UL)

@@ -96,6 +96,25 @@ static void entry_list(struct space *s, struct tlb_entry *e, u64 gpa)
 	l->index[l->n++] = (u16)(e - s->tlb);
 }
 
+static u32 page_hash(u64 gpa)
+{
+	return (u32)(gpa >> PAGE_SHIFT) * 0x9e3779b1u >> (32 - PAGE_SET_BITS);
+}
+
+static void page_set_add(struct page_set *p, u64 gpa)
+{
+	u32 h = page_hash(gpa);
+
+	p->bits[h / 64] |= BIT(h % 64);
+}
+
+static bool page_set_has(const struct page_set *p, u64 gpa)
+{
+	u32 h = page_hash(gpa);
+
+	return p->bits[h / 64] & BIT(h % 64);
+}
+
 /* ---- filling ---- */
 
 /* What a fill is about to put into an entry. */
@@ -198,6 +217,7 @@ void tlb_fill(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx)
 	if (entry_page(e) != (la & PAGE_MASK) || (e->gpa & ~TLB_IN_LISTS) != f.gpa)
 		entry_clear(e);
 	entry_list(v->space, e, f.gpa);
+	page_set_add(&v->space->pages, f.gpa & PAGE_MASK);
 	e->gpa = f.gpa | (e->gpa & TLB_IN_LISTS);
 	e->addend = f.addend;
 	e->tag[idx][0] = f.tag[0];
@@ -275,6 +295,7 @@ static void list_drop_writes(struct space *s, const struct tlb_list *l, u64 gpa_
 
 	for (n = 0; n < l->n; n++) {
 		e = &s->tlb[l->index[n]];
+		page_set_add(&s->pages, tlb_gpa(e));
 		if (tlb_gpa(e) != gpa_page)
 			continue;
 		for (idx = 0; idx < NR_TLB_INDEXES; idx++)
@@ -299,8 +320,15 @@ void tlb_drop_all_writes(struct space *s)
 	list_drop_all_writes(s, &s->global);
 }
 
+/*
+ * For each page that comes to hold code, in all spaces: most have no entry of it. Going through the
+ * entries makes the set anew, without those that went since.
+ */
 void tlb_drop_writes(struct space *s, u64 gpa_page)
 {
+	if (!page_set_has(&s->pages, gpa_page))
+		return;
+	memset(&s->pages, 0, sizeof(s->pages));
 	list_drop_writes(s, &s->local, gpa_page);
 	list_drop_writes(s, &s->global, gpa_page);
 }
