@@ -22,7 +22,7 @@
  * boot with its decompressor fills 4.2 million entries of a TLB with 10 bits, 0.5 million with 12
  * (a tenth of the boot's time in the interpreter).
  */
-#define TLB_BITS	12
+#define TLB_BITS	14
 #define TLB_ENTRIES	(1u << TLB_BITS)
 #define TLB_SLOW	1ULL
 #define TLB_INVALID	(~0ULL)
