@@ -540,6 +540,24 @@ def memory(build, log):
     return f"{extra:.1f} MiB beyond the guest's RAM"
 
 
+def dump(build, log):
+    """QUMRA_DUMP_FRAGMENTS: guest and host instructions, all of which our own decoder knows; and the guest's run is the same."""
+    need_qumra(build)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "fragments")
+        r = run_process([*build.run, "--kernel", guest("x87", log), "--memory", "64M", "--debug-exit"], 60 * build.slow, log,
+                        env=environment(QUMRA_DUMP_FRAGMENTS=path))
+        with open(path) as f:
+            text = f.read()
+    if r.status != 33:
+        raise Fail(f"status {r.status}")
+    pairs = re.findall(r"^[0-9a-f]{8,16}  mov .*\n\t[0-9a-f]{12}  mov ", text, flags=re.M)
+    unknown = re.findall(r"^\t[0-9a-f]{12}  \?$", text, flags=re.M)
+    if len(pairs) < 10 or unknown or "\nout of line\n" not in text:
+        raise Fail(f"{len(pairs)} moves, {len(unknown)} host instructions are unknown")
+    return f"{text.count('guest kernel')} fragments"
+
+
 # Where it is the engine that decides: how it is stopped, what it costs.
 BY_ENGINE = ("cli/statuses", "cli/memory", "cli/reboot", "cli/terminal-after-term", "cli/idle")
 
@@ -559,6 +577,8 @@ def all_tests(build):
                    lambda log, n=number: restored_by(build, log, n))
     yield Test(build.test("cli/terminal-after-power-off"), lambda log: restored_after(build, log, b"q", 0))
     yield Test(build.test("cli/terminal-after-crash"), lambda log: restored_after(build, log, b"t", 3))
+    if not build.name:
+        yield Test("cli/dump", lambda log: dump(build, log))
     yield Test(build.test("cli/idle"), lambda log: idle(build, log), alone=True)
 
 
