@@ -539,7 +539,8 @@ void cache_reserve(struct vcpu *v)
 	slab_evict(v, s);
 	decoded_forget(d);
 	d->era++;
-	space_drop_all(v);
+	for (unsigned int k = 0; k < NR_SPACES; k++)
+		space_drop_range(v, vcpu_space(v, k), s->code.start, s->code.end);
 	v->stat.evictions++;
 }
 

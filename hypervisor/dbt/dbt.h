@@ -304,6 +304,8 @@ u32 exec_page(struct vcpu *v, u64 la);
 void space_ready(struct vcpu *v, struct space *s);
 void space_drop_code(struct vcpu *v, struct space *s);
 void space_drop_all(struct vcpu *v);		/* jump tables and cells of every space */
+/* The code at these offsets is not to be entered any more. */
+void space_drop_range(struct vcpu *v, struct space *s, u32 from, u32 to);
 void space_set_cell(struct vcpu *v, u32 exit, u32 to);	/* to: offset in the code area */
 void space_set_jump(struct vcpu *v, u64 la, u32 frag);
 u64 space_jump(struct vcpu *v, u64 la);		/* where the jump table leads, or 0 */

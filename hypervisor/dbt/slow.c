@@ -246,7 +246,7 @@ static void leave_dead(struct vcpu *v, u32 host)
 	if (!frag)
 		os_panic("a dead fragment without a number");
 	v->r[R_RIP] = (v->hot.page + d->frag[frag].off) & v->rip_mask;
-	space_drop_code(v, v->space);
+	space_drop_range(v, v->space, d->frag[frag].start, d->frag[frag].start + d->frag[frag].size);
 }
 
 /* Brings v to the state after translated code was left. May unwind. */

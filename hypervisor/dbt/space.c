@@ -58,9 +58,12 @@ static void tables_clear_all(struct dbt *d, struct dspace *ds, struct space *s)
 	ds->overflow = false;
 }
 
-static void jump_unlist(struct dspace *ds, struct space *s, u32 n)
+/* what: as listed. */
+static void jump_unlist(struct dspace *ds, struct space *s, u32 what)
 {
-	ds->listed[0][n / 64] &= ~BIT(n % 64);
+	u32 n = what & ~USED_GLOBAL;
+
+	ds->listed[!!(what & USED_GLOBAL)][n / 64] &= ~BIT(n % 64);
 	jump_clear(s, n);
 }
 
@@ -83,6 +86,58 @@ static void tables_clear_local(struct dbt *d, struct dspace *ds, struct space *s
 			jump_unlist(ds, s, ds->jumps[k]);
 	}
 	ds->n_jumps = n;
+}
+
+static bool leads_into(const struct dbt *d, u64 host, u32 from, u32 to)
+{
+	return host - code_rx(d, from) < to - from;
+}
+
+/* A free cell's stub is the number of the next one. */
+static bool cell_free(const struct dbt *d, u32 cell)
+{
+	return d->cell_stub[cell] < NR_CELLS;
+}
+
+/* What leads into [from, to) of the code area, and cells whose branch is gone. */
+static void tables_clear_range(struct dbt *d, struct dspace *ds, struct space *s, u32 from, u32 to)
+{
+	u32 k, n = 0;
+
+	for (k = 0; k < ds->n_cells; k++) {
+		u32 cell = ds->cells[k] & ~USED_GLOBAL;
+
+		if (cell_free(d, cell))
+			continue;
+		if (leads_into(d, s->cell[cell], from, to))
+			s->cell[cell] = d->cell_stub[cell];
+		else
+			ds->cells[n++] = ds->cells[k];
+	}
+	ds->n_cells = n;
+	for (k = n = 0; k < ds->n_jumps; k++) {
+		u32 i = ds->jumps[k] & ~USED_GLOBAL;
+		const struct jump_entry *e = &s->jump[i >> JUMP_BITS][i & (JUMP_ENTRIES - 1)];
+
+		if (leads_into(d, e->host, from, to))
+			jump_unlist(ds, s, ds->jumps[k]);
+		else
+			ds->jumps[n++] = ds->jumps[k];
+	}
+	ds->n_jumps = n;
+}
+
+void space_drop_range(struct vcpu *v, struct space *s, u32 from, u32 to)
+{
+	struct dbt *d = dbt_of(v);
+	struct dspace *ds = &d->space[space_index(v, s)];
+
+	if (!ds->ready)
+		return;
+	if (ds->overflow)
+		tables_clear_all(d, ds, s);
+	else
+		tables_clear_range(d, ds, s, from, to);
 }
 
 void space_ready(struct vcpu *v, struct space *s)
