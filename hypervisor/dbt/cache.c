@@ -519,21 +519,25 @@ static bool part_has(const struct pool_part *p, u32 n)
 #define MAX_PER_FRAGMENT	160	/* exits, records, sites */
 #define REC_UNITS_MAX		6
 
-void cache_reserve(struct vcpu *v)
+static bool slab_has_room(const struct dbt *d, const struct slab *s)
 {
-	struct dbt *d = dbt_of(v);
-	struct slab *s = &d->slab[d->cur];
-
-	if (part_has(&s->code, FRAGMENT_ROOM) && part_has(&s->frags, 1) &&
+	return part_has(&s->code, FRAGMENT_ROOM) && part_has(&s->frags, 1) &&
 		part_has(&s->crosses, 1) && part_has(&s->exits, MAX_PER_FRAGMENT) &&
 		part_has(&s->recs, MAX_PER_FRAGMENT * REC_UNITS_MAX) &&
 		part_has(&s->sites, MAX_PER_FRAGMENT) &&
-		(d->cell_free || d->n_cells + MAX_PER_FRAGMENT < NR_CELLS))
-		return;
+		(d->cell_free || d->n_cells + MAX_PER_FRAGMENT < NR_CELLS);
+}
+
+static void slab_next(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	struct slab *s;
+
 	/* Links were written all over it. */
 	os_code_settle(d->rw, d->size);
 	d->cur = (d->cur + 1) % NR_SLABS;
 	s = &d->slab[d->cur];
+	d->prepared = s->code.start;
 	if (s->frags.at == s->frags.start)
 		return;
 	slab_evict(v, s);
@@ -542,6 +546,29 @@ void cache_reserve(struct vcpu *v)
 	for (unsigned int k = 0; k < NR_SPACES; k++)
 		space_drop_range(v, vcpu_space(v, k), s->code.start, s->code.end);
 	v->stat.evictions++;
+}
+
+/* Bytes of code to come. A fault for each page cost 2 us, and 5 when it was written first. */
+#define PREPARE		(128u << 10)
+
+static void code_prepare(struct dbt *d, const struct slab *s)
+{
+	u32 n = MIN(s->code.end - d->prepared, PREPARE);
+
+	os_code_prepare(d->rw + d->prepared, n);
+	d->prepared += n;
+}
+
+void cache_reserve(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+	const struct slab *s;
+
+	if (unlikely(!slab_has_room(d, &d->slab[d->cur])))
+		slab_next(v);
+	s = &d->slab[d->cur];
+	if (unlikely(s->code.at + FRAGMENT_ROOM > d->prepared && d->prepared < s->code.end))
+		code_prepare(d, s);
 }
 
 void cache_flush(struct vcpu *v)
@@ -556,6 +583,7 @@ void cache_flush(struct vcpu *v)
 	memset(d->mode, 0, sizeof(d->mode));
 	d->mode_key = 0;
 	d->cur = 0;
+	d->prepared = d->slab[0].code.start;
 	d->n_pages = 1;
 	d->cell_free = NONE;
 	d->n_cells = 1;

@@ -199,6 +199,7 @@ struct dbt {
 	struct trampolines tramp;
 	struct slab slab[NR_SLABS];
 	u32 cur;
+	u32 prepared;		/* end of the code area's part that can be written without a fault */
 	struct fragment *frag;
 	struct cross *cross;
 	struct exit *exit;

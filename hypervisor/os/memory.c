@@ -128,3 +128,12 @@ void os_code_settle(void *rw, size_t size)
 {
 	madvise(rw, size, MADV_DONTNEED);
 }
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23		/* Linux 5.14; an error before it */
+#endif
+
+void os_code_prepare(void *rw, size_t size)
+{
+	madvise(rw, size, MADV_POPULATE_WRITE);
+}

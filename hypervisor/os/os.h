@@ -60,6 +60,8 @@ void os_code_set_resume(void *rx, u64 resume);
 void os_code_free(void *rw, void *rx, size_t size);
 /* [rw, rw + size) of the writable side will hardly be written for now: it need not stay mapped. */
 void os_code_settle(void *rw, size_t size);
+/* rw to rw + size is about to be written: faults of single pages would cost more. */
+void os_code_prepare(void *rw, size_t size);
 
 /*
  * Names [start, start + size) of a code area for profilers (docs/profiling.md); registers kept. Does
