@@ -18,7 +18,8 @@
  *
  * An access that is not a TLB hit, and every instruction without a translation, calls the
  * interpreter's handler for that one instruction with all state in v (slow.c), and goes on behind.
- * So faults and exits unwind from there as in the interpreter.
+ * So faults and exits unwind from there as in the interpreter. Such an instruction has a record with
+ * its bytes, and is decoded again when it comes to that.
  *
  * Everything here belongs to the vCPU's thread.
  */
@@ -177,6 +178,7 @@ struct form {
 	u8 acc;			/* had its operand in the opcode: ModRM form instead */
 	u8 imm;			/* bytes of immediate; IMM_Z, IMM_V: by operand size */
 	u8 vex;
+	u8 mem_kind, mem_access;	/* opcode_mem_kind(), opcode_mem_access() */
 	bool conditional;	/* a CPUID feature, the guest's or the host's, says more */
 };
 

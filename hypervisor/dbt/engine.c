@@ -14,7 +14,7 @@
 
 /*
  * Bytes of code for each vCPU. A kernel's boot to a shell fills 15 MiB, with a compiler's run 60.
- * The records beside it take as much again; both are committed as they are used.
+ * What is kept of it beside takes a third as much; both are committed as they are used.
  */
 #define CACHE_SIZE	(40u << 20)
 

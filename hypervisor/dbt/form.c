@@ -175,6 +175,8 @@ void form_fill(struct form *f, const struct insn *i)
 	kind = kind_of(row);
 	f->conditional = row->feature != F_NONE || row->attr & ATTR_I256 ||
 		row->set == &x_tzcnt_GE || row->set == &x_lzcnt_GE;
+	f->mem_kind = (u8)opcode_mem_kind(row);
+	f->mem_access = (u8)opcode_mem_access(row);
 	f->map = at.map;
 	f->vex = at.map >= MAP_VEX1 && at.map <= MAP_VEX3;
 	if (f->vex)

@@ -71,7 +71,6 @@ static bool registers_grouped(const struct insn *i)
 static bool operand_access(const struct trans *t, unsigned int k, struct access *a)
 {
 	const struct insn *i = &t->insn[k];
-	const struct opcode *row = opcode_row(i->row);
 
 	if (!operand_grouped(t->form[k]->kind) || !(i->flags & I_MEM) || i->asize != 8)
 		return false;
@@ -80,8 +79,7 @@ static bool operand_access(const struct trans *t, unsigned int k, struct access 
 		return false;
 	*a = (struct access){ .base = i->base, .index = i->index, .scale = i->scale,
 		.disp = i->base == R_RIP ? i->disp + t->off[k] : i->disp,
-		.write = opcode_mem_access(row) & OPC_MEM_WRITE,
-		.size = opcode_mem_size(row, i) };
+		.write = mem_written(t, k), .size = mem_size(t, k) };
 	return a->size && a->size <= 32;
 }
 

@@ -214,8 +214,8 @@ static bool plan_make(struct trans *t, struct plan *p, bool count_in_cl)
 	p->op.opsize16 = !(row->attr & ATTR_NATIVE) && !f->vex && i->opsize == 2;
 	p->mem = i->flags & I_MEM;
 	if (p->mem) {
-		p->size = opcode_mem_size(row, i);
-		p->write = opcode_mem_access(row) & OPC_MEM_WRITE;
+		p->size = mem_size(t, t->k);
+		p->write = mem_written(t, t->k);
 		if (!p->size || p->size > 32 || !operand_encodable(t))
 			return false;
 	}

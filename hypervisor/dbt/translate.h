@@ -91,6 +91,14 @@ static inline const u8 *insn_bytes(const struct trans *t, unsigned int k)
 {
 	return t->code + (t->off[k] - t->off[0]);
 }
+static inline unsigned int mem_size(const struct trans *t, unsigned int k)
+{
+	return operand_bytes(t->form[k]->mem_kind, &t->insn[k]);
+}
+static inline bool mem_written(const struct trans *t, unsigned int k)
+{
+	return t->form[k]->mem_access & OPC_MEM_WRITE;
+}
 static inline const struct form *form_now(const struct trans *t) { return t->form[t->k]; }
 static inline unsigned int off_next(const struct trans *t)
 {

@@ -164,15 +164,20 @@ static bool place_is_memory(unsigned int place)
 		place == PL_DST || place == PL_VSIB;
 }
 
-unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i)
+enum operand_size opcode_mem_kind(const struct opcode *row)
 {
 	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++) {
 		const struct operand_info *o = &operand_info[row->op[k]];
 
 		if (row->op[k] && place_is_memory(o->place))
-			return operand_bytes(o->msize, i);
+			return o->msize;
 	}
-	return 0;
+	return SZ_0;
+}
+
+unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i)
+{
+	return operand_bytes(opcode_mem_kind(row), i);
 }
 
 bool opcode_aligned(const struct opcode *row, const struct insn *i)

@@ -237,6 +237,7 @@ enum cpu_feature opcode_feature(const struct opcode *row, const struct insn *i);
  */
 unsigned int operand_bytes(enum operand_size size, const struct insn *i);
 unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i);
+enum operand_size opcode_mem_kind(const struct opcode *row);	/* what it is of the row */
 
 /*
  * True if the memory operand must be aligned to its size (#GP(0)): 16-byte operands of legacy SSE
