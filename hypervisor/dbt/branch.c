@@ -4,7 +4,7 @@
  * A direct branch inside the page becomes a jump to the other fragment, patched in once that
  * exists. One to another page changes hot.page and jumps through a cell of the space. An indirect
  * one looks its target up in the space's jump table, which holds canonical addresses only: a miss
- * leaves for the interpreter before anything was changed.
+ * leaves for the interpreter before anything was changed. Near calls and returns: see dbt/dbt.h.
  */
 #include "hypervisor/dbt/translate.h"
 
@@ -57,6 +57,11 @@ static void emit_page_move(struct trans *t, s32 pages, unsigned int fl)
 	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.page));
 }
 
+static struct place cell_place(u32 cell)
+{
+	return at_gs((u32)offsetof(struct space, cell) + 8 * cell);
+}
+
 /* The jump through a cell; the stub follows at once. */
 static void emit_cell_jump(struct trans *t, u32 exit)
 {
@@ -65,7 +70,7 @@ static void emit_cell_jump(struct trans *t, u32 exit)
 
 	x->site = cache_cell(t->v);
 	if (x->site) {
-		emit_jmp_mem(&t->e, at_gs((u32)offsetof(struct space, cell) + 8 * x->site));
+		emit_jmp_mem(&t->e, cell_place(x->site));
 		site = t->e.at;
 		emit_stub(t, exit);
 		cache_cell_set(t->v, x->site, code_rx(t->d, site));
@@ -164,30 +169,18 @@ static void emit_counted(struct trans *t, bool loop)
 
 /* ---- indirect: the target is in AX ---- */
 
-static struct place jump_field(const struct trans *t, u32 field)
+static struct place jump_place(const struct trans *t, u32 field)
 {
-	unsigned int mode = (unsigned int)(t->mode - t->d->mode);
-
-	return at_gs_index(H_11, (u32)offsetof(struct space, jump) +
-		mode * (u32)sizeof(((struct space *)0)->jump[0]) + field);
+	return jump_field((unsigned int)(t->mode - t->d->mode), field);
 }
 
-/* R11: the entry. space.c has the same hash. */
+/* R11: the entry. */
 static void emit_jump_lookup(struct trans *t)
 {
-	struct emitter *e = &t->e;
-	u32 site;
-
-	emit_rr(e, true, OP_STORE, H_AX, H_11);
-	emit_shr(e, true, H_11, JUMP_BITS);
-	emit_rr(e, false, OP_XOR, H_11, H_AX);
-	emit_alu_imm(e, false, ALU_AND, H_11, JUMP_ENTRIES - 1);
-	emit_shl(e, false, H_11, 4);
-	emit_rm(e, true, OP_CMP, H_AX, jump_field(t, offsetof(struct jump_entry, la)));
-	site = emit_jcc(e, CC_NZ, TO_LATER);
-	cold_add(t, COLD_EXEC, site);
+	emit_jump_index(&t->e);
+	emit_rm(&t->e, true, OP_CMP, H_AX, jump_place(t, offsetof(struct jump_entry, la)));
+	cold_add(t, COLD_EXEC, emit_jcc(&t->e, CC_NZ, TO_LATER));
 }
-_Static_assert(sizeof(struct jump_entry) == 16, "emit_jump_lookup");
 
 /* hot.page := AX's. */
 static void emit_page_set(struct trans *t)
@@ -196,23 +189,110 @@ static void emit_page_set(struct trans *t)
 	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.page));
 }
 
-static void emit_ret(struct trans *t)
+/* ---- calls and returns ---- */
+
+static u32 ret_miss(const struct trans *t)
+{
+	return t->d->tramp.ret_miss[t->mode - t->d->mode];
+}
+
+/* By the jump table, as any indirect branch. */
+static void emit_ret_jump(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
-	struct place m;
 
-	flags_save(t);
-	stack_check(t, 0, i->opsize, &m);
-	t->fl = FL_SAVED;
-	emit_rm(&t->e, long_mode(t), OP_LOAD, H_AX, m);
 	emit_jump_lookup(t);
 	stack_move(t, i->opsize + (u16)i->imm);
 	emit_page_set(t);
-	emit_jmp_mem(&t->e, jump_field(t, offsetof(struct jump_entry, host)));
+	emit_jmp_mem(&t->e, jump_place(t, offsetof(struct jump_entry, host)));
+}
+
+/* To the landing of the last call; R11: the record, in case that was another one's. */
+static void emit_ret_predicted(struct trans *t)
+{
+	const struct insn *i = insn_now(t);
+
+	rec_to_r11(t, t->k);
+	stack_move(t, i->opsize + (u16)i->imm);
+	emit_ret_host(&t->e);
+}
+
+static void emit_ret(struct trans *t)
+{
+	struct place m;
+
+	flags_save(t);
+	stack_check(t, 0, insn_now(t)->opsize, &m);
+	t->fl = FL_SAVED;
+	emit_rm(&t->e, long_mode(t), OP_LOAD, H_AX, m);
+	if (t->returns)
+		emit_ret_predicted(t);
+	else
+		emit_ret_jump(t);
 	t->done = true;
 }
 
-/* Pushes the return address. m: checked for it. */
+/*
+ * Is it a host call? Not that of the next instruction: so programs ask where they are, and nothing
+ * returns there.
+ */
+static bool call_returns(const struct trans *t, unsigned int k)
+{
+	unsigned int kind = t->form[k]->kind;
+
+	return t->returns && (kind == FORM_CALL_IND || (kind == FORM_CALL && t->insn[k].imm));
+}
+
+/* The host's stack takes one more call, or forgets all. Flags are saved. */
+static void room_check(struct trans *t)
+{
+	u32 site;
+
+	t->room = true;
+	t->fl = FL_SAVED;
+	emit_rm(&t->e, true, OP_CMP, H_SP, HOT(hot.ret_limit));
+	site = emit_jcc(&t->e, CC_B, TO_LATER);
+	cold_add(t, COLD_ROOM, site)->back = t->e.at;
+}
+
+/* Best where nobody wants the host's flags; at the call itself at the latest. */
+void room_emit(struct trans *t)
+{
+	if (!t->room && t->fl == FL_SAVED && !t->loop && call_returns(t, t->n - 1))
+		room_check(t);
+}
+
+/* Before anything that may fail. */
+static void call_begin(struct trans *t)
+{
+	flags_save(t);
+	t->fl = FL_SAVED;
+	if (!t->room)
+		room_check(t);
+}
+
+/*
+ * Behind a host call: RAX is where the guest's return leads. A return address in the next page may
+ * be non-canonical: the jump table knows.
+ */
+static void emit_landing(struct trans *t)
+{
+	u32 exit, site;
+
+	if (off_next(t) >> 12) {
+		emit_jmp(&t->e, ret_miss(t));
+		return;
+	}
+	emit_rm(&t->e, true, OP_CMP, H_AX, at_base(H_SP, 0));
+	emit_jcc(&t->e, CC_NZ, ret_miss(t));
+	emit_stack_pop(&t->e, H_AX);
+	emit_page_set(t);
+	exit = exit_new(t, off_next(t), FL_SAVED, t->off[t->k]);
+	site = emit_jmp(&t->e, TO_LATER);
+	cold_add(t, COLD_LINK, site)->arg = exit;
+}
+
+/* Pushes the return address, RAX then. */
 static void emit_push_return(struct trans *t)
 {
 	s32 size = insn_now(t)->opsize;
@@ -229,10 +309,45 @@ static void emit_push_return(struct trans *t)
 	stack_move(t, -size);
 }
 
+/* As goto_target(), coming back. */
+static void call_target(struct trans *t, s64 to)
+{
+	u32 n = exit_new(t, to, FL_SAVED, t->off[t->k]), stub;
+	struct exit *x = &t->d->exit[n];
+
+	emit_stack_push(&t->e, H_AX);
+	if (x->kind == EXIT_DIRECT) {
+		x->site = emit_call_to(&t->e, TO_LATER);
+		cold_add(t, COLD_LINK, x->site)->arg = n;
+		emit_landing(t);
+		return;
+	}
+	emit_page_move(t, x->pages, FL_SAVED);
+	x->site = cache_cell(t->v);
+	if (x->site) {
+		emit_call_mem(&t->e, cell_place(x->site));
+		emit_landing(t);
+	}
+	stub = t->e.at;
+	emit_stub(t, n);
+	if (x->site)
+		cache_cell_set(t->v, x->site, code_rx(t->d, stub));
+}
+
 static void emit_call(struct trans *t)
 {
+	s64 to = branch_target(t);
+	bool returns = call_returns(t, t->k);
+
+	if (returns)
+		call_begin(t);
 	emit_push_return(t);
-	goto_target(t, branch_target(t));
+	if (!returns) {
+		goto_target(t, to);
+		return;
+	}
+	call_target(t, to);
+	t->done = true;
 }
 
 /* The operand of an indirect branch to AX. */
@@ -264,23 +379,33 @@ static bool emit_jmp_indirect(struct trans *t)
 		return false;
 	emit_jump_lookup(t);
 	emit_page_set(t);
-	emit_jmp_mem(&t->e, jump_field(t, offsetof(struct jump_entry, host)));
+	emit_jmp_mem(&t->e, jump_place(t, offsetof(struct jump_entry, host)));
 	t->done = true;
 	return true;
 }
 
 static bool emit_call_indirect(struct trans *t)
 {
-	if (!target_load(t))
+	if (insn_now(t)->flags & I_MEM && !operand_encodable(t))
 		return false;
+	if (t->returns)
+		call_begin(t);
+	target_load(t);
 	emit_jump_lookup(t);
 	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.arg));
-	emit_rm(&t->e, true, OP_LOAD, H_11, jump_field(t, offsetof(struct jump_entry, host)));
+	emit_rm(&t->e, true, OP_LOAD, H_11, jump_place(t, offsetof(struct jump_entry, host)));
 	emit_rm(&t->e, true, OP_STORE, H_11, HOT(hot.slot[0]));
 	emit_push_return(t);
+	if (t->returns)
+		emit_stack_push(&t->e, H_AX);
 	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.arg));
 	emit_page_set(t);
-	emit_jmp_mem(&t->e, HOT(hot.slot[0]));
+	if (t->returns) {
+		emit_call_mem(&t->e, HOT(hot.slot[0]));
+		emit_landing(t);
+	} else {
+		emit_jmp_mem(&t->e, HOT(hot.slot[0]));
+	}
 	t->done = true;
 	return true;
 }
@@ -392,14 +517,29 @@ void poll_emit(struct trans *t)
 
 /* ---- out of line ---- */
 
+/* The interpreter's turn, the host's calls and returns in step with the guest's. */
+static void cold_branch(struct trans *t, struct cold *c)
+{
+	const struct insn *i = &t->insn[c->insn];
+
+	if (t->returns && t->form[c->insn]->kind == FORM_RET) {
+		emit_rm(&t->e, long_mode(t), OP_LEA, H_15, at_base(H_15, i->opsize + (u16)i->imm));
+		emit_jmp(&t->e, t->d->tramp.ret_slow);
+	} else if (call_returns(t, c->insn)) {
+		emit_stack_push(&t->e, H_11);
+		emit_call_to(&t->e, t->d->tramp.go);
+		emit_jmp(&t->e, ret_miss(t));
+	} else {
+		emit_jmp(&t->e, t->d->tramp.go);
+	}
+}
+
 static void cold_slow(struct trans *t, struct cold *c)
 {
-	u32 rec = rec_of(t, c->insn);
+	u32 rec = rec_to_r11(t, c->insn);
 
-	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, rec */
-	put32(&t->e, rec);
 	if (t->insn[c->insn].flags & I_BRANCH || c->kind == COLD_EXEC) {
-		emit_jmp(&t->e, t->d->tramp.go);
+		cold_branch(t, c);
 		return;
 	}
 	rec_at(t->d, rec)->back = t->end_of[c->insn];
@@ -417,6 +557,12 @@ static void cold_stack(struct trans *t, struct cold *c)
 	emit_jmp(&t->e, c->back);
 	emit_patch(t->e.base, miss, t->e.at);
 	cold_slow(t, c);
+}
+
+static void cold_room(struct trans *t, struct cold *c)
+{
+	emit_rm(&t->e, true, OP_LOAD, H_SP, HOT(hot.host_rsp));
+	emit_jmp(&t->e, c->back);
 }
 
 static void cold_link(struct trans *t, struct cold *c)
@@ -470,6 +616,7 @@ void cold_emit(struct trans *t)
 		emit_patch(t->e.base, c->site, t->e.at);
 		switch (c->kind) {
 		case COLD_STACK: cold_stack(t, c); break;
+		case COLD_ROOM: cold_room(t, c); break;
 		case COLD_LINK: cold_link(t, c); break;
 		case COLD_PAGE: cold_page(t, c); break;
 		case COLD_TWIN: cold_twin(t, c); break;

@@ -124,6 +124,7 @@ int cache_create(struct vcpu *v, u32 size)
 		return ret;
 	}
 	cpuid_host_features(d->host_features);
+	d->kernel_returns = cpuid_host_returns_safe();
 	slabs_set(d, code_bytes);
 	trampolines_emit(v);
 	os_code_name(code_rx(d, 0), TRAMP_ROOM, "dbt trampolines");
@@ -385,11 +386,15 @@ static void fragment_kill(struct dbt *d, u32 frag)
 	f->state = FRAG_DEAD;
 }
 
-void page_kill(struct dbt *d, u32 page)
+void page_kill(struct vcpu *v, u32 page)
 {
+	struct dbt *d = dbt_of(v);
 	struct fpage *p = &d->page[page];
 
-	d->stale |= p->frags || p->crossing;
+	if (p->frags || p->crossing) {
+		d->stale = true;
+		v->hot.ret_void = true;
+	}
 	while (p->frags)
 		fragment_kill(d, p->frags);
 	while (p->crossing)
@@ -428,7 +433,7 @@ u32 page_get(struct vcpu *v, u64 gpa, struct code_page *code)
 		d->page[n].next = *page_bucket(d, gpa);
 		*page_bucket(d, gpa) = n;
 	} else if (d->page[n].gen != gen || d->page[n].code != code) {
-		page_kill(d, n);
+		page_kill(v, n);
 	}
 	d->page[n].code = code;
 	d->page[n].gen = gen;
@@ -491,6 +496,7 @@ static void slab_evict(struct vcpu *v, struct slab *s)
 	struct dbt *d = dbt_of(v);
 	u32 k;
 
+	v->hot.ret_void = true;
 	for (k = s->frags.start; k < s->frags.at; k++) {
 		fragment_unlink_incoming(d, &d->frag[k]);
 		d->frag[k].state = FRAG_FREE;
@@ -582,6 +588,7 @@ void cache_flush(struct vcpu *v)
 	memset(d->page_hash, 0, sizeof(d->page_hash));
 	memset(d->mode, 0, sizeof(d->mode));
 	d->mode_key = 0;
+	d->ret_mode = NR_MODES;
 	d->cur = 0;
 	d->prepared = d->slab[0].code.start;
 	d->n_pages = 1;

@@ -16,6 +16,14 @@
  * v->hot.page plus an offset), so it serves all mappings of the page. It has two entries: with
  * flags in the host, and with flags saved.
  *
+ * A guest's call is a host call, with the guest's return address beneath the host's on the host's
+ * stack; its return is a host return, which the host's CPU predicts. It comes to the *landing* behind
+ * the call, which compares the address that the guest has loaded with the one that it pushed: equal,
+ * and it goes on behind the call; else through the jump table, as other indirect branches. So landings
+ * rest on the fragment, the mode, the space and the mapping in which the call was made: whatever
+ * changes one of these sets hot.ret_void, and nothing returns to translated code before the stack is
+ * emptied then. Its last entry is hot.ret_base, the landing of calls that nobody has made.
+ *
  * An access that is not a TLB hit, and every instruction without a translation, calls the
  * interpreter's handler for that one instruction with all state in v (slow.c), and goes on behind.
  * So faults and exits unwind from there as in the interpreter. Such an instruction has a record with
@@ -185,6 +193,9 @@ struct form {
 /* Offsets of code that all fragments share. */
 struct trampolines {
 	u32 enter, exit_host, exit_saved, slow, slow_back, go, dead_host, dead_saved, fault;
+	u32 go_ret, ret_slow;
+	/* by mode: a landing that found another address; hot.ret_base */
+	u32 ret_miss[NR_MODES], ret_base[NR_MODES];
 	u32 stack[NR_TLB_INDEXES];
 	u32 end;
 };
@@ -215,6 +226,8 @@ struct dbt {
 	struct mode mode[NR_MODES];
 	u32 cur_mode;
 	u32 mode_key;		/* of cur_mode */
+	u32 ret_mode;		/* whose calls are on the host's stack */
+	bool kernel_returns;	/* returns of the guest's kernel are the host's, too */
 	u32 n_cells, cell_free;	/* free ones are linked through cell_stub[] */
 	u64 cell_stub[NR_CELLS];
 	struct space *gs;	/* what GS base is set to */
@@ -242,6 +255,11 @@ static inline u64 code_rx(const struct dbt *d, u32 off)
 static inline struct rec *rec_at(const struct dbt *d, u32 n)
 {
 	return (struct rec *)(d->rec + (size_t)n * REC_UNIT);
+}
+/* Are its calls and returns the host's? docs/threat-model.md, transient execution. */
+static inline bool mode_returns(const struct dbt *d, const struct mode *m)
+{
+	return m->idx == MMU_USER || d->kernel_returns;
 }
 static inline unsigned int space_index(const struct vcpu *v, const struct space *s)
 {
@@ -293,7 +311,7 @@ static inline u32 fragment_entry(const struct fragment *f, unsigned int fl)
 		return f->start + f->entry2;
 	return fl == FL_SAVED ? fragment_saved(f) : fragment_host(f);
 }
-void page_kill(struct dbt *d, u32 page);	/* its fragments are stale */
+void page_kill(struct vcpu *v, u32 page);	/* its fragments are stale */
 u32 page_find(struct dbt *d, u64 gpa);
 u32 page_get(struct vcpu *v, u64 gpa, struct code_page *code);
 /* The fragment whose code holds this offset, or NONE. */
@@ -315,12 +333,32 @@ u64 space_jump(struct vcpu *v, u64 la);		/* where the jump table leads, or 0 */
 void dbt_space_drop(struct vcpu *v, struct space *s, bool global);
 void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la);
 
+/* ---- the jump table, in code: RAX has an address ---- */
+#define NO_TARGET	BIT(63)	/* in no entry, pushed by no call */
+/* R11: the offset of its entry; flags are lost. space.c has the same hash. */
+static inline void emit_jump_index(struct emitter *e)
+{
+	emit_rr(e, true, OP_STORE, H_AX, H_11);
+	emit_shr(e, true, H_11, JUMP_BITS);
+	emit_rr(e, false, OP_XOR, H_11, H_AX);
+	emit_alu_imm(e, false, ALU_AND, H_11, JUMP_ENTRIES - 1);
+	emit_shl(e, false, H_11, 4);
+}
+_Static_assert(sizeof(struct jump_entry) == 16, "emit_jump_index");
+static inline struct place jump_field(unsigned int mode, u32 field)
+{
+	return at_gs_index(H_11, (u32)offsetof(struct space, jump) +
+		mode * (u32)sizeof(((struct space *)0)->jump[0]) + field);
+}
+
 /* ---- trampoline.c ---- */
 void trampolines_emit(struct vcpu *v);
 
 /* ---- engine.c ---- */
 /* dbt_last(), and then: where translated code goes on, executable address; 0: leave. */
 u64 dbt_go(struct vcpu *v, u32 rec);
+/* The same for a near return that has moved RSP already. */
+u64 dbt_go_ret(struct vcpu *v, u32 rec);
 
 /* ---- form.c ---- */
 enum form_kind {

@@ -211,9 +211,9 @@ u32 emit_jmp(struct emitter *e, u32 target)
 	return put_rel(e, 0xe9, 1, target);
 }
 
-void emit_call_to(struct emitter *e, u32 target)
+u32 emit_call_to(struct emitter *e, u32 target)
 {
-	put_rel(e, 0xe8, 1, target);
+	return put_rel(e, 0xe8, 1, target);
 }
 
 u32 emit_jcc(struct emitter *e, u8 cc, u32 target)
@@ -224,6 +224,30 @@ u32 emit_jcc(struct emitter *e, u8 cc, u32 target)
 void emit_jmp_mem(struct emitter *e, struct place mem)
 {
 	emit_rm(e, false, 0xff, 4, mem);
+}
+
+void emit_call_mem(struct emitter *e, struct place mem)
+{
+	emit_rm(e, false, 0xff, 2, mem);
+}
+
+void emit_stack_push(struct emitter *e, u8 reg)
+{
+	if (reg >= 8)
+		put8(e, 0x41);
+	put8(e, 0x50 | (reg & 7));
+}
+
+void emit_stack_pop(struct emitter *e, u8 reg)
+{
+	if (reg >= 8)
+		put8(e, 0x41);
+	put8(e, 0x58 | (reg & 7));
+}
+
+void emit_ret_host(struct emitter *e)
+{
+	put8(e, 0xc3);
 }
 
 void emit_align(struct emitter *e, u32 n)

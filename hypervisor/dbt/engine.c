@@ -39,6 +39,18 @@ static void mode_fill(struct mode *m, const struct vcpu *v, u32 key)
 		.fp_trap = (u8)v->fp_trap, .flat = key >> 16 & 1, .stack_wide = key >> 17 & 1 };
 }
 
+/* Calls of one mode only lie on the host's stack; a mode whose calls are not there leaves them. */
+static void returns_choose(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+
+	if (!mode_returns(d, &d->mode[d->cur_mode]) || d->ret_mode == d->cur_mode)
+		return;
+	d->ret_mode = d->cur_mode;
+	v->hot.ret_base = code_rx(d, d->tramp.ret_base[d->cur_mode]);
+	v->hot.ret_void = true;
+}
+
 static void mode_choose(struct vcpu *v)
 {
 	struct dbt *d = dbt_of(v);
@@ -57,6 +69,7 @@ static void mode_choose(struct vcpu *v)
 		mode_fill(&d->mode[k], v, key);
 	d->cur_mode = k;
 	d->mode_key = key;
+	returns_choose(v);
 }
 
 /* ---- running ---- */
@@ -78,6 +91,7 @@ static void gs_choose(struct vcpu *v)
 		space_ready(v, v->space);
 		os_gs_set((u64)v->space);
 		d->gs = v->space;
+		v->hot.ret_void = true;
 	}
 }
 
@@ -89,6 +103,7 @@ static u32 enter(struct vcpu *v, u32 host)
 	gs_choose(v);
 	fpu_get(v);
 	v->stat.dispatches++;
+	v->hot.ret_void = false;	/* nothing is on the stack yet */
 	return run(code_rx(d, host));
 }
 
@@ -238,6 +253,16 @@ u64 dbt_go(struct vcpu *v, u32 rec)
 	return host;
 }
 
+u64 dbt_go_ret(struct vcpu *v, u32 rec)
+{
+	const struct dbt *d = dbt_of(v);
+	const struct rec *r = &d->rec[rec];
+	u64 rsp = v->r[R_RSP] - r->insn.opsize - (u16)r->insn.imm;
+
+	v->r[R_RSP] = d->mode[r->mode].code_bytes == 8 ? rsp : (u32)rsp;
+	return dbt_go(v, rec);
+}
+
 static void dbt_loop(struct vcpu *v)
 {
 	u32 link = NONE;
@@ -349,7 +374,7 @@ static void dbt_code_stale(struct vcpu *v, u64 gpa)
 
 	if (!page)
 		return;
-	page_kill(d, page);
+	page_kill(v, page);
 	v->stat.invalidations++;
 }
 
@@ -361,7 +386,7 @@ static void dbt_code_check(struct vcpu *v)
 	for (n = 1; n < d->n_pages; n++) {
 		if (d->page[n].gen == load_acquire(&d->page[n].code->gen))
 			continue;
-		page_kill(d, n);
+		page_kill(v, n);
 		v->stat.invalidations++;
 	}
 }

@@ -162,6 +162,7 @@ static void space_drop_some(struct vcpu *v, struct space *s, bool global)
 	struct dbt *d = dbt_of(v);
 	struct dspace *ds = &d->space[space_index(v, s)];
 
+	v->hot.ret_void = true;
 	global |= ds->overflow;
 	if (ds->ready && global)
 		tables_clear_all(d, ds, s);

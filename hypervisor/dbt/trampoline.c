@@ -13,25 +13,6 @@ static const struct { u8 guest, host; } held[] = {
 	{ R_R12, H_12 }, { R_R13, H_13 }, { R_R14, H_14 },
 };
 
-static void put_push(struct emitter *e, u8 reg)
-{
-	if (reg >= 8)
-		put8(e, 0x41);
-	put8(e, 0x50 | (reg & 7));
-}
-
-static void put_pop(struct emitter *e, u8 reg)
-{
-	if (reg >= 8)
-		put8(e, 0x41);
-	put8(e, 0x58 | (reg & 7));
-}
-
-static void put_ret(struct emitter *e)
-{
-	put8(e, 0xc3);
-}
-
 static void guest_load(struct emitter *e)
 {
 	for (unsigned int k = 0; k < ARRAY_SIZE(held); k++)
@@ -44,13 +25,21 @@ static void guest_store(struct emitter *e)
 		emit_rm(e, true, OP_STORE, held[k].host, HOT_REG(held[k].guest));
 }
 
+/*
+ * Bytes of the host's stack that hold the guest's calls, 16 for each; CPUs predict 16 to 64. Threads
+ * of embedding programs may have small stacks.
+ */
+#define RET_ROOM	16384
+
 /* u32 enter(u64 host): to a "saved" entry. */
 static void put_enter(struct emitter *e)
 {
 	for (unsigned int k = 0; k < ARRAY_SIZE(callee_saved); k++)
-		put_push(e, callee_saved[k]);
-	emit_alu_imm(e, true, ALU_SUB, H_SP, 8);
+		emit_stack_push(e, callee_saved[k]);
+	emit_rm(e, false, 0xff, 6, HOT(hot.ret_base));	/* push */
 	emit_rm(e, true, OP_STORE, H_SP, HOT(hot.host_rsp));
+	emit_rm(e, true, OP_LEA, H_AX, at_base(H_SP, -RET_ROOM));
+	emit_rm(e, true, OP_STORE, H_AX, HOT(hot.ret_limit));
 	emit_rr(e, true, OP_STORE, H_DI, H_11);
 	guest_load(e);
 	PUT(e, 0x41, 0xff, 0xe3);		/* jmp r11 */
@@ -62,9 +51,9 @@ static void put_return(struct emitter *e)
 	emit_rm(e, true, OP_LOAD, H_SP, HOT(hot.host_rsp));
 	emit_alu_imm(e, true, ALU_ADD, H_SP, 8);
 	for (unsigned int k = ARRAY_SIZE(callee_saved); k--;)
-		put_pop(e, callee_saved[k]);
+		emit_stack_pop(e, callee_saved[k]);
 	emit_rm(e, false, OP_LOAD, H_AX, HOT(hot.exit));
-	put_ret(e);
+	emit_ret_host(e);
 }
 
 /* R11: why. Flags are saved. */
@@ -75,19 +64,34 @@ static void put_exit(struct emitter *e)
 	put_return(e);
 }
 
+/* Forgets all calls, where they are void. RAX is lost. */
+static void put_void_check(struct emitter *e)
+{
+	u32 valid;
+
+	emit_alu_mem_imm(e, false, ALU_CMP, HOT(hot.ret_void), 0);
+	valid = emit_jcc(e, CC_Z, TO_LATER);
+	emit_alu_mem_imm(e, false, ALU_AND, HOT(hot.ret_void), 0);
+	emit_rm(e, true, OP_LOAD, H_SP, HOT(hot.host_rsp));
+	emit_rm(e, true, OP_LOAD, H_AX, HOT(hot.ret_base));
+	emit_rm(e, true, OP_STORE, H_AX, at_base(H_SP, 0));
+	emit_patch(e->base, valid, e->at);
+}
+
 /* R11: the record of the instruction that ends a fragment; flags are saved. See dbt_go(). */
-static void put_go(struct emitter *e, struct vcpu *v)
+static void put_go(struct emitter *e, struct vcpu *v, u64 (*go)(struct vcpu *v, u32 rec))
 {
 	u32 leave;
 
 	guest_store(e);
 	emit_mov_imm(e, H_DI, (u64)v);
 	emit_rr(e, false, OP_STORE, H_11, H_SI);
-	emit_mov_imm(e, H_AX, (u64)dbt_go);
+	emit_mov_imm(e, H_AX, (u64)go);
 	PUT(e, 0xff, 0xd0);			/* call rax */
 	emit_rr(e, true, OP_STORE, H_AX, H_11);
 	emit_rr(e, true, 0x85, H_AX, H_AX);	/* test */
 	leave = emit_jcc(e, CC_Z, TO_LATER);
+	put_void_check(e);
 	guest_load(e);
 	PUT(e, 0x41, 0xff, 0xe3);		/* jmp r11 */
 	emit_patch(e->base, leave, e->at);
@@ -115,7 +119,7 @@ static void put_slow(struct emitter *e, struct vcpu *v, bool called)
 	guest_load(e);
 	emit_flags_restore(e);
 	if (called)
-		put_ret(e);
+		emit_ret_host(e);
 	else
 		PUT(e, 0x41, 0xff, 0xe3);	/* jmp r11 */
 }
@@ -155,7 +159,7 @@ static void put_stack(struct emitter *e, unsigned int idx)
 {
 	u32 far, miss;
 
-	put_push(e, H_CX);
+	emit_stack_push(e, H_CX);
 	emit_rr(e, false, OP_STORE, H_AX, H_11);
 	emit_tlb_index(e);
 	emit_rr(e, true, OP_STORE, H_AX, H_CX);
@@ -172,8 +176,51 @@ static void put_stack(struct emitter *e, unsigned int idx)
 	emit_rr(e, false, OP_CMP, H_AX, H_AX);
 	emit_patch(e->base, far, e->at);
 	emit_patch(e->base, miss, e->at);
-	put_pop(e, H_CX);
-	put_ret(e);
+	emit_stack_pop(e, H_CX);
+	emit_ret_host(e);
+}
+
+/* ---- returns: the guest's RSP has moved; RAX: the target; R11: the record; flags are saved ---- */
+
+/* No landing finds this one. */
+static void put_ret_slow(struct emitter *e)
+{
+	emit_mov_imm(e, H_AX, NO_TARGET);
+	emit_ret_host(e);
+}
+
+static void put_ret_lookup(struct emitter *e, const struct dbt *d, unsigned int mode)
+{
+	u32 miss;
+
+	emit_jump_index(e);
+	emit_rm(e, true, OP_CMP, H_AX, jump_field(mode, offsetof(struct jump_entry, la)));
+	miss = emit_jcc(e, CC_NZ, TO_LATER);
+	emit_alu_imm(e, true, ALU_AND, H_AX, -4096);
+	emit_rm(e, true, OP_STORE, H_AX, HOT(hot.page));
+	emit_jmp_mem(e, jump_field(mode, offsetof(struct jump_entry, host)));
+	emit_patch(e->base, miss, e->at);
+	emit_rm(e, false, OP_LOAD, H_11, HOT(hot.arg));
+	emit_jmp(e, d->tramp.go_ret);
+}
+
+/* From a landing: its address lies on the stack. The base's entry stays where it is. */
+static void put_ret_miss(struct emitter *e, struct dbt *d, unsigned int mode)
+{
+	u32 lookup, base, call;
+
+	d->tramp.ret_miss[mode] = e->at;
+	emit_rm(e, false, OP_STORE, H_11, HOT(hot.arg));
+	emit_stack_pop(e, H_11);
+	lookup = e->at;
+	put_ret_lookup(e, d, mode);
+	base = e->at;
+	emit_rm(e, false, OP_STORE, H_11, HOT(hot.arg));
+	emit_jmp(e, lookup);
+	call = e->at;
+	emit_call_to(e, base);
+	d->tramp.ret_base[mode] = e->at;
+	emit_jmp(e, call);
 }
 
 void trampolines_emit(struct vcpu *v)
@@ -193,7 +240,13 @@ void trampolines_emit(struct vcpu *v)
 	t->slow_back = e.at;
 	put_slow(&e, v, false);
 	t->go = e.at;
-	put_go(&e, v);
+	put_go(&e, v, dbt_go);
+	t->go_ret = e.at;
+	put_go(&e, v, dbt_go_ret);
+	t->ret_slow = e.at;
+	put_ret_slow(&e);
+	for (unsigned int k = 0; k < NR_MODES; k++)
+		put_ret_miss(&e, d, k);
 	t->dead_host = e.at;
 	put_dead(&e, d, false);
 	t->dead_saved = e.at;

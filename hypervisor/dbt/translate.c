@@ -61,6 +61,15 @@ u32 rec_of(struct trans *t, unsigned int k)
 	return t->rec[k];
 }
 
+u32 rec_to_r11(struct trans *t, unsigned int k)
+{
+	u32 rec = rec_of(t, k);
+
+	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, rec */
+	put32(&t->e, rec);
+	return rec;
+}
+
 void site_now(struct trans *t)
 {
 	u32 n = cache_site(t->d);
@@ -74,8 +83,7 @@ void site_now(struct trans *t)
 void helper_call(struct trans *t)
 {
 	flags_save(t);
-	PUT(&t->e, 0x41, 0xbb);			/* mov r11d, rec */
-	put32(&t->e, rec_of(t, t->k));
+	rec_to_r11(t, t->k);
 	emit_call_to(&t->e, t->d->tramp.slow);
 	t->fl = FL_BOTH;
 	t->helpers = true;
@@ -85,8 +93,7 @@ void helper_call(struct trans *t)
 void leave_exec(struct trans *t)
 {
 	flags_save(t);
-	PUT(&t->e, 0x41, 0xbb);
-	put32(&t->e, rec_of(t, t->k));
+	rec_to_r11(t, t->k);
 	emit_jmp(&t->e, t->d->tramp.go);
 	t->done = true;
 }
@@ -222,6 +229,7 @@ static void insn_emit(struct trans *t)
 
 	if (!(t->shadow >> t->k & 1))
 		poll_emit(t);
+	room_emit(t);
 	if (i->flags & (I_BRANCH | I_END)) {
 		if (!(i->flags & I_BRANCH ? emit_branch(t) : form_emit(t)))
 			leave_exec(t);
@@ -274,7 +282,7 @@ static void line_emit(struct trans *t)
 {
 	t->body = t->e.at;
 	t->n_cold = 0;
-	t->polled = t->done = t->x87_page = false;
+	t->polled = t->room = t->done = t->x87_page = false;
 	t->x87_seg = 0;
 	memset(t->rec, 0, sizeof(t->rec));
 	for (t->k = 0; t->k < t->n && !t->done; t->k++)
@@ -330,6 +338,7 @@ static void trans_begin(struct trans *t, struct vcpu *v)
 	t->v = v;
 	t->d = dbt_of(v);
 	t->mode = &t->d->mode[t->d->cur_mode];
+	t->returns = mode_returns(t->d, t->mode);
 	t->n = t->k = 0;
 	t->helpers = t->twin = false;
 	t->shadow = 0;

@@ -18,6 +18,7 @@ enum cold_kind {
 	COLD_POLL_COPY,	/* the same, after a copy of the instruction that sets the flags */
 	COLD_PAGE,	/* check a group's page as a whole, go on at back */
 	COLD_TWIN,	/* go on in the fragment's twin, which has no groups */
+	COLD_ROOM,	/* forget the calls on the host's stack, go on at back */
 	COLD_STACK,	/* find the stack's page, go on at back; else COLD_SLOW */
 };
 struct cold {
@@ -64,11 +65,13 @@ struct trans {
 	u8 x87_seg;		/* 1 + hot.x87_seg, or 0 */
 	bool polled;
 	unsigned int poll_end;	/* instructions up to the last that may be a loop's end */
+	bool room;		/* the host's stack has some for a call */
 	u64 shadow;		/* instructions behind STI, by bit: no look at the kick there */
 	bool done;		/* the fragment ended */
 	bool helpers;		/* it calls the interpreter in its straight line */
 	u32 body, line_end;	/* host code behind the entries; out of line */
 	bool twin;		/* no groups */
+	bool returns;		/* mode_returns() */
 	struct cold cold[MAX_COLD];
 	unsigned int n_cold;
 	struct group group[MAX_GROUPS];
@@ -113,6 +116,7 @@ void flags_need(struct trans *t);	/* in the host's RFLAGS */
 void flags_written(struct trans *t);	/* the instruction has just set all of them */
 struct cold *cold_add(struct trans *t, enum cold_kind kind, u32 site);
 u32 rec_of(struct trans *t, unsigned int k);
+u32 rec_to_r11(struct trans *t, unsigned int k);
 void site_now(struct trans *t);	/* host code from here on may fault for this instruction */
 void helper_call(struct trans *t);	/* the interpreter does this instruction, here */
 void leave_exec(struct trans *t);	/* ... and translated code ends */
@@ -200,5 +204,6 @@ void cold_emit(struct trans *t);
 /* The kick is looked at once in each fragment that may be part of a loop. */
 void poll_emit(struct trans *t);
 void poll_find(struct trans *t);
+void room_emit(struct trans *t);	/* room for a call on the host's stack, before it */
 
 #endif

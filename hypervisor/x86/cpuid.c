@@ -34,6 +34,8 @@
 #define XCR0_SUPPORTED		(XCR0_X87 | XCR0_SSE | XCR0_AVX)
 #define APIC_BASE_ENABLE	BIT(11)
 #define LINEAR_BITS		48u
+#define E8_BTC_NO		BIT(29)
+#define E21_SRSO_NO		BIT(29)
 
 enum { EAX, EBX, ECX, EDX };
 
@@ -350,6 +352,14 @@ void cpuid_host_features(u64 features[4])
 	for (b = cpuid_bits; b < cpuid_bits + nr_cpuid_bits; b++)
 		if (b->feature != F_NONE && h.reg[b->reg] & bit_mask(b))
 			features[b->feature >> 6] |= BIT(b->feature & 63);
+}
+
+bool cpuid_host_returns_safe(void)
+{
+	struct host h;
+
+	host_read(&h);
+	return !h.amd || (h.reg[C_E8_EBX] & E8_BTC_NO && h.reg[C_E21_EAX] & E21_SRSO_NO);
 }
 
 static void derive_addresses(struct vcpu *v)

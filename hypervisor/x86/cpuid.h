@@ -47,6 +47,8 @@ void cpuid_read(struct vcpu *v, u32 leaf, u32 sub, u32 out[4]);
 void cpuid_update(struct vcpu *v);
 /* What the host's own CPU has, as v->guest_features: a guest may have more, done by our code. */
 void cpuid_host_features(u64 features[4]);
+/* Is a RET of the host free of what guests hear that they are free of: BTC_NO and SRSO_NO? */
+bool cpuid_host_returns_safe(void);
 /* XCR0 bits that this guest may set. */
 u64 cpuid_xcr0(const struct vcpu *v);
 

@@ -427,7 +427,10 @@ const struct cpuid_bit cpuid_bits[] = {
 	PASS(C_E8_EBX, 26, F_NONE, "SSB_NO"),
 	LEFT(C_E8_EBX, 27, F_NONE, "CPPC", "frequency is the host's business"),
 	LEFT(C_E8_EBX, 28, F_NONE, "PSFD", NO_CONTROL),
-	/* What kernels do about it concerns RET, and a guest's RET is none of the host's. */
+	/*
+	 * What kernels do about it concerns their RET, which is none of the host's where that CPU
+	 * has not the bit (cpuid_host_returns_safe()).
+	 */
 	EMUL_AMD(C_E8_EBX, 29, F_NONE, "BTC_NO"),
 	LEFT(C_E8_EBX, 30, F_NONE, "IBPB_RET", NO_CONTROL),
 	RSVD(C_E8_EBX, 31, 31),
@@ -454,7 +457,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	RSVD(C_E21_EAX, 19, 26),
 	LEFT(C_E21_EAX, 27, F_NONE, "SBPB", NO_CONTROL),
 	LEFT(C_E21_EAX, 28, F_NONE, "IBPB_BRTYPE", NO_CONTROL),
-	/* No return of the guest's is predicted by the host's return stack: see BTC_NO. */
+	/* No kernel's return is predicted by the return stack of a host without it: see BTC_NO. */
 	EMUL_AMD(C_E21_EAX, 29, F_NONE, "SRSO_NO"),
 	LEFT(C_E21_EAX, 30, F_NONE, "SRSO_USER_KERNEL_NO", "SRSO_NO says more"),
 	LEFT(C_E21_EAX, 31, F_NONE, "SRSO_MSR_FIX", "SRSO_NO says more"),

@@ -168,7 +168,14 @@ struct vcpu {
 		u64 stack_tag, stack_addend;
 		u32 flags;	/* arithmetic flags as LAHF and SETO leave them in AX */
 		u32 exit;	/* why and where translated code was left */
-		u64 host_rsp;	/* the stack to go back to */
+		u64 host_rsp;	/* the stack to go back to; there lies ret_base */
+		/*
+		 * Return addresses of the guest's calls are on the host's stack beneath
+		 * (dbt/dbt.h): how far down, what a return finds that has no call there, and
+		 * whether all of them are void.
+		 */
+		u64 ret_limit, ret_base;
+		u32 ret_void;
 		u64 arg;
 		u64 slot[16], slot_page[16];
 		u64 fault_rip, fault_vector;	/* of a host fault, by os/native.c */
