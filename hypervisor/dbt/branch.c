@@ -481,15 +481,32 @@ static bool setter_reg(u8 off)
 }
 
 /* Sets all flags, from registers only: the check may stand before it in place of the old flags. */
-static bool flags_setter(const struct trans *t)
+static bool flags_setter(const struct trans *t, unsigned int k)
 {
-	const struct insn *i = insn_now(t);
+	const struct insn *i = &t->insn[k];
 	const struct opcode *row = opcode_row(i->row);
 	u64 set = (row->f_write | row->f_undef) & RFLAGS_ARITH;
 
-	return form_now(t)->kind == FORM_GENERIC && !(i->flags & I_MEM) && set == RFLAGS_ARITH &&
+	return t->form[k]->kind == FORM_GENERIC && !(i->flags & I_MEM) && set == RFLAGS_ARITH &&
 		!(row->f_read & RFLAGS_ARITH) && !(row->attr & ATTR_COUNT) && !(i->flags & I_VEX) &&
 		setter_reg(i->reg) && setter_reg(i->rm);
+}
+
+/*
+ * Are the flags at its beginning of no interest to the fragment? A look at the kick comes behind the
+ * instruction that sets them (COLD_POLL_COPY).
+ */
+bool flags_dead(const struct trans *t)
+{
+	for (unsigned int k = 0; k < t->n; k++) {
+		const struct insn *i = &t->insn[k];
+
+		if (flags_setter(t, k))
+			return true;
+		if (t->form[k]->kind != FORM_MOV_IMM || i->flags & I_MEM || i->opsize < 4)
+			return false;
+	}
+	return false;
 }
 
 void poll_emit(struct trans *t)
@@ -500,7 +517,7 @@ void poll_emit(struct trans *t)
 
 	if (t->polled || t->k >= t->poll_end)
 		return;
-	copy = t->fl == FL_HOST && flags_setter(t) && !may_loop(t, t->k);
+	copy = t->fl == FL_HOST && flags_setter(t, t->k) && !may_loop(t, t->k);
 	if (t->fl == FL_HOST && !copy) {
 		if (!may_loop(t, t->k))
 			return;

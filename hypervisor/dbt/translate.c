@@ -270,6 +270,8 @@ static void entries_emit(struct trans *t)
 	t->f->body_saved = begins_saved(t);
 	if (t->f->body_saved)
 		emit_flags_save(&t->e);
+	else if (flags_dead(t))
+		PUT(&t->e, 0x0f, 0x1f, 0x44, 0, 0);	/* nop: room for entry_kill() */
 	else
 		emit_flags_restore(&t->e);
 	t->f->entry2 = (u8)(t->e.at - t->f->start);

@@ -204,6 +204,7 @@ void cold_emit(struct trans *t);
 /* The kick is looked at once in each fragment that may be part of a loop. */
 void poll_emit(struct trans *t);
 void poll_find(struct trans *t);
+bool flags_dead(const struct trans *t);
 void room_emit(struct trans *t);	/* room for a call on the host's stack, before it */
 
 #endif
