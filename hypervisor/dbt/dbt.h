@@ -357,8 +357,6 @@ void trampolines_emit(struct vcpu *v);
 /* ---- engine.c ---- */
 /* dbt_last(), and then: where translated code goes on, executable address; 0: leave. */
 u64 dbt_go(struct vcpu *v, u32 rec);
-/* The same for a near return that has moved RSP already. */
-u64 dbt_go_ret(struct vcpu *v, u32 rec);
 
 /* ---- form.c ---- */
 enum form_kind {
@@ -410,6 +408,8 @@ static inline void x87_pointers(struct vcpu *v)
 u64 dbt_slow(struct vcpu *v, u32 rec);
 /* Runs the instruction that ends a fragment, and is over with it. */
 void dbt_last(struct vcpu *v, u32 rec);
+/* dbt_go() for a near return that has moved RSP already. */
+u64 dbt_go_ret(struct vcpu *v, u32 rec);
 void dbt_leave(struct vcpu *v, u32 exit);
 void flags_in(struct vcpu *v);	/* hot.flags to v->rflags */
 void flags_out(struct vcpu *v);	/* v->rflags to hot.flags */

@@ -253,16 +253,6 @@ u64 dbt_go(struct vcpu *v, u32 rec)
 	return host;
 }
 
-u64 dbt_go_ret(struct vcpu *v, u32 rec)
-{
-	const struct dbt *d = dbt_of(v);
-	const struct rec *r = &d->rec[rec];
-	u64 rsp = v->r[R_RSP] - r->insn.opsize - (u16)r->insn.imm;
-
-	v->r[R_RSP] = d->mode[r->mode].code_bytes == 8 ? rsp : (u32)rsp;
-	return dbt_go(v, rec);
-}
-
 static void dbt_loop(struct vcpu *v)
 {
 	u32 link = NONE;

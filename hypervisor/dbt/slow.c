@@ -207,6 +207,16 @@ void dbt_last(struct vcpu *v, u32 rec)
 		interp_end_boundary(v);
 }
 
+u64 dbt_go_ret(struct vcpu *v, u32 rec)
+{
+	struct dbt *d = dbt_of(v);
+	const struct insn *i = rec_insn(d, rec);
+	u64 rsp = v->r[R_RSP] - i->opsize - (u16)i->imm;
+
+	v->r[R_RSP] = d->mode[rec_at(d, rec)->mode].code_bytes == 8 ? rsp : (u32)rsp;
+	return dbt_go(v, rec);
+}
+
 /* The host CPU refused an instruction that was copied: the guest's own fault, at that place. */
 static void leave_fault(struct vcpu *v)
 {
