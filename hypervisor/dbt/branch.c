@@ -265,10 +265,10 @@ void room_emit(struct trans *t)
 /* Before anything that may fail. */
 static void call_begin(struct trans *t)
 {
+	if (t->room)
+		return;
 	flags_save(t);
-	t->fl = FL_SAVED;
-	if (!t->room)
-		room_check(t);
+	room_check(t);
 }
 
 /*
@@ -312,7 +312,7 @@ static void emit_push_return(struct trans *t)
 /* As goto_target(), coming back. */
 static void call_target(struct trans *t, s64 to)
 {
-	u32 n = exit_new(t, to, FL_SAVED, t->off[t->k]), stub;
+	u32 n = exit_new(t, to, t->fl, t->off[t->k]), stub;
 	struct exit *x = &t->d->exit[n];
 
 	emit_stack_push(&t->e, H_AX);
@@ -322,7 +322,7 @@ static void call_target(struct trans *t, s64 to)
 		emit_landing(t);
 		return;
 	}
-	emit_page_move(t, x->pages, FL_SAVED);
+	emit_page_move(t, x->pages, x->fl);
 	x->site = cache_cell(t->v);
 	if (x->site) {
 		emit_call_mem(&t->e, cell_place(x->site));
