@@ -305,7 +305,7 @@ static void walk_step(struct flow *f, unsigned int reg, unsigned int by)
 static u32 walk_start(struct flow *f)
 {
 	static const u64 edges[] = { AREA_DATA + 0x1000, AREA_DATA + DATA_SIZE, AREA_DATA, AT_RO,
-		AT_RO + 4096, AT_LAZY, AREA_CODE };
+		AT_RO + 4096, AT_LAZY };
 	u64 at = edges[rnd_chance(f->g.r, 70) ? 0 : below(f, ARRAY_SIZE(edges))];
 
 	return (u32)(at + below(f, 4096) - 2048);
