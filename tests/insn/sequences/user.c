@@ -230,7 +230,7 @@ static bool astray(const struct state *s)
 	if (s->vector != VEC_PF || s->error & PF_P || page >= 512)
 		return false;
 	memcpy(&pte, machine_at(&machines[0], AT_PT + 8 * page), 8);
-	return (pte & 5) == 5;		/* present, user's */
+	return pte & 1;
 }
 
 /*

@@ -255,9 +255,9 @@ static void columns(void **state)
 /* Two linear pages of one entry that are the same page of memory. */
 static void columns_of_aliases(void **state)
 {
-	const u64 other = BIT(24) + 0x9000;
+	const u64 other = ((u64)TLB_ENTRIES << 12) + 0x9000;
 
-	*ram64(m, L2 + 8 * 8) = L1 | P | W | U;
+	*ram64(m, L2 + 8 * (TLB_ENTRIES / 512)) = L1 | P | W | U;
 	remap(0x9000, 0x10000, 0);
 	set_cpl(3);
 	read_at(0x9000);
