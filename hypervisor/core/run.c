@@ -256,7 +256,8 @@ static int run_engine(struct vcpu *v)
 {
 	int ret = run_inject(v);
 
-	if (ret <= 0)
+	/* An event that is still there: its delivery made room for requests. */
+	if (ret <= 0 || v->event.type != EV_NONE)
 		return ret;
 	os_code_guard();
 	vm_watch(v->vm);

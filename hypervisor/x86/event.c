@@ -359,12 +359,9 @@ static void event_merge_pending(struct vcpu *v)
  */
 #define ROUNDS_MAX 8
 
-static bool event_must_pause(struct vcpu *v)
+static bool event_must_pause(const struct vcpu *v)
 {
-	if (!v->kick && !v->run->immediate_exit)
-		return false;
-	v->run->exit_reason = KVM_EXIT_INTR;
-	return true;
+	return v->kick || v->run->immediate_exit;
 }
 
 enum unwind event_deliver(struct vcpu *v)
@@ -383,7 +380,7 @@ enum unwind event_deliver(struct vcpu *v)
 		enum unwind why;
 
 		if (rounds > ROUNDS_MAX && event_must_pause(v))
-			return UNWIND_EXIT;
+			return UNWIND_EVENT;
 		v->delivering = e;
 		v->event.type = EV_NONE;
 		why = vcpu_guarded(v, deliver_one);

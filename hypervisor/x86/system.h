@@ -56,7 +56,8 @@ __noreturn_ void event_soft(struct vcpu *v, enum event_type type, u8 vector, u8 
 /*
  * Delivers v->event through the IDT, with nested faults, double fault and triple fault resolved.
  * Not itself unwinding. Returns UNWIND_NONE (delivered, v->event.type is EV_NONE), UNWIND_SHUTDOWN,
- * or UNWIND_EXIT when user space must act first (call again on re-entry).
+ * UNWIND_EXIT when user space must act first (call again on re-entry), UNWIND_EVENT where faults follow
+ * each other and somebody wants the vCPU: v->event stays, for a later call.
  */
 enum unwind event_deliver(struct vcpu *v);
 
