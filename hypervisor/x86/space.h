@@ -20,8 +20,8 @@
  * where that access is plain memory. TLB_SLOW set in a stored tag makes the fast compare fail while
  * the entry is still known to the slow path (MMIO, code pages, watched pages). Size: a kernel's
  * boot with its decompressor fills 4.2 million entries of a TLB with 10 bits, 0.5 million with 12
- * (a tenth of the boot's time in the interpreter). 13 halves the misses of random access over 32 MiB; 14 would cost a
- * MiB for each space in use.
+ * (a tenth of the boot's time in the interpreter). 13 halves the misses of random access over
+ * 32 MiB; 14 would cost a MiB for each space in use.
  */
 #define TLB_BITS	13
 #define TLB_ENTRIES	(1u << TLB_BITS)
