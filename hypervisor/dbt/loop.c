@@ -146,18 +146,20 @@ static bool edges_find(struct trans *t)
 	return n && n <= ARRAY_SIZE(t->loop_site);
 }
 
-/* Behind groups_find(). What follows the last back edge is left to another fragment. */
+/* Finds groups, too. What follows the last back edge is left to another fragment. */
 void loop_find(struct trans *t)
 {
+	bool edges = long_mode(t) && !t->twin && !t->f->cross && edges_find(t);
 	struct habits h;
 
 	t->loop = t->again = false;
 	t->n_loop_sites = 0;
-	if (!long_mode(t) || t->twin || t->f->cross || !edges_find(t))
-		return;
-	t->n = t->loop_last + 1u;
-	habits_find(&h, t);
+	if (edges)
+		t->n = t->loop_last + 1u;
 	groups_find(t);
+	if (!edges)
+		return;
+	habits_find(&h, t);
 	t->loop = groups_carry(t, &h);
 }
 

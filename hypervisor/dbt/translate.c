@@ -299,7 +299,6 @@ static void line_emit(struct trans *t)
 
 static void body_emit(struct trans *t)
 {
-	groups_find(t);
 	loop_find(t);
 	poll_find(t);
 	t->loop_fl = t->f->body_saved ? FL_SAVED : FL_HOST;
