@@ -102,6 +102,8 @@ static __always_inline_ void op_put(struct emitter *e, const struct hop *o, u8 r
 {
 	struct bytes x = { 0 };
 
+	if (reg == H_11 || (!mem && rm == H_11))	/* it may be changed */
+		e->r11 = 0;
 	if (o->lock)
 		add8(&x, 0xf0);
 	if (!mem) {
@@ -213,6 +215,7 @@ u32 emit_jmp(struct emitter *e, u32 target)
 
 u32 emit_call_to(struct emitter *e, u32 target)
 {
+	e->r11 = 0;
 	return put_rel(e, 0xe8, 1, target);
 }
 

@@ -15,6 +15,7 @@ enum host_reg {
 struct emitter {
 	u8 *base;	/* the code area, writable */
 	u32 at;		/* where the next byte goes */
+	u8 r11;		/* what R11 holds, a number of the caller's; 0: no more */
 };
 
 /* A memory operand of the host: [base + index * 2^scale + disp], or gs:[disp]. */

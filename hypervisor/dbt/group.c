@@ -349,9 +349,14 @@ void groups_forget(struct trans *t)
 
 /* ---- emission ---- */
 
+static u8 group_number(const struct trans *t, const struct group *g)
+{
+	return (u8)(g - t->group + 1);
+}
+
 static struct place group_slot(const struct trans *t, const struct group *g)
 {
-	return HOT(hot.slot[g - t->group + 1]);
+	return HOT(hot.slot[group_number(t, g)]);
 }
 
 /* The present access's registers and a displacement. AX may take part. */
@@ -373,7 +378,7 @@ static struct place access_place(struct trans *t, s32 disp)
 /* Its page, where the slot was set. */
 static struct place group_slot_page(const struct trans *t, const struct group *g)
 {
-	return HOT(hot.slot_page[g - t->group + 1]);
+	return HOT(hot.slot_page[group_number(t, g)]);
 }
 
 /* The whole check; R11: the addend. */
@@ -423,12 +428,13 @@ bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m)
 	g = &t->group[t->group_of[t->k] - 1];
 	if (g->members < 2 && !(t->loop && g->carried))
 		return false;
-	if (g->ready)
-		emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
-	else if (t->again && g->carried)
+	if (!g->ready && t->again && g->carried)
 		group_stays(t, g);
-	else
+	else if (!g->ready)
 		group_lead(t, g);
+	else if (t->e.r11 != group_number(t, g))
+		emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
+	t->e.r11 = group_number(t, g);
 	*m = access_place(t, disp);
 	if (m->index != H_NONE) {
 		emit_rm(&t->e, true, OP_LEA, H_AX, *m);

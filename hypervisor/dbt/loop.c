@@ -55,7 +55,7 @@ static bool back_edge(const struct trans *t, unsigned int k)
 /* ---- what its registers do ---- */
 
 /* Instructions that change nothing but registers, flags and memory. */
-static bool loop_plain(unsigned int kind)
+bool loop_plain(unsigned int kind)
 {
 	switch (kind) {
 	case FORM_GENERIC: case FORM_SHIFT_CL: case FORM_VECTOR: case FORM_X87: case FORM_NOP:

@@ -223,9 +223,21 @@ static bool form_emit(struct trans *t)
 	}
 }
 
+/* Does R11 keep its value across this one, as far as the emitter sees what changes it? */
+static bool keeps_r11(const struct trans *t, unsigned int first_cold)
+{
+	if (!loop_plain(form_now(t)->kind))
+		return false;
+	for (unsigned int k = first_cold; k < t->n_cold; k++)
+		if (t->cold[k].kind == COLD_SLOW || t->cold[k].kind == COLD_STACK)
+			return false;
+	return true;
+}
+
 static void insn_emit(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
+	unsigned int first_cold = t->n_cold;
 
 	if (!(t->shadow >> t->k & 1))
 		poll_emit(t);
@@ -236,6 +248,8 @@ static void insn_emit(struct trans *t)
 	} else if (!form_emit(t)) {
 		helper_call(t);
 	}
+	if (!keeps_r11(t, first_cold))
+		t->e.r11 = 0;
 	t->end_of[t->k] = t->e.at;
 	if (form_now(t)->kind == FORM_X87)
 		emit_x87_notes(t);
@@ -284,6 +298,7 @@ static void line_emit(struct trans *t)
 {
 	t->body = t->e.at;
 	t->n_cold = 0;
+	t->e.r11 = 0;
 	t->polled = t->room = t->done = t->x87_page = false;
 	t->x87_seg = 0;
 	memset(t->rec, 0, sizeof(t->rec));

@@ -161,6 +161,7 @@ void group_page(struct trans *t, struct group *g);
 u32 insn_changes(const struct trans *t, unsigned int k);
 
 /* ---- loop.c ---- */
+bool loop_plain(unsigned int kind);	/* changes nothing but registers, flags and memory */
 void loop_find(struct trans *t);
 bool loop_again(struct trans *t);
 bool loop_target(const struct trans *t, s64 to);	/* is a branch there a back edge? */
