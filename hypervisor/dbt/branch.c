@@ -90,6 +90,8 @@ static void goto_target(struct trans *t, s64 to)
 		loop_jump(t, emit_jmp(&t->e, TO_LATER));
 		return;
 	}
+	if (t->fl == FL_LOST)
+		flags_need(t);
 	exit = exit_new(t, to, t->fl, t->off[t->k]);
 	if (t->d->exit[exit].kind == EXIT_CELL) {
 		emit_page_move(t, t->d->exit[exit].pages, t->d->exit[exit].fl);
@@ -512,24 +514,19 @@ bool flags_dead(const struct trans *t)
 void poll_emit(struct trans *t)
 {
 	bool copy;
-	struct cold *c;
 	u32 site;
 
 	if (t->polled || t->k >= t->poll_end)
 		return;
 	copy = t->fl == FL_HOST && flags_setter(t, t->k) && !may_loop(t, t->k);
-	if (t->fl == FL_HOST && !copy) {
-		if (!may_loop(t, t->k))
-			return;
-		flags_save(t);
-	}
+	if (t->fl == FL_HOST && !copy && !may_loop(t, t->k))
+		return;
+	t->polled = true;
+	if (!copy)
+		flags_yield(t);
 	emit_alu_mem_imm(&t->e, false, ALU_CMP, HOT(kick), 0);
 	site = emit_jcc(&t->e, CC_NZ, TO_LATER);
-	c = cold_add(t, copy ? COLD_POLL_COPY : COLD_POLL, site);
-	if (!copy)
-		t->fl = FL_SAVED;
-	c->fl = t->fl;
-	t->polled = true;
+	cold_add(t, copy ? COLD_POLL_COPY : COLD_POLL, site);
 }
 
 /* ---- out of line ---- */
@@ -553,7 +550,10 @@ static void cold_branch(struct trans *t, struct cold *c)
 
 static void cold_slow(struct trans *t, struct cold *c)
 {
-	u32 rec = rec_to_r11(t, c->insn);
+	u32 rec;
+
+	flags_found(t, c, true);
+	rec = rec_to_r11(t, c->insn);
 
 	if (t->insn[c->insn].flags & I_BRANCH || c->kind == COLD_EXEC) {
 		cold_branch(t, c);
@@ -601,12 +601,18 @@ static void cold_twin(struct trans *t, struct cold *c)
 
 	t->d->exit[exit].twin = true;
 	t->d->exit[exit].site = c->site;
+	if (c->fl == FL_LOST) {
+		flags_found(t, c, true);
+		t->d->exit[exit].site = emit_jmp(&t->e, t->e.at + JMP_BYTES);
+	}
 	emit_stub(t, exit);
 }
 
 static void cold_page(struct trans *t, struct cold *c)
 {
 	t->k = c->insn;
+	t->fl = c->fl;
+	t->setter = c->setter;
 	group_page(t, &t->group[c->arg]);
 	emit_jmp(&t->e, c->back);
 }
@@ -620,6 +626,9 @@ static void cold_poll(struct trans *t, struct cold *c)
 		t->k = c->insn;
 		emit_generic(t);
 		off = off_next(t);
+		fl = FL_HOST;
+	} else if (fl == FL_LOST) {
+		flags_found(t, c, false);
 		fl = FL_HOST;
 	}
 	leave(t, fl, off << LEAVE_BITS | LEAVE_POLL);

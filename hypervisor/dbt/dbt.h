@@ -44,6 +44,7 @@ enum flags_place {
 	FL_HOST = 1,	/* in the host's RFLAGS */
 	FL_SAVED = 2,	/* in hot.flags */
 	FL_BOTH = 3,
+	FL_LOST = 4,	/* to be computed again: flags.c. Not between fragments. */
 };
 
 #define NONE		0	/* no index: entry 0 of each pool is not used */
@@ -132,6 +133,7 @@ struct site {
 	u32 host;
 	u16 off;
 	u16 saved;
+	u32 recipe;		/* record of the instruction whose flags were lost, or NONE */
 };
 
 /* A guest page with fragments. */
@@ -193,7 +195,7 @@ struct form {
 /* Offsets of code that all fragments share. */
 struct trampolines {
 	u32 enter, exit_host, exit_saved, slow, slow_back, go, dead_host, dead_saved, fault;
-	u32 go_ret, ret_slow;
+	u32 go_ret, ret_slow, flags_save;
 	/* by mode: a landing that found another address; hot.ret_base */
 	u32 ret_miss[NR_MODES], ret_base[NR_MODES];
 	u32 stack[NR_TLB_INDEXES];
@@ -357,6 +359,14 @@ void trampolines_emit(struct vcpu *v);
 /* ---- engine.c ---- */
 /* dbt_last(), and then: where translated code goes on, executable address; 0: leave. */
 u64 dbt_go(struct vcpu *v, u32 rec);
+
+/* ---- slow.c ---- */
+/* The instruction of a record, decoded; until the next call. */
+const struct insn *rec_insn(struct dbt *d, u32 rec);
+
+/* ---- flags.c ---- */
+/* v->rflags as behind an instruction that has a recipe, when its inputs are as they were. */
+void flags_from_recipe(struct vcpu *v, const struct insn *setter);
 
 /* ---- form.c ---- */
 enum form_kind {

@@ -111,6 +111,7 @@ enum { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP =
 /* Jumps within the code area; return the offset of the rel32 for emit_patch. */
 #define TO_LATER	0	/* the target is patched in later */
 u32 emit_jmp(struct emitter *e, u32 target);
+#define JMP_BYTES	5u
 u32 emit_call_to(struct emitter *e, u32 target);
 u32 emit_jcc(struct emitter *e, u8 cc, u32 target);
 void emit_jmp_mem(struct emitter *e, struct place mem);

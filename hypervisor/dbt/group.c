@@ -394,9 +394,8 @@ void group_page(struct trans *t, struct group *g)
 
 static void group_lead(struct trans *t, struct group *g)
 {
-	flags_save(t);
+	flags_yield(t);
 	group_page(t, g);
-	t->fl = FL_SAVED;
 	g->ready = true;
 }
 
@@ -406,7 +405,7 @@ static void group_stays(struct trans *t, struct group *g)
 	struct cold *c;
 	u32 site;
 
-	flags_save(t);
+	flags_yield(t);
 	emit_rm(&t->e, true, OP_LEA, H_AX, access_place(t, g->lo - t->delta[t->k]));
 	emit_rm(&t->e, true, OP_SUB, H_AX, group_slot_page(t, g));
 	emit_alu_imm(&t->e, true, ALU_CMP, H_AX, 4096 - (g->hi - g->lo));
@@ -415,7 +414,6 @@ static void group_stays(struct trans *t, struct group *g)
 	c->arg = (u32)(g - t->group);
 	c->back = t->e.at;
 	emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
-	t->fl = FL_SAVED;
 	g->ready = true;
 }
 

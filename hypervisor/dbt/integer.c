@@ -34,8 +34,7 @@ static bool count_is_zero(const struct insn *i)
 	return !(i->imm & (i->opsize == 8 ? 63 : 31));
 }
 
-/* Does it read flags, or leave some of them as they are? */
-static bool reads_flags(const struct insn *i, const struct opcode *row, bool count_in_cl)
+bool reads_flags(const struct insn *i, const struct opcode *row, bool count_in_cl)
 {
 	u64 set = (row->f_write | row->f_undef) & RFLAGS_ARITH;
 
@@ -46,7 +45,7 @@ static bool reads_flags(const struct insn *i, const struct opcode *row, bool cou
 	return row->attr & ATTR_COUNT && (count_in_cl || count_is_zero(i));
 }
 
-static bool writes_flags(const struct opcode *row)
+bool writes_flags(const struct opcode *row)
 {
 	return (row->f_write | row->f_undef) & RFLAGS_ARITH;
 }

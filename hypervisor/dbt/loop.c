@@ -30,7 +30,7 @@ void loop_flags(struct trans *t)
 {
 	if (t->loop_fl == FL_SAVED)
 		flags_save(t);
-	else
+	else if (t->loop_fl == FL_HOST)
 		flags_need(t);
 }
 
@@ -175,5 +175,6 @@ bool loop_again(struct trans *t)
 		t->group[k].ready = t->group[k].carried && t->group[k].fixed;
 	t->again = true;
 	t->fl = t->loop_fl;
+	t->setter = t->loop_setter;
 	return !t->helpers;
 }

@@ -261,8 +261,7 @@ bool operand_check(struct trans *t, unsigned int size, bool write, bool need_ax,
 		}
 		return true;
 	}
-	flags_save(t);
-	t->fl = FL_SAVED;
+	flags_yield(t);
 	p = (struct place){ .base = a.base, .index = H_NONE, .disp = a.disp };
 	if (a.wide && a.base != H_NONE && a.index == H_NONE && a.mem_index == NO_REG &&
 		a.seg == NO_REG)
@@ -281,8 +280,7 @@ void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size
 
 	if (group_access(t, disp, false, m))
 		return;
-	flags_save(t);
-	t->fl = FL_SAVED;
+	flags_yield(t);
 	emit_rm(&t->e, wide, OP_LEA, H_AX, p);
 	emit_rr(&t->e, false, OP_STORE, H_AX, H_11);
 	emit_tlb_index(&t->e);
@@ -305,8 +303,7 @@ void stack_check(struct trans *t, s32 disp, unsigned int size, struct place *m)
 
 	if (form_now(t)->kind != FORM_CALL_IND && group_access(t, disp, false, m))
 		return;
-	flags_save(t);
-	t->fl = FL_SAVED;
+	flags_yield(t);
 	emit_rm(&t->e, wide, OP_LEA, H_AX, p);
 	emit_alu_imm(&t->e, wide, ALU_AND, H_AX, -4096 | ((s32)size - 1));
 	emit_rm(&t->e, true, OP_CMP, H_AX, HOT(hot.stack_tag));

@@ -70,7 +70,7 @@ static void insn_exec(struct vcpu *v, const struct insn *decoded)
 	i.exec(v, &i);
 }
 
-static const struct insn *rec_insn(struct dbt *d, u32 rec)
+const struct insn *rec_insn(struct dbt *d, u32 rec)
 {
 	struct decoded *e = &d->decoded[rec % DECODED];
 	const struct rec *r = rec_at(d, rec);
@@ -227,8 +227,12 @@ static void leave_fault(struct vcpu *v)
 
 	if (s) {
 		v->r[R_RIP] = (v->hot.page + s->off) & v->rip_mask;
-		if (!s->saved)
+		if (s->recipe) {
+			flags_from_recipe(v, rec_insn(d, s->recipe));
+			flags_out(v);
+		} else if (!s->saved) {
 			v->hot.flags = (u32)v->hot.arg;
+		}
 	} else if (frag) {
 		v->r[R_RIP] = (v->hot.page + d->frag[frag].off) & v->rip_mask;
 	}

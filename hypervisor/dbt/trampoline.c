@@ -235,6 +235,9 @@ void trampolines_emit(struct vcpu *v)
 	emit_flags_save(&e);
 	t->exit_saved = e.at;
 	put_exit(&e);
+	t->flags_save = e.at;
+	emit_flags_save(&e);
+	emit_ret_host(&e);
 	t->slow = e.at;
 	put_slow(&e, v, true);
 	t->slow_back = e.at;

@@ -11,36 +11,14 @@
 #include "hypervisor/insn/code.h"
 #include "hypervisor/insn/exec.h"
 
-/* ---- flags ---- */
-
-void flags_save(struct trans *t)
-{
-	if (t->fl != FL_HOST)
-		return;
-	emit_flags_save(&t->e);
-	t->fl = FL_BOTH;
-}
-
-void flags_need(struct trans *t)
-{
-	if (t->fl != FL_SAVED)
-		return;
-	emit_flags_restore(&t->e);
-	t->fl = FL_BOTH;
-}
-
-void flags_written(struct trans *t)
-{
-	t->fl = FL_HOST;
-}
-
 /* ---- records ---- */
 
 struct cold *cold_add(struct trans *t, enum cold_kind kind, u32 site)
 {
 	struct cold *c = &t->cold[t->n_cold++];
 
-	*c = (struct cold){ .kind = kind, .fl = t->fl, .insn = (u8)t->k, .site = site };
+	*c = (struct cold){ .kind = kind, .fl = t->fl, .setter = t->setter,
+		.insn = (u8)t->k, .site = site };
 	return c;
 }
 
@@ -72,10 +50,10 @@ u32 rec_to_r11(struct trans *t, unsigned int k)
 
 void site_now(struct trans *t)
 {
-	u32 n = cache_site(t->d);
+	u32 recipe = t->fl == FL_LOST ? rec_of(t, t->setter) : NONE, n = cache_site(t->d);
 
 	t->d->site[n] = (struct site){ .host = t->e.at, .off = t->off[t->k],
-		.saved = t->fl != FL_HOST };
+		.saved = t->fl != FL_HOST, .recipe = recipe };
 }
 
 /* ---- instructions without a translation ---- */
@@ -86,6 +64,7 @@ void helper_call(struct trans *t)
 	rec_to_r11(t, t->k);
 	emit_call_to(&t->e, t->d->tramp.slow);
 	t->fl = FL_BOTH;
+	t->setter = NO_SETTER;
 	t->helpers = true;
 	groups_forget(t);
 }
@@ -290,6 +269,7 @@ static void entries_emit(struct trans *t)
 		emit_flags_restore(&t->e);
 	t->f->entry2 = (u8)(t->e.at - t->f->start);
 	t->fl = t->f->body_saved ? FL_SAVED : FL_HOST;
+	t->setter = NO_SETTER;
 }
 
 /* ---- the whole ---- */
@@ -317,6 +297,9 @@ static void body_emit(struct trans *t)
 	loop_find(t);
 	poll_find(t);
 	t->loop_fl = t->f->body_saved ? FL_SAVED : FL_HOST;
+	t->loop_setter = t->loop ? loop_setter(t) : NO_SETTER;
+	if (t->loop_setter != NO_SETTER)
+		t->loop_fl = FL_LOST;
 	line_emit(t);
 	if (t->loop && loop_again(t))
 		line_emit(t);
@@ -389,6 +372,7 @@ static void crossing_entries_emit(struct trans *t)
 	branch_own_cell(t);
 	t->d->cross[t->f->cross].body = t->e.at;
 	t->fl = FL_SAVED;
+	t->setter = NO_SETTER;
 }
 
 u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, const u8 *code)

@@ -23,7 +23,7 @@ enum cold_kind {
 };
 struct cold {
 	u8 kind;
-	u8 fl;
+	u8 fl, setter;	/* as in struct trans */
 	u8 insn;	/* which one */
 	u32 site;	/* rel32 that leads here */
 	u32 back;
@@ -44,6 +44,7 @@ struct group {
 	u32 value, index_value;	/* what their addresses are made of: numbers of group.c */
 	s32 lo, hi;	/* displacements from these values */
 };
+#define NO_SETTER	0xff
 #define MAX_GROUPS	15	/* hot.slot[0] is an indirect call's */
 
 struct trans {
@@ -61,6 +62,7 @@ struct trans {
 	u32 end_of[MAX_INSNS];	/* host code of each ends here */
 	unsigned int n, k;	/* instructions; the present one */
 	u8 fl;			/* enum flags_place */
+	u8 setter;		/* the instruction whose flags the present ones are, or NO_SETTER */
 	bool x87_page;		/* hot.x87_page is this fragment's */
 	u8 x87_seg;		/* 1 + hot.x87_seg, or 0 */
 	bool polled;
@@ -81,7 +83,7 @@ struct trans {
 	bool loop;		/* it jumps back to its beginning, and is emitted twice: */
 	bool again;		/* the second copy */
 	u8 loop_first, loop_last;	/* the instructions that jump back */
-	u8 loop_fl;		/* enum flags_place where the second copy begins ... */
+	u8 loop_fl, loop_setter;	/* as fl and setter where the second copy begins ... */
 	u32 loop_head;		/* ... which is here */
 	u32 loop_site[8], n_loop_sites;	/* back edges of the first copy */
 	/* Of an access in a group: its registers, and what they hold above the group's values. */
@@ -111,9 +113,6 @@ static inline unsigned int off_next(const struct trans *t)
 static inline bool long_mode(const struct trans *t) { return t->mode->code_bytes == 8; }
 
 /* ---- translate.c ---- */
-void flags_save(struct trans *t);	/* a copy in hot.flags: the host's may be clobbered then */
-void flags_need(struct trans *t);	/* in the host's RFLAGS */
-void flags_written(struct trans *t);	/* the instruction has just set all of them */
 struct cold *cold_add(struct trans *t, enum cold_kind kind, u32 site);
 u32 rec_of(struct trans *t, unsigned int k);
 u32 rec_to_r11(struct trans *t, unsigned int k);
@@ -123,6 +122,16 @@ void leave_exec(struct trans *t);	/* ... and translated code ends */
 
 /* ---- dump.c ---- */
 void fragment_dump(const struct trans *t);	/* to os_dump() */
+
+/* ---- flags.c ---- */
+void flags_save(struct trans *t);	/* a copy in hot.flags: the host's may be clobbered then */
+void flags_need(struct trans *t);	/* in the host's RFLAGS; AX is lost */
+void flags_written(struct trans *t);	/* the instruction has just set all of them */
+/* The host's may be clobbered, by a check whose code out of line calls flags_found(). */
+void flags_yield(struct trans *t);
+/* Out of line: the flags are lost there, and are wanted. In the host; with "save" in hot.flags. */
+void flags_found(struct trans *t, const struct cold *c, bool save);
+u8 loop_setter(struct trans *t);
 
 /* ---- operand.c ---- */
 u8 host_of(unsigned int guest);		/* H_NONE: in memory */
@@ -167,6 +176,11 @@ bool loop_again(struct trans *t);
 bool loop_target(const struct trans *t, s64 to);	/* is a branch there a back edge? */
 void loop_flags(struct trans *t);
 void loop_jump(struct trans *t, u32 site);
+
+/* ---- integer.c ---- */
+/* Does it read flags, or leave some of them as they are? */
+bool reads_flags(const struct insn *i, const struct opcode *row, bool count_in_cl);
+bool writes_flags(const struct opcode *row);
 
 /* ---- integer.c, vector.c: false: not this form, take helper_call() ---- */
 bool emit_generic(struct trans *t);
