@@ -93,26 +93,57 @@ static unsigned int step_of(const struct trans *t, unsigned int k, unsigned int 
 	return s == &x_add_GE || s == &x_sub_GE ? i->reg >> 3 : R_ZERO;
 }
 
+/* Registers that a copy or a sum takes its value from, by bit; 0: it is another instruction. */
+static u32 sum_of(const struct trans *t, unsigned int k)
+{
+	const struct insn *i = &t->insn[k];
+	const struct exec_set *s = opcode_row(i->row)->set;
+
+	if (t->form[k]->kind == FORM_LEA)
+		return (i->base < 16 ? (u32)BIT(i->base) : 0) |
+			(i->index < 16 ? (u32)BIT(i->index) : 0);
+	if (t->form[k]->kind != FORM_GENERIC || i->flags & I_MEM || i->opsize != 8)
+		return 0;
+	return s == &x_mov_EG ? (u32)BIT(i->reg >> 3) : s == &x_mov_GE ? (u32)BIT(i->rm >> 3) : 0;
+}
+
+static bool has(u32 set, unsigned int reg)
+{
+	return reg < 16 && set >> reg & 1;
+}
+
+/* What instruction k does to registers; wild: as far as it is known. */
+static u32 made_wild(const struct trans *t, unsigned int k, u32 wild)
+{
+	unsigned int what, reg = step_of(t, k, &what);
+	u32 set = insn_changes(t, k), from = sum_of(t, k);
+
+	if (reg < 16)
+		set &= ~(u32)BIT(reg);
+	return from && !(from & wild) ? 0 : set;
+}
+
 static void habits_find(struct habits *h, const struct trans *t)
 {
+	u32 wild;
+
 	*h = (struct habits){ 0 };
 	for (unsigned int k = 0; k <= t->loop_last; k++) {
-		unsigned int what, reg = step_of(t, k, &what);
-		u32 set = insn_changes(t, k);
+		unsigned int what;
 
-		h->changed |= set;
-		h->wild |= reg < 16 ? set & ~(u32)BIT(reg) : set;
+		step_of(t, k, &what);
+		h->changed |= insn_changes(t, k);
 		if (what < 16)
 			h->added |= (u32)BIT(what);
 	}
 	/* Who adds what changes itself may go anywhere. */
 	if (h->added & h->changed)
 		h->wild |= h->changed;
-}
-
-static bool has(u32 set, unsigned int reg)
-{
-	return reg < 16 && set >> reg & 1;
+	do {
+		wild = h->wild;
+		for (unsigned int k = 0; k <= t->loop_last; k++)
+			h->wild |= made_wild(t, k, wild);
+	} while (h->wild != wild);
 }
 
 static bool groups_carry(struct trans *t, const struct habits *h)
