@@ -337,16 +337,21 @@ void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la);
 
 /* ---- the jump table, in code: RAX has an address ---- */
 #define NO_TARGET	BIT(63)	/* in no entry, pushed by no call */
-/* R11: the offset of its entry; flags are lost. space.c has the same hash. */
+/* Which entry: the upper bits of a product (Knuth 3, 6.4), as both bits of a page and offsets differ. */
+#define JUMP_FACTOR	0x9e3779b1u
+static inline unsigned int jump_index(u64 la)
+{
+	return (u32)la * JUMP_FACTOR >> (32 - JUMP_BITS);
+}
+/* R11: the offset of its entry; flags are lost. */
 static inline void emit_jump_index(struct emitter *e)
 {
-	emit_rr(e, true, OP_STORE, H_AX, H_11);
-	emit_shr(e, true, H_11, JUMP_BITS);
-	emit_rr(e, false, OP_XOR, H_11, H_AX);
-	emit_alu_imm(e, false, ALU_AND, H_11, JUMP_ENTRIES - 1);
-	emit_shl(e, false, H_11, 4);
+	emit_rr(e, false, 0x69, H_11, H_AX);		/* imul r11d, eax, JUMP_FACTOR */
+	put32(e, JUMP_FACTOR);
+	emit_shr(e, false, H_11, 32 - JUMP_BITS - 4);
+	emit_alu_imm(e, false, ALU_AND, H_11, (JUMP_ENTRIES - 1) << 4);
 }
-_Static_assert(sizeof(struct jump_entry) == 16, "emit_jump_index");
+_Static_assert(sizeof(struct jump_entry) == 1 << 4, "emit_jump_index");
 static inline struct place jump_field(unsigned int mode, u32 field)
 {
 	return at_gs_index(H_11, (u32)offsetof(struct space, jump) +

@@ -17,15 +17,11 @@
 
 /* ---- tables ---- */
 
-static unsigned int jump_index(u64 la)
-{
-	return (unsigned int)(la ^ la >> JUMP_BITS) & (JUMP_ENTRIES - 1);
-}
-
 /*
  * A branch's target may be any number, so a free entry holds one that belongs to another entry: as
- * zeroed memory does, but for entry 0.
+ * zeroed memory does, but for entry 0: address 0 is in that one, address 1 is not.
  */
+_Static_assert(JUMP_FACTOR >> (32 - JUMP_BITS), "jump_index(1)");
 static void jump_clear(struct space *s, u32 n)
 {
 	struct jump_entry *e = &s->jump[n >> JUMP_BITS][n & (JUMP_ENTRIES - 1)];
