@@ -167,6 +167,7 @@ static bool recipe_lasts(const struct trans *t)
 {
 	u32 inputs;
 
+	/* The setter is behind only where it ran in a loop's last turn. */
 	return t->setter < t->k && insn_recipe(t, t->setter, &inputs) &&
 		unchanged(t, t->setter + 1u, t->k, inputs) && inputs_last(t, t->k, inputs);
 }
@@ -243,8 +244,7 @@ static void flags_again(struct trans *t)
 		undo_and_run(t, i, o, r == RECIPE_ADD);
 	}
 	t->fl = FL_HOST;
-	/* Of a loop's last turn: what changes until this one's setter is not looked at. */
-	t->setter = (u8)(s < k ? s : NO_SETTER);
+	t->setter = (u8)s;
 }
 
 void flags_found(struct trans *t, const struct cold *c, bool save)

@@ -302,6 +302,40 @@ static void walk_step(struct flow *f, unsigned int reg, unsigned int by)
 	}
 }
 
+/* cmp, test, add, sub, and, xor of two registers, or of one and a byte */
+static void walk_setter(struct flow *f, unsigned int dst, unsigned int src)
+{
+	static const u8 ops[] = { 0x39, 0x3b, 0x85, 0x01, 0x29, 0x2b, 0x21, 0x31, 0x38 };
+	bool wide = f->g.bits == 64;
+	u8 op = ops[below(f, ARRAY_SIZE(ops))], ext = below(f, 2) ? 7 : (u8)below(f, 8);
+	u64 rex = wide ? 0x40u | (below(f, 2) ? 8 : 0) | (src >> 3) << 2 | dst >> 3 : 0;
+	u64 bytes = op | (0xc0u | (src & 7) << 3 | (dst & 7)) << 8;
+	unsigned int n = 2;
+
+	if (rnd_chance(f->g.r, 30) && ext != 2 && ext != 3) {	/* not ADC, SBB */
+		rex &= ~4ULL;
+		bytes = 0x83 | (0xc0u | ext << 3 | (dst & 7)) << 8 | below(f, 256) << 16;
+		n = 3;
+	}
+	flow_bytes(f, wide ? rex | bytes << 8 : bytes, n + wide, ROW_FIXED);
+}
+
+/* The counter ends the loop, or, seldom, what was just compared: reg with any other. */
+static void walk_end(struct flow *f, u64 slot, u64 to, unsigned int reg)
+{
+	u8 *out, cc = rnd_chance(f->g.r, 70) ? 5 : (u8)below(f, 16);
+
+	flow_abs(f, 0xff, 1, 1, slot, ROW_FIXED);
+	flow_bytes(f, 0x840f, 6, ROW_FIXED);		/* jz out */
+	out = f->g.p;
+	walk_setter(f, reg, any_reg(f));
+	if (rnd_chance(f->g.r, 20))
+		flow_mov(f, reg, below(f, 100), ROW_FLOW);
+	branch_back(f, 0x70 | cc, 0x80 | cc, to);
+	flow_patch_rel(f, out);
+	gen_forget(&f->g);
+}
+
 static u32 walk_start(struct flow *f)
 {
 	static const u64 edges[] = { AREA_DATA + 0x1000, AREA_DATA + DATA_SIZE, AREA_DATA, AT_RO,
@@ -318,7 +352,7 @@ static u32 walk_start(struct flow *f)
 static void element_walk(struct flow *f)
 {
 	u64 slot = flow_slot(f, 4), top;
-	unsigned int pointer[3];
+	unsigned int pointer[3], compared = any_reg(f);
 
 	for (unsigned int k = 0; k < 3; k++)
 		pointer[k] = any_reg(f);
@@ -328,13 +362,20 @@ static void element_walk(struct flow *f)
 	flow_store(f, slot, 1 + below(f, 40), ROW_FIXED);
 	top = flow_here(f);
 	gen_forget(&f->g);
+	if (rnd_chance(f->g.r, 20))
+		flow_bytes(f, 0xc0440f | (u64)below(f, 16) << 8, 3, ROW_FLOW);	/* cmovcc eax, eax */
+	if (rnd_chance(f->g.r, 30))
+		flow_mov(f, compared, below(f, 100), ROW_FLOW);
 	for (unsigned int n = 1 + below(f, 5); n; n--) {
 		walk_any(f, pointer);
 		if (rnd_chance(f->g.r, 40))
 			walk_step(f, pointer[below(f, 3)], pointer[2]);
 	}
 	walk_step(f, pointer[below(f, 2)], pointer[2]);
-	loop_end(f, slot, top);
+	if (rnd_chance(f->g.r, 50))
+		walk_end(f, slot, top, compared);
+	else
+		loop_end(f, slot, top);
 }
 
 static u32 stack_top(struct flow *f)
