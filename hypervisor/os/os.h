@@ -168,6 +168,61 @@ int os_fd_map(int fd, size_t size, void **addr);
 void *os_fd_close(int fd);
 void os_fd_unmap(void *mem, size_t size);
 
+/* ---- eventfds of user space --------------------------------------------------------------- */
+
+/*
+ * Counters that the hypervisor signals (ioeventfd, resampling) or waits for (irqfd). User space
+ * names one by a descriptor, which it may close or give another meaning at any time.
+ */
+
+/*
+ * Which eventfd fd stands for: one number for all descriptors of it, and its own as long as it
+ * lives. 0, -EBADF, or -EINVAL: not an eventfd.
+ */
+int os_eventfd_id(int fd, u64 *id);
+
+/* One to signal. It stays, whatever becomes of fd; there is one object for each eventfd. 0, or
+ * -errno as above, -ENOMEM, -EMFILE. */
+struct os_eventfd;
+int os_eventfd_get(int fd, struct os_eventfd **e);
+void os_eventfd_put(struct os_eventfd *e);
+/* Adds one to the counter. Any thread, any lock held; registers kept. */
+void os_eventfd_signal(const struct os_eventfd *e);
+
+/*
+ * Waiting. fn is called after each signal, several of which may be one call, when the counter has
+ * been taken back to zero; a counter that is not zero at first counts as a signal. fn may take leaf
+ * locks; it is not to add or remove waits. One waiter serves any number of waits: here it is a
+ * thread and an epoll set, started by the first of them; a kernel would hang a callback into each
+ * eventfd's queue.
+ *
+ * A wait holds no eventfd: when the last descriptor is closed there will be no more signals, and
+ * os_wait_closed() says so after an os_waiter_look(). In a child by fork a waiter does nothing, and
+ * may only be destroyed.
+ */
+struct os_waiter;
+struct os_wait {
+	void (*fn)(struct os_wait *w);
+	u64 id;			/* os_eventfd_id() */
+	/* the seam's own */
+	struct os_waiter *waiter;
+	u64 token;
+	int fd;
+	bool closed;
+};
+int os_waiter_create(struct os_waiter **w);	/* 0 or -errno */
+/* Returns when no fn runs or will. Waits that are left are over. */
+void os_waiter_destroy(struct os_waiter *w);
+/* fn is set. 0, -EBADF, -EINVAL: not an eventfd, or another -errno. */
+int os_wait_add(struct os_waiter *waiter, struct os_wait *w, int fd);
+/* Returns when fn neither runs nor will. Signals that came before are taken. */
+void os_wait_remove(struct os_wait *w);
+void os_waiter_look(struct os_waiter *w);
+static inline bool os_wait_closed(const struct os_wait *w)
+{
+	return w->closed;
+}
+
 /* ---- user space --------------------------------------------------------------------------- */
 
 /* Between our memory and the caller's of an ioctl. 0 or -EFAULT. */

@@ -9,21 +9,7 @@
 #include <time.h>
 
 #include "hypervisor/os/os.h"
-
-static long sys6(long nr, unsigned long a, unsigned long b, unsigned long c, unsigned long d,
-	unsigned long e, unsigned long f)
-{
-	register unsigned long r10 __asm__("r10") = d;
-	register unsigned long r8 __asm__("r8") = e;
-	register unsigned long r9 __asm__("r9") = f;
-	long ret;
-
-	__asm__ volatile("syscall"
-			 : "=a"(ret)
-			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return ret;
-}
+#include "hypervisor/os/syscall.h"
 
 static void futex_wake_one(u32 *word)
 {
