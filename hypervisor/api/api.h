@@ -63,6 +63,13 @@ extern const struct ioctl_class system_ioctls, vm_ioctls, vcpu_ioctls;
 int capability_value(u64 cap);
 int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap);
 
+/* eventfd.c */
+long vm_irqfd(struct call *c);
+long vm_ioeventfd(struct call *c);
+long vm_register_coalesced_mmio(struct call *c);
+long vm_unregister_coalesced_mmio(struct call *c);
+long vm_create_device(struct call *c);
+
 /* cpuid.c: of the system, and of a vCPU. */
 long sys_get_supported_cpuid(struct call *c);
 long sys_get_emulated_cpuid(struct call *c);

@@ -3,6 +3,7 @@
  * Those without a row are 0. Linux Documentation/virt/kvm/api.rst 4.4, sections 6 to 8.
  */
 #include "hypervisor/api/api.h"
+#include "hypervisor/irqchip/irqchip.h"
 
 #define CLOCK_FLAGS	(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
 #define SYNC_FIELDS	(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
@@ -22,6 +23,7 @@ static const int capability[] = {
 	[KVM_CAP_PIT] = 1,
 	[KVM_CAP_NOP_IO_DELAY] = 1,
 	[KVM_CAP_MP_STATE] = 1,
+	[KVM_CAP_COALESCED_MMIO] = COALESCED_PAGE,
 	[KVM_CAP_SYNC_MMU] = 1,
 	[KVM_CAP_DESTROY_MEMORY_REGION_WORKS] = 1,
 	[KVM_CAP_USER_NMI] = 1,
@@ -29,9 +31,11 @@ static const int capability[] = {
 	[KVM_CAP_REINJECT_CONTROL] = 1,
 	[KVM_CAP_IRQ_ROUTING] = MAX_IRQ_ROUTES,
 	[KVM_CAP_IRQ_INJECT_STATUS] = 1,
+	[KVM_CAP_IRQFD] = 1,
 	[KVM_CAP_JOIN_MEMORY_REGIONS_WORKS] = 1,
 	[KVM_CAP_PIT2] = 1,
 	[KVM_CAP_SET_BOOT_CPU_ID] = 1,
+	[KVM_CAP_IOEVENTFD] = 1,
 	[KVM_CAP_PIT_STATE2] = 1,
 	[KVM_CAP_SET_IDENTITY_MAP_ADDR] = 1,
 	[KVM_CAP_ADJUST_CLOCK] = CLOCK_FLAGS,
@@ -48,15 +52,20 @@ static const int capability[] = {
 	[KVM_CAP_SYNC_REGS] = SYNC_FIELDS,
 	[KVM_CAP_SIGNAL_MSI] = 1,
 	[KVM_CAP_READONLY_MEM] = 1,
+	[KVM_CAP_IRQFD_RESAMPLE] = 1,
 	[KVM_CAP_EXT_EMUL_CPUID] = 1,
 	[KVM_CAP_IOAPIC_POLARITY_IGNORED] = 1,
 	[KVM_CAP_ENABLE_CAP_VM] = 1,
+	[KVM_CAP_IOEVENTFD_NO_LENGTH] = 1,
 	[KVM_CAP_CHECK_EXTENSION_VM] = 1,
 	[KVM_CAP_DISABLE_QUIRKS] = 1,
+	[KVM_CAP_SPLIT_IRQCHIP] = 1,
+	[KVM_CAP_IOEVENTFD_ANY_LENGTH] = 1,
 	[KVM_CAP_MAX_VCPU_ID] = MAX_VCPU_IDS,
 	[KVM_CAP_X2APIC_API] = X2APIC_FLAGS,
 	[KVM_CAP_IMMEDIATE_EXIT] = 1,
 	[KVM_CAP_GET_MSR_FEATURES] = 1,
+	[KVM_CAP_COALESCED_PIO] = 1,
 	[KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
 	[KVM_CAP_SET_GUEST_DEBUG2] = GUESTDBG_FLAGS,
 	[KVM_CAP_SREGS2] = 1,
@@ -84,6 +93,8 @@ int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 	case KVM_CAP_DISABLE_QUIRKS:
 		vm->disabled_quirks = arg & QUIRKS;
 		return 0;
+	case KVM_CAP_SPLIT_IRQCHIP:
+		return irqchip_create_split(vm, arg);
 	case KVM_CAP_X2APIC_API:
 		if (arg & ~(u64)X2APIC_FLAGS)
 			return -EINVAL;

@@ -157,6 +157,19 @@ long vcpu_set_mp_state(struct call *c)
 
 /* ---- injection ---------------------------------------------------------------------------- */
 
+/* With local APICs here only a PIC in user space has something to say. */
+static long vcpu_user_pic(struct vcpu *v, u8 vector)
+{
+	if (!v->vm->split_irqchip)
+		return -ENXIO;
+	if (v->user_pic_pending)
+		return -EEXIST;
+	v->user_pic_vector = vector;
+	v->user_pic_pending = true;
+	vcpu_request(v, REQ_EVENT);
+	return 0;
+}
+
 long vcpu_interrupt(struct call *c)
 {
 	const struct kvm_interrupt *irq = c->data;
@@ -164,7 +177,7 @@ long vcpu_interrupt(struct call *c)
 	if (irq->irq > 255)
 		return -EINVAL;
 	if (c->vm->irqchip)
-		return -ENXIO;
+		return vcpu_user_pic(c->v, (u8)irq->irq);
 	c->v->extint_vector = irq->irq;
 	c->v->extint_pending = true;
 	vcpu_request(c->v, REQ_EVENT);

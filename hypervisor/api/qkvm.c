@@ -12,10 +12,20 @@ static void handle_hold(void *obj)
 	__atomic_fetch_add(&h->refs, 1, __ATOMIC_RELAXED);
 }
 
+/* Its vCPUs' descriptors keep the VM, but not what is signalled from outside. */
+static void vm_closed(struct vm *vm)
+{
+	os_mutex_lock(&vm->lock);
+	irqfds_free(vm);
+	os_mutex_unlock(&vm->lock);
+}
+
 static void handle_release(struct handle *h)
 {
 	if (__atomic_sub_fetch(&h->refs, 1, __ATOMIC_ACQ_REL))
 		return;
+	if (h->kind == HANDLE_VM)
+		vm_closed(h->vm);
 	if (h->vm)
 		vm_put(h->vm);
 	os_free(h);
@@ -145,6 +155,21 @@ long qkvm_ioctl(int fd, unsigned long request, unsigned long arg)
 	return ret;
 }
 
+#define RING_OFFSET	(COALESCED_PAGE * 4096UL)
+
+/* One page of each vCPU's mapping is the VM's. */
+static int vcpu_map(struct handle *h, int fd, unsigned long size, void **addr)
+{
+	int ret = os_fd_map(fd, size, addr);
+
+	if (ret || size <= RING_OFFSET)
+		return ret;
+	ret = os_pages_alias(h->vm->coalesced.ring, 4096, (char *)*addr + RING_OFFSET);
+	if (ret)
+		os_fd_unmap(*addr, size);
+	return ret;
+}
+
 int qkvm_mmap(int fd, unsigned long size, void **addr)
 {
 	struct handle *h = os_fd_object(fd, handle_hold);
@@ -155,7 +180,7 @@ int qkvm_mmap(int fd, unsigned long size, void **addr)
 	if (h->kind != HANDLE_VCPU)
 		ret = -ENODEV;
 	else if (size && size <= VCPU_MMAP_SIZE)
-		ret = os_fd_map(fd, size, addr);
+		ret = vcpu_map(h, fd, size, addr);
 	handle_release(h);
 	return ret;
 }

@@ -325,6 +325,11 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_SET_PIT2, vm_set_pit2),
 	ROW(KVM_GET_TSC_KHZ, vm_get_tsc_khz),
 	ROW(KVM_ENABLE_CAP, vm_enable_cap),
+	ROW(KVM_IRQFD, vm_irqfd),
+	ROW(KVM_IOEVENTFD, vm_ioeventfd),
+	ROW(KVM_REGISTER_COALESCED_MMIO, vm_register_coalesced_mmio),
+	ROW(KVM_UNREGISTER_COALESCED_MMIO, vm_unregister_coalesced_mmio),
+	ROW(KVM_CREATE_DEVICE, vm_create_device),
 	ROW_DIR(KVM_CLEAR_DIRTY_LOG, sizeof(struct kvm_clear_dirty_log), 0, vm_clear_dirty_log),
 };
 

@@ -91,6 +91,16 @@ static int serve_pause(struct vcpu *v)
 	return 1;
 }
 
+static int serve_ioapic_eoi(struct vcpu *v)
+{
+	int vector = irqchip_user_eoi(v);
+
+	if (vector < 0)
+		return 1;
+	v->run->eoi.vector = (u8)vector;
+	return run_exit(v, KVM_EXIT_IOAPIC_EOI);
+}
+
 static int serve_nothing(struct vcpu *v)
 {
 	return 1;
@@ -109,6 +119,7 @@ static int (*const serve[])(struct vcpu *v) = {
 	[REQ_VM_DEAD] = serve_vm_dead,
 	[REQ_PAUSE] = serve_pause,
 	[REQ_PMU] = serve_nothing,
+	[REQ_IOAPIC_EOI] = serve_ioapic_eoi,
 };
 
 static int run_requests(struct vcpu *v)
@@ -135,10 +146,14 @@ static bool io_unfinished(const struct vcpu *v)
 	return v->io.done || v->io.waiting;
 }
 
+static bool irq_unmasked(const struct vcpu *v)
+{
+	return (v->rflags & RFLAGS_IF) && !v->irq_shadow && v->event.type == EV_NONE;
+}
+
 bool vcpu_irq_allowed(const struct vcpu *v)
 {
-	return (v->rflags & RFLAGS_IF) && !v->irq_shadow && v->event.type == EV_NONE &&
-	       !io_unfinished(v);
+	return irq_unmasked(v) && !io_unfinished(v);
 }
 
 bool vcpu_nmi_allowed(const struct vcpu *v)
@@ -151,9 +166,16 @@ static bool irq_pending(struct vcpu *v)
 	return v->extint_pending || (v->vm->irqchip && irqchip_has_interrupt(v));
 }
 
+/* Is there room for another interrupt of user space's own controller, and a way to the guest? */
+static bool irq_window_possible(const struct vcpu *v)
+{
+	return !v->extint_pending && (!v->lapic || irqchip_user_pic_ready(v));
+}
+
 static bool irq_window_wanted(const struct vcpu *v)
 {
-	return v->run->request_interrupt_window && !v->vm->irqchip;
+	return v->run->request_interrupt_window && !irqchip_has_pic(v->vm) &&
+	       irq_window_possible(v);
 }
 
 /* The vector to deliver, taken from whoever raised it; -1: it went away. */
@@ -211,7 +233,7 @@ static int run_inject(struct vcpu *v)
 /* User space's own interrupt controller asked to be told when the guest can take an interrupt. */
 static int run_window(struct vcpu *v)
 {
-	if (irq_window_wanted(v) && !v->extint_pending && vcpu_irq_allowed(v))
+	if (irq_window_wanted(v) && vcpu_irq_allowed(v))
 		return run_exit(v, KVM_EXIT_IRQ_WINDOW_OPEN);
 	return 1;
 }
@@ -312,7 +334,8 @@ static int run_finish_io(struct vcpu *v)
 	return ret > 0 ? -EINTR : ret;
 }
 
-/* The fields of struct kvm_run that describe the vCPU at each exit. */
+/* The fields of struct kvm_run that describe the vCPU at each exit. What is injected while user
+ * space answers an access waits for the instruction's end. */
 static void run_publish(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
@@ -322,7 +345,7 @@ static void run_publish(struct vcpu *v)
 	run->cr8 = cr_read(v, 8);
 	run->apic_base = v->msr.apic_base;
 	run->ready_for_interrupt_injection =
-		v->vm->irqchip || (vcpu_irq_allowed(v) && !v->extint_pending);
+		irqchip_has_pic(v->vm) || (irq_unmasked(v) && irq_window_possible(v));
 }
 
 int vcpu_run(struct vcpu *v)

@@ -26,6 +26,11 @@ int vm_create(struct vm **out)
 	os_mutex_init(&vm->lock);
 	os_mutex_init(&vm->stop_lock);
 	os_mutex_init(&vm->code_lock);
+	if (coalesced_init(vm)) {
+		os_free(vm->slots);
+		os_free(vm);
+		return -ENOMEM;
+	}
 	vm_watch_init(vm);
 	vm->refs = 1;
 	vm->fd = -1;
@@ -43,6 +48,8 @@ static void vm_destroy(struct vm *vm)
 	os_timer_destroy(&vm->watch);
 	if (vm->irqchip)
 		irqchip_destroy(vm);
+	ioeventfds_free(vm);
+	coalesced_free(vm);
 	for (i = 0; i < vm->nr_vcpus; i++)
 		vcpu_destroy(vm->vcpus[i]);
 	memslots_free(vm);

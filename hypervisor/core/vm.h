@@ -64,18 +64,44 @@ struct io_device_ops {
 struct io_device {
 	const struct io_device_ops *ops;
 };
-#define MAX_IO_RANGES 64
-struct io_bus {
-	u32 n;
-	struct io_range { u64 addr, len; struct io_device *dev; } range[MAX_IO_RANGES];
-};
 enum bus_kind { BUS_PIO, BUS_MMIO, NR_BUSES };
-/* Under vm->lock, before vCPUs run or with them stopped. -ENOSPC, -EEXIST. */
+#define MAX_IO_RANGES 1000	/* KVM's limit, for each bus */
+/*
+ * Ranges may overlap: each device in whose range the whole access lies is asked until one serves
+ * it. vm->lock held, or the VM not yet in use, for both. -EINVAL (empty, or past the end of
+ * addresses), -ENOSPC, -ENOMEM.
+ */
 int bus_register(struct vm *vm, enum bus_kind bus, u64 addr, u64 len, struct io_device *dev);
 void bus_unregister(struct vm *vm, enum bus_kind bus, struct io_device *dev);
 /* 0: a device served it; -EOPNOTSUPP: none did. */
 int bus_read(struct vcpu *v, enum bus_kind bus, u64 addr, unsigned int len, void *data);
 int bus_write(struct vcpu *v, enum bus_kind bus, u64 addr, unsigned int len, const void *data);
+
+/* KVM_IOEVENTFD (core/ioeventfd.c). vm->lock held. 0 or -errno. */
+int ioeventfd_set(struct vm *vm, const struct kvm_ioeventfd *args);
+void ioeventfds_free(struct vm *vm);
+/* A write that an ioeventfd takes: true, and it is signalled. Registers kept. */
+struct ioeventfds;
+bool ioeventfd_match(const struct ioeventfds *t, enum bus_kind bus, u64 addr, unsigned int len,
+	const void *data);
+
+/*
+ * KVM_IRQFD (core/irqfd.c). vm->lock held. 0 or -errno. irqfds_free: the VM's descriptor is closed;
+ * the VM may live on.
+ */
+int irqfd_set(struct vm *vm, const struct kvm_irqfd *args);
+void irqfds_free(struct vm *vm);
+
+/* Writes that wait in a ring for user space (core/coalesced.c). vm->lock held. 0 or -errno. */
+struct coalesced {
+	struct os_mutex lock;	/* of the ring; a leaf */
+	struct kvm_coalesced_mmio_ring *ring;	/* a page that user space maps, too */
+	struct coalesced_zone *zones;
+};
+int coalesced_init(struct vm *vm);
+void coalesced_free(struct vm *vm);
+int coalesced_register(struct vm *vm, const struct kvm_coalesced_mmio_zone *zone);
+int coalesced_unregister(struct vm *vm, const struct kvm_coalesced_mmio_zone *zone);
 
 /* ---- the VM ------------------------------------------------------------------------------- */
 
@@ -88,7 +114,11 @@ struct vm {
 	struct vcpu *vcpus[MAX_VCPUS];	/* by index; an entry appears once and stays */
 	u32 nr_vcpus;		/* store_release when an entry appears */
 	struct irqchip *irqchip;	/* NULL until KVM_CREATE_IRQCHIP (irqchip/irqchip.h) */
-	struct io_bus bus[NR_BUSES];
+	/* Replaced as a whole, with the vCPUs stopped; NULL: nothing there. */
+	struct io_bus *bus[NR_BUSES];
+	struct ioeventfds *ioeventfds;
+	struct irqfds *irqfds;		/* NULL until KVM_IRQFD */
+	struct coalesced coalesced;
 	u64 tss_addr, identity_map_addr;
 	u32 bsp_id;
 	u32 disabled_quirks;
@@ -126,6 +156,7 @@ void vm_request_all(struct vm *vm, int req);
 
 /* Bytes of v->run's mapping: struct kvm_run, the page of PIO data, the coalesced MMIO ring. */
 #define VCPU_MMAP_SIZE	(3 * 4096)
+#define COALESCED_PAGE	2	/* KVM_COALESCED_MMIO_PAGE_OFFSET: the VM's, in each vCPU's mapping */
 /*
  * Makes vCPU id, which takes the mapping run over on success; vcpu_publish() makes it one of the
  * VM's. vm->lock held for both. 0 or -errno.

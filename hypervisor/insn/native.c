@@ -381,11 +381,10 @@ void fp_gate_slow(struct vcpu *v, u32 families)
 
 /* The x87 unit's line to the second i8259 of a PC. */
 #define FERR_GSI	13
-#define FERR_SOURCE	1	/* any but user space's 0 */
 
 static bool x87_error_by_irq(const struct vcpu *v)
 {
-	return !(v->cr0 & CR0_NE) && v->vm->irqchip;
+	return !(v->cr0 & CR0_NE) && irqchip_has_pic(v->vm);
 }
 
 void x87_error(struct vcpu *v)
@@ -393,7 +392,7 @@ void x87_error(struct vcpu *v)
 	if (!x87_error_by_irq(v))
 		vcpu_raise(v, VEC_MF, 0);
 	fpu_put(v);
-	irqchip_line(v->vm, FERR_SOURCE, FERR_GSI, 1, NULL);
+	irqchip_line(v->vm, IRQ_SOURCE_FERR, FERR_GSI, 1, NULL);
 	/* The processor waits for the interrupt, before this instruction. */
 	vcpu_unwind(v, UNWIND_RESTART);
 }
@@ -403,7 +402,7 @@ void x87_error_cleared(struct vcpu *v)
 	if (!x87_error_by_irq(v))
 		return;
 	fpu_put(v);
-	irqchip_line(v->vm, FERR_SOURCE, FERR_GSI, 0, NULL);
+	irqchip_line(v->vm, IRQ_SOURCE_FERR, FERR_GSI, 0, NULL);
 }
 
 void native_fault(struct vcpu *v, u64 vector)

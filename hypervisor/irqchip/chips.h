@@ -89,7 +89,15 @@ struct routing {
 struct routing *routing_default(void);
 /* Lock held. As irqchip_line's *delivered. */
 int routing_set_line(struct irqchip *ic, u32 source, u32 gsi, int level);
+struct apic_msg;
+struct apic_msg msi_message(const struct vm *vm, u32 addr_lo, u32 addr_hi, u32 data);
 int msi_deliver(struct vm *vm, u32 addr_lo, u32 addr_hi, u32 data);
+struct routing *routing_empty(void);
+
+/* ---- split.c --------------------------------------------------------------------------------- */
+
+/* Sets the bits of vectors whose EOI user space's IOAPIC may wait for. Lock held. */
+void split_handled(const struct irqchip *ic, u64 handled[4]);
 
 /* ---- irqchip.c ------------------------------------------------------------------------------- */
 
@@ -101,6 +109,7 @@ struct irqchip {
 	struct pit *pit;
 	struct routing *routing;
 	struct irq_ack *acks;
+	u32 reserved;		/* split: GSIs that are pins of user space's IOAPIC */
 };
 
 /* Lock held. chip: KVM_IRQCHIP_*; slave pins count from 0. */

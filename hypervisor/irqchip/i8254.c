@@ -550,7 +550,7 @@ int irqchip_create_pit(struct vm *vm, const struct kvm_pit_config *cfg)
 	struct pit *p;
 	int err;
 
-	if (!ic)
+	if (!irqchip_has_pic(vm))
 		return -ENOENT;
 	if (ic->pit)
 		return -EEXIST;

@@ -101,12 +101,14 @@ void ioapic_update_handled(struct irqchip *ic)
 	struct ioapic *io = &ic->ioapic;
 	u64 handled[4] = { 0 };
 
-	for (unsigned int pin = 0; pin < IOAPIC_PINS; pin++) {
+	for (unsigned int pin = 0; pin < IOAPIC_PINS && !ic->vm->split_irqchip; pin++) {
 		u8 vector = io->entry[pin] & RTE_VECTOR;
 
 		if (io->entry[pin] & RTE_LEVEL || irqchip_wants_ack(ic, KVM_IRQCHIP_IOAPIC, pin))
 			handled[vector >> 6] |= BIT(vector & 63);
 	}
+	if (ic->vm->split_irqchip)
+		split_handled(ic, handled);
 	for (unsigned int i = 0; i < 4; i++)
 		WRITE_ONCE(io->handled[i], handled[i]);
 }

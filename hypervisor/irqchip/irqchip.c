@@ -123,7 +123,7 @@ void irqchip_unmasked(struct irqchip *ic, unsigned int chip, unsigned int pin)
 
 int irqchip_signal_msi(struct vm *vm, const struct kvm_msi *msi)
 {
-	if ((!vm->irqchip && !vm->split_irqchip) || msi->flags)
+	if (!vm->irqchip || msi->flags & ~KVM_MSI_VALID_DEVID)
 		return -EINVAL;
 	if (vm->x2apic_32bit_ids && msi->address_hi & 0xff)
 		return -EINVAL;
@@ -135,7 +135,7 @@ int irqchip_get(struct vm *vm, struct kvm_irqchip *chip)
 	struct irqchip *ic = vm->irqchip;
 	int err = 0;
 
-	if (!ic)
+	if (!irqchip_has_pic(vm))
 		return -ENXIO;
 	memset(&chip->chip, 0, sizeof(chip->chip));
 	os_mutex_lock(&ic->lock);
@@ -159,7 +159,7 @@ int irqchip_set(struct vm *vm, const struct kvm_irqchip *chip)
 	struct irqchip *ic = vm->irqchip;
 	int err = 0;
 
-	if (!ic)
+	if (!irqchip_has_pic(vm))
 		return -ENXIO;
 	os_mutex_lock(&ic->lock);
 	switch (chip->chip_id) {

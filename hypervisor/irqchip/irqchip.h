@@ -14,7 +14,9 @@
 struct irqchip;
 
 /* Who drives a line: it is high while any of them drives it high. Others take their own numbers. */
-enum irq_source { IRQ_SOURCE_USER, IRQ_SOURCE_RESAMPLE, IRQ_SOURCE_PIT, NR_IRQ_SOURCES = 64 };
+enum irq_source {
+	IRQ_SOURCE_USER, IRQ_SOURCE_RESAMPLE, IRQ_SOURCE_PIT, IRQ_SOURCE_FERR, NR_IRQ_SOURCES = 64,
+};
 
 /*
  * Told when the guest acknowledges a GSI (EOI at the PIC or IOAPIC): KVM_IRQFD_FLAG_RESAMPLE. First
@@ -30,6 +32,16 @@ struct irq_ack {
 /* ---- VM side. 0 or -errno. ------------------------------------------------------------------- */
 int irqchip_create(struct vm *vm);	/* KVM_CREATE_IRQCHIP: registers PIC, ELCR, IOAPIC */
 void irqchip_destroy(struct vm *vm);
+/*
+ * KVM_CAP_SPLIT_IRQCHIP: local APICs and routing here, PIC, IOAPIC and PIT in user space. The first
+ * so many GSIs are that IOAPIC's pins.
+ */
+int irqchip_create_split(struct vm *vm, u64 pins);
+/* Is there a PIC (with it IOAPIC and ELCR) in the irqchip? */
+static inline bool irqchip_has_pic(const struct vm *vm)
+{
+	return vm->irqchip && !vm->split_irqchip;
+}
 int irqchip_create_pit(struct vm *vm, const struct kvm_pit_config *cfg);
 /* KVM_IRQ_LINE, KVM_IRQ_LINE_STATUS: level 0 or 1; *delivered: 1 delivered, 0 coalesced, -1 masked;
  * may be NULL. source: who drives the line (levels of several are ORed); 0 is user space. */
@@ -54,6 +66,10 @@ int irqchip_ack_interrupt(struct vcpu *v);
 /* Is there one, whatever IF and shadows say? */
 bool irqchip_has_interrupt(struct vcpu *v);
 void lapic_timer_expired(struct vcpu *v);	/* REQ_APIC_TIMER */
+/* Split: can KVM_INTERRUPT's vector be taken and will it reach the processor? */
+bool irqchip_user_pic_ready(const struct vcpu *v);
+/* Split: the next vector whose EOI user space's IOAPIC waits for (REQ_IOAPIC_EOI), or -1. */
+int irqchip_user_eoi(struct vcpu *v);
 /* NMI, INIT, SIPI that arrived since the last call: served by the run loop on REQ_EVENT. */
 void lapic_accept_events(struct vcpu *v);
 

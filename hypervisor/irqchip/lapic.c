@@ -100,10 +100,10 @@ void lapic_check_pending(struct lapic *l)
 
 /* ---- interrupts for the run loop ------------------------------------------------------------- */
 
-/* An ExtINT waits: from our PIC, or, with a PIC in user space, from KVM_INTERRUPT. */
+/* An ExtINT waits: from our PIC or, with a split irqchip, from KVM_INTERRUPT. */
 static bool lapic_has_extint(const struct vcpu *v)
 {
-	bool pending = v->vm->irqchip ? pic_output(v->vm->irqchip) : v->extint_pending;
+	bool pending = irqchip_has_pic(v->vm) ? pic_output(v->vm->irqchip) : v->user_pic_pending;
 
 	return pending && lapic_takes_extint(v->lapic);
 }
@@ -111,16 +111,21 @@ static bool lapic_has_extint(const struct vcpu *v)
 bool irqchip_has_interrupt(struct vcpu *v)
 {
 	if (!v->lapic)
-		return v->extint_pending;
+		return false;
 	return lapic_has_extint(v) || lapic_deliverable(v->lapic) >= 0;
 }
 
 static int extint_ack(struct vcpu *v)
 {
-	if (v->vm->irqchip && v->lapic)
+	if (irqchip_has_pic(v->vm))
 		return pic_ack(v->vm->irqchip);
-	v->extint_pending = false;
-	return v->extint_vector;
+	v->user_pic_pending = false;
+	return v->user_pic_vector;
+}
+
+bool irqchip_user_pic_ready(const struct vcpu *v)
+{
+	return !v->user_pic_pending && lapic_takes_extint(v->lapic);
 }
 
 int irqchip_ack_interrupt(struct vcpu *v)
@@ -129,7 +134,7 @@ int irqchip_ack_interrupt(struct vcpu *v)
 	int vector;
 
 	if (!l)
-		return v->extint_pending ? extint_ack(v) : -1;
+		return -1;
 	fpu_put(v);
 	if (lapic_has_extint(v)) {
 		vector = extint_ack(v);
@@ -155,7 +160,9 @@ static void lapic_eoi(struct lapic *l)
 		return;
 	lapic_test_clear(l, LR_ISR, (u8)vector);
 	level = lapic_test(l, LR_TMR, (u8)vector);
-	if (ic && (level || ioapic_handles(ic, (u8)vector)))
+	if (l->vcpu->vm->split_irqchip)
+		split_eoi(l, (u8)vector);
+	else if (ic && (level || ioapic_handles(ic, (u8)vector)))
 		ioapic_eoi(ic, (u8)vector, level);
 	lapic_check_pending(l);
 }

@@ -63,6 +63,7 @@ struct lapic {
 	u32 events;		/* LAPIC_EV_*; atomic */
 	u32 sipi_vector;	/* of LAPIC_EV_SIPI */
 	u32 arbitration;	/* lowest-priority messages taken; atomic */
+	u64 user_eoi[4];	/* vectors for irqchip_user_eoi(); the owner's thread */
 	struct lapic_timer {
 		struct os_timer os;
 		u64 deadline;	/* ns of the next expiry, 0: not running */
@@ -129,6 +130,8 @@ void lapic_init_x2apic_id(struct lapic *l);
 /* lapic_msg.c. Any thread. */
 /* Destinations that took it; -1: there is none. source may be NULL without a shorthand. */
 int lapic_deliver(struct vm *vm, struct lapic *source, const struct apic_msg *m);
+/* Is this one of its destinations? */
+bool lapic_is_dest(const struct lapic *l, const struct apic_msg *m);
 /* True when accepted. */
 bool lapic_accept_vector(struct lapic *l, u8 vector, bool level);
 void lapic_local(struct lapic *l, unsigned int lvt);	/* a local source fired */
@@ -137,6 +140,9 @@ void lapic_send_ipi(struct lapic *l, u32 icr, u32 dest);
 bool lapic_takes_extint(const struct lapic *l);	/* the PIC's INT reaches this processor */
 void lapic_pic_raised(struct vm *vm);		/* the PIC's INT went up */
 void lapic_watchdog_nmi(struct vm *vm);		/* a PIT tick for LINT0 lines in NMI mode */
+
+/* split.c: EOI with a split irqchip. The owner's thread. */
+void split_eoi(struct lapic *l, u8 vector);
 
 /* lapic_timer.c. The owner's thread. */
 void lapic_timer_init(struct lapic *l);

@@ -62,6 +62,11 @@ static bool match(const struct lapic *l, const struct lapic *source, const struc
 	}
 }
 
+bool lapic_is_dest(const struct lapic *l, const struct apic_msg *m)
+{
+	return match(l, NULL, m);
+}
+
 /* ---- acceptance ------------------------------------------------------------------------------ */
 
 static void post_event(struct lapic *l, u32 event)

@@ -17,7 +17,7 @@
 #define MSI_MODE_SHIFT		8
 #define MSI_LEVEL		BIT(15)
 
-int msi_deliver(struct vm *vm, u32 addr_lo, u32 addr_hi, u32 data)
+struct apic_msg msi_message(const struct vm *vm, u32 addr_lo, u32 addr_hi, u32 data)
 {
 	struct apic_msg m = {
 		.dest = addr_lo >> MSI_DEST_SHIFT & 0xff,
@@ -32,6 +32,13 @@ int msi_deliver(struct vm *vm, u32 addr_lo, u32 addr_hi, u32 data)
 	/* KVM_X2APIC_API_USE_32BIT_IDS: the upper address holds ID bits 31:8. */
 	if (vm->x2apic_32bit_ids)
 		m.dest |= addr_hi & 0xffffff00;
+	return m;
+}
+
+int msi_deliver(struct vm *vm, u32 addr_lo, u32 addr_hi, u32 data)
+{
+	struct apic_msg m = msi_message(vm, addr_lo, addr_hi, data);
+
 	return lapic_deliver(vm, NULL, &m);
 }
 
@@ -71,7 +78,7 @@ static int route_from_entry(
 	*r = (struct route){ .gsi = e->gsi, .type = (u8)e->type };
 	switch (e->type) {
 	case KVM_IRQ_ROUTING_IRQCHIP:
-		return e->flags ? -EINVAL
+		return e->flags || vm->split_irqchip ? -EINVAL
 				: route_from_pin(r, e->u.irqchip.irqchip, e->u.irqchip.pin);
 	case KVM_IRQ_ROUTING_MSI:
 		return e->flags & ~KVM_MSI_VALID_DEVID ? -EINVAL : route_from_msi(vm, r, &e->u.msi);
@@ -87,6 +94,11 @@ static struct routing *routing_alloc(u32 n)
 	if (rt)
 		memset(rt->gsi_of, 0xff, sizeof(rt->gsi_of));
 	return rt;
+}
+
+struct routing *routing_empty(void)
+{
+	return routing_alloc(0);
 }
 
 static void routing_name_pin(struct routing *rt, const struct route *r)

@@ -123,6 +123,14 @@ static __noreturn_ void exit_mmio(struct vcpu *v, const struct io_fragment *f)
 	log_wait(v, f);
 }
 
+/* An ioeventfd takes the write: the vector registers may stay the guest's. */
+static bool io_signals(const struct vcpu *v, enum bus_kind bus, const struct io_fragment *f)
+{
+	const struct ioeventfds *t = v->vm->ioeventfds;
+
+	return t && f->write && ioeventfd_match(t, bus, f->addr, f->len, f->data);
+}
+
 /* ---- ports ----------------------------------------------------------------------------------- */
 
 /* f->data: in for writes, out for reads. */
@@ -135,9 +143,13 @@ static void pio_access(struct vcpu *v, struct io_fragment *f)
 		memcpy(f->data, old->data, sizeof(f->data));
 		return;
 	}
-	fpu_put(v);
 	log_check_room(v);
 	v->stat.pio++;
+	if (io_signals(v, BUS_PIO, f)) {
+		log_served(v, f);
+		return;
+	}
+	fpu_put(v);
 	err = f->write ? bus_write(v, BUS_PIO, f->addr, f->len, f->data) :
 			 bus_read(v, BUS_PIO, f->addr, f->len, f->data);
 	if (err)
@@ -222,9 +234,13 @@ static void mmio_access(struct vcpu *v, struct io_fragment *f)
 		memcpy(f->data, old->data, sizeof(f->data));
 		return;
 	}
-	fpu_put(v);
 	log_check_room(v);
 	v->stat.mmio++;
+	if (!lapic_owns(v, f->addr) && io_signals(v, BUS_MMIO, f)) {
+		log_served(v, f);
+		return;
+	}
+	fpu_put(v);
 	if (mmio_in_kernel(v, f))
 		exit_mmio(v, f);
 	log_served(v, f);

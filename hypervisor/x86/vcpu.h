@@ -124,6 +124,7 @@ enum {
 	REQ_VM_DEAD,		/* the VM was stopped by an internal error */
 	REQ_PAUSE,		/* stop the world: another thread changes the slots */
 	REQ_PMU,
+	REQ_IOAPIC_EOI,		/* user space's IOAPIC is to hear of an EOI */
 };
 
 struct vcpu {
@@ -229,6 +230,9 @@ struct vcpu {
 	u32 sipi_vector;
 	u8 extint_vector;	/* from KVM_INTERRUPT, without an in-kernel irqchip */
 	bool extint_pending;
+	/* from KVM_INTERRUPT with a split irqchip: the PIC of user space, through LINT0 */
+	bool user_pic_pending;
+	u8 user_pic_vector;
 	bool smm;
 	void *unwind[5];	/* __builtin_setjmp buffer of the engine's loop */
 	u32 unwind_reason;	/* enum unwind */

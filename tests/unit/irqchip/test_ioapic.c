@@ -305,7 +305,7 @@ static void test_msi(void **state)
 	irqchip_signal_msi(&m->vm, &msi);
 	fake_serve(m);
 	assert_true(m->cpu[3]->nmi_pending);
-	msi.flags = 1;
+	msi.flags = 2;
 	assert_int_equal(irqchip_signal_msi(&m->vm, &msi), -EINVAL);
 }
 
