@@ -49,8 +49,9 @@ struct machine {
 	struct kvm_run *run;
 	u8 *ram;
 };
-enum { PLAIN, WITH_IRQCHIP };
+enum { PLAIN, WITH_IRQCHIP, SPLIT_IRQCHIP };
 void machine_new(struct machine *m, int irqchip);
+void machine_new_split(struct machine *m, u64 pins);
 void machine_free(struct machine *m);
 /* Code at CODE_AT, all segments 0, RIP there, RSP 0x8000, interrupts off. */
 void machine_code(struct machine *m, const void *code, size_t size);
@@ -84,5 +85,9 @@ int test_run(void);
 int test_events(void);
 int test_chips(void);
 int test_threads(void);
+int test_irqfd(void);
+int test_ioeventfd(void);
+int test_split(void);
+int test_coalesced(void);
 
 #endif

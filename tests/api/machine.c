@@ -51,7 +51,18 @@ void real_mode(int vcpu, u64 rip)
 	set_regs(vcpu, &r);
 }
 
-void machine_new(struct machine *m, int irqchip)
+/* KVM_CREATE_IRQCHIP, KVM_CAP_SPLIT_IRQCHIP or neither. */
+static void chips_new(int vm, int irqchip, u64 pins)
+{
+	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { pins } };
+
+	if (irqchip == WITH_IRQCHIP)
+		assert_int_equal(call_num(vm, KVM_CREATE_IRQCHIP, 0), 0);
+	else if (irqchip == SPLIT_IRQCHIP)
+		assert_int_equal(call(vm, KVM_ENABLE_CAP, &split), 0);
+}
+
+static void machine_make(struct machine *m, int irqchip, u64 pins)
 {
 	struct kvm_userspace_memory_region mem = { .memory_size = RAM_SIZE };
 
@@ -64,10 +75,19 @@ void machine_new(struct machine *m, int irqchip)
 	mem.userspace_addr = (u64)m->ram;
 	assert_int_equal(call_num(m->vm, KVM_SET_TSS_ADDR, 0xfffbd000), 0);
 	assert_int_equal(call(m->vm, KVM_SET_USER_MEMORY_REGION, &mem), 0);
-	if (irqchip == WITH_IRQCHIP)
-		assert_int_equal(call_num(m->vm, KVM_CREATE_IRQCHIP, 0), 0);
+	chips_new(m->vm, irqchip, pins);
 	m->vcpu = vcpu_new(m->vm, 0, &m->run);
 	real_mode(m->vcpu, CODE_AT);
+}
+
+void machine_new(struct machine *m, int irqchip)
+{
+	machine_make(m, irqchip, 0);
+}
+
+void machine_new_split(struct machine *m, u64 pins)
+{
+	machine_make(m, SPLIT_IRQCHIP, pins);
 }
 
 void machine_free(struct machine *m)

@@ -93,5 +93,9 @@ int main(int argc, char **argv)
 	failed += test_events();
 	failed += test_chips();
 	failed += test_threads();
+	failed += test_irqfd();
+	failed += test_ioeventfd();
+	failed += test_split();
+	failed += test_coalesced();
 	return failed != 0;
 }

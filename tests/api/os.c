@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -161,6 +162,11 @@ static void use_memory(void *arg)
 	}
 }
 
+static void use_eventfd(void *arg)
+{
+	os_eventfd_signal(*(struct os_eventfd **)arg);
+}
+
 static void use_gs(void *arg)
 {
 	os_gs_set(os_gs_get());
@@ -168,8 +174,11 @@ static void use_gs(void *arg)
 
 static void test_registers_kept(void **state)
 {
+	int fd = eventfd(0, 0);
+	struct os_eventfd *e;
 	u64 x = 0;
 
+	assert_int_equal(os_eventfd_get(fd, &e), 0);
 	/* The second time, no symbol is bound any more. */
 	use_clock(&x);
 	use_wall(&x);
@@ -180,6 +189,11 @@ static void test_registers_kept(void **state)
 	assert_true(keeps_registers(use_event, NULL));
 	assert_true(keeps_registers(use_memory, NULL));
 	assert_true(keeps_registers(use_gs, NULL));
+	assert_true(keeps_registers(use_eventfd, &e));
+	os_eventfd_put(e);
+	assert_int_equal(read(fd, &x, sizeof(x)), sizeof(x));
+	assert_int_equal(x, 1);
+	close(fd);
 }
 
 /* ---- events ---------------------------------------------------------------------------------- */
@@ -355,6 +369,100 @@ static void test_cancel_waits(void **state)
 	assert_false(READ_ONCE(ran_dead));
 }
 
+/* ---- eventfds -------------------------------------------------------------------------------- */
+
+static void test_eventfd_identity(void **state)
+{
+	int fd[3] = { eventfd(0, 0), eventfd(0, 0), -1 }, pipes[2];
+	struct os_eventfd *a, *b;
+	u64 id, other, count;
+
+	fd[2] = dup(fd[0]);
+	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(os_eventfd_id(-1, &id), -EBADF);
+	assert_int_equal(os_eventfd_id(1 << 30, &id), -EBADF);
+	assert_int_equal(os_eventfd_id(pipes[0], &id), -EINVAL);
+	assert_int_equal(os_eventfd_id(fd[0], &id), 0);
+	assert_int_equal(os_eventfd_id(fd[1], &other), 0);
+	assert_int_not_equal(id, other);
+	assert_int_equal(os_eventfd_id(fd[2], &other), 0);
+	assert_int_equal(id, other);
+	/* One object, which outlives the descriptor. */
+	assert_int_equal(os_eventfd_get(pipes[0], &a), -EINVAL);
+	assert_int_equal(os_eventfd_get(fd[0], &a), 0);
+	assert_int_equal(os_eventfd_get(fd[2], &b), 0);
+	assert_ptr_equal(a, b);
+	os_eventfd_put(b);
+	close(fd[0]);
+	os_eventfd_signal(a);
+	assert_int_equal(read(fd[2], &count, sizeof(count)), sizeof(count));
+	assert_int_equal(count, 1);
+	os_eventfd_put(a);
+	close(fd[1]);
+	close(fd[2]);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+struct counting {
+	struct os_wait wait;
+	struct os_event seen;
+	u32 count;
+};
+
+static void counting_fn(struct os_wait *w)
+{
+	struct counting *c = container_of(w, struct counting, wait);
+
+	__atomic_fetch_add(&c->count, 1, __ATOMIC_SEQ_CST);
+	os_event_signal(&c->seen);
+}
+
+/* Each signal is seen; after a removal none is; a closed one says so, others do not. */
+static void test_waits(void **state)
+{
+	static struct counting c[100];
+	struct os_waiter *w;
+	u64 one = 1, count;
+	int fd[100];
+	u32 i, n;
+
+	assert_int_equal(os_waiter_create(&w), 0);
+	for (i = 0; i < 100; i++) {
+		fd[i] = eventfd(0, EFD_NONBLOCK);
+		os_event_init(&c[i].seen);
+		c[i].wait.fn = counting_fn;
+		assert_int_equal(os_wait_add(w, &c[i].wait, fd[i]), 0);
+	}
+	for (n = 1; n <= 20; n++)
+		for (i = 0; i < 100; i++) {
+			assert_int_equal(write(fd[i], &one, sizeof(one)), sizeof(one));
+			assert_int_equal(os_event_wait(&c[i].seen, OS_FOREVER, NULL), 0);
+			assert_int_equal(READ_ONCE(c[i].count), n);
+		}
+	for (i = 0; i < 100; i += 2) {
+		os_wait_remove(&c[i].wait);
+		assert_int_equal(write(fd[i], &one, sizeof(one)), sizeof(one));
+	}
+	for (i = 1; i < 100; i += 4)
+		close(fd[i]);
+	os_waiter_look(w);
+	for (i = 1; i < 100; i += 2)
+		assert_int_equal(os_wait_closed(&c[i].wait), i % 4 == 1);
+	assert_int_equal(write(fd[3], &one, sizeof(one)), sizeof(one));
+	assert_int_equal(os_event_wait(&c[3].seen, OS_FOREVER, NULL), 0);
+	os_waiter_destroy(w);
+	for (i = 0; i < 100; i++) {
+		assert_int_equal(c[i].count, i == 3 ? 21 : 20);
+		if (i % 4 == 1)
+			continue;
+		/* The counter was taken, but for what came after the removal. */
+		n = read(fd[i], &count, sizeof(count)) == sizeof(count);
+		assert_int_equal(n, i % 2 == 0);
+		close(fd[i]);
+	}
+}
+
 /* ---- descriptors, code areas ----------------------------------------------------------------- */
 
 static int held;
@@ -413,6 +521,8 @@ int main(void)
 		cmocka_unit_test(test_mutex),
 		cmocka_unit_test(test_timers),
 		cmocka_unit_test(test_cancel_waits),
+		cmocka_unit_test(test_eventfd_identity),
+		cmocka_unit_test(test_waits),
 		cmocka_unit_test(test_descriptors),
 		cmocka_unit_test(test_code_area),
 	};
