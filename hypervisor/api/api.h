@@ -18,6 +18,7 @@ enum handle_kind { HANDLE_SYSTEM, HANDLE_VM, HANDLE_VCPU, NR_HANDLE_KINDS };
 struct handle {
 	u32 refs;		/* atomic: the descriptor and each call in progress */
 	enum handle_kind kind;
+	bool foreign;		/* made before fork(2), by the parent: its VM is the parent's */
 	struct vm *vm;		/* referenced */
 	struct vcpu *vcpu;	/* HANDLE_VCPU: NULL until it is complete */
 };
@@ -27,6 +28,8 @@ struct handle {
 int handle_open(enum handle_kind kind, const char *name, struct vm *vm, size_t size, void **mem,
 	struct handle **h);
 int handle_close(int fd);
+void handle_hold(void *obj);	/* of a struct handle */
+void handle_release(struct handle *h);
 
 struct call {
 	struct vm *vm;		/* NULL for system ioctls */
@@ -77,8 +80,13 @@ long vcpu_set_cpuid(struct call *c);
 long vcpu_set_cpuid2(struct call *c);
 long vcpu_get_cpuid2(struct call *c);
 
+/* system.c, vm.c, vcpu.c, by kind */
+extern const struct ioctl_class *const ioctl_classes[NR_HANDLE_KINDS];
+
 /* stats.c */
 long vcpu_get_stats_fd(struct call *c);
+void vcpu_stats_each(const struct vcpu *v, void (*fn)(void *arg, const char *name, u64 value),
+	void *arg);
 
 /* msrs.c */
 long sys_get_msr_index_list(struct call *c);

@@ -5,7 +5,7 @@
 
 /* ---- handles ------------------------------------------------------------------------------ */
 
-static void handle_hold(void *obj)
+void handle_hold(void *obj)
 {
 	struct handle *h = obj;
 
@@ -20,13 +20,13 @@ static void vm_closed(struct vm *vm)
 	os_mutex_unlock(&vm->lock);
 }
 
-static void handle_release(struct handle *h)
+void handle_release(struct handle *h)
 {
 	if (__atomic_sub_fetch(&h->refs, 1, __ATOMIC_ACQ_REL))
 		return;
-	if (h->kind == HANDLE_VM)
+	if (h->kind == HANDLE_VM && !h->foreign)
 		vm_closed(h->vm);
-	if (h->vm)
+	if (h->vm && !h->foreign)
 		vm_put(h->vm);
 	os_free(h);
 }
@@ -66,7 +66,7 @@ int handle_close(int fd)
 
 /* ---- ioctl -------------------------------------------------------------------------------- */
 
-static const struct ioctl_class *const classes[NR_HANDLE_KINDS] = {
+const struct ioctl_class *const ioctl_classes[NR_HANDLE_KINDS] = {
 	[HANDLE_SYSTEM] = &system_ioctls,
 	[HANDLE_VM] = &vm_ioctls,
 	[HANDLE_VCPU] = &vcpu_ioctls,
@@ -122,11 +122,13 @@ static long call_copied(const struct ioctl_row *row, struct call *c)
 
 static long handle_ioctl(struct handle *h, unsigned long request, unsigned long arg)
 {
-	const struct ioctl_class *class = classes[h->kind];
+	const struct ioctl_class *class = ioctl_classes[h->kind];
 	/* The system call takes the request as an unsigned int. */
 	const struct ioctl_row *row = row_find(class, (u32)request);
 	struct call c = { .vm = h->vm, .v = load_acquire(&h->vcpu), .arg = arg, .handle = h };
 
+	if (h->foreign)
+		return -EIO;
 	if (h->kind == HANDLE_VCPU && !c.v)
 		return -EBADF;
 	if (c.vm && load_acquire(&c.vm->dead))

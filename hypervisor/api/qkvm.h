@@ -13,6 +13,9 @@
 #ifndef QUMRA_HYPERVISOR_API_QKVM_H
 #define QUMRA_HYPERVISOR_API_QKVM_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /* Opens the system descriptor, as open("/dev/kvm", O_RDWR | O_CLOEXEC) does. */
 int qkvm_open(void);
 
@@ -24,5 +27,33 @@ long qkvm_ioctl(int fd, unsigned long request, unsigned long arg);
 int qkvm_mmap(int fd, unsigned long size, void **addr);
 
 int qkvm_close(int fd);
+
+/*
+ * For those who bind whole programs to us (preload/), whose descriptors are known by more than one
+ * number, are replaced, and go through fork(2).
+ */
+enum qkvm_kind { QKVM_SYSTEM, QKVM_VM, QKVM_VCPU };
+/* Is fd a descriptor of ours? Never waits; in signal handlers too. */
+bool qkvm_owns(int fd);
+/* Its enum qkvm_kind, or -EBADF. */
+int qkvm_kind(int fd);
+/* copy is a duplicate of fd, made by dup(2) or the like: it is ours from now on. 0 or -errno. */
+int qkvm_dup(int fd, int copy);
+/* fd's number is about to be given to another file: as qkvm_close(), but the number stays open. */
+int qkvm_forget(int fd);
+/*
+ * Async-signal-safe: a signal was caught for this thread, so its KVM_RUN, in progress or about to
+ * begin, returns -EINTR. caught false takes it back.
+ */
+void qkvm_interrupt(bool caught);
+/* As pthread_atfork(3) has them. In the child, VMs and vCPUs answer -EIO, as with the kernel's. */
+void qkvm_fork_begin(void);
+void qkvm_fork_end(bool child);
+/* The name of a request as in <linux/kvm.h>, or NULL. */
+const char *qkvm_request_name(enum qkvm_kind kind, unsigned long request);
+/* A vCPU's struct kvm_run, while the descriptor is open; NULL: it is none. */
+const void *qkvm_vcpu_run_area(int fd);
+/* Calls fn for each counter of a vCPU, as it is just now. -EBADF: it is none. */
+int qkvm_vcpu_stats(int fd, void (*fn)(void *arg, const char *name, uint64_t value), void *arg);
 
 #endif

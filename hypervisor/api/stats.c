@@ -98,3 +98,12 @@ long vcpu_get_stats_fd(struct call *c)
 	os_fd_unmap(mem, sizeof(struct stats_file));
 	return fd;
 }
+
+void vcpu_stats_each(const struct vcpu *v, void (*fn)(void *arg, const char *name, u64 value),
+	void *arg)
+{
+	const u64 *value = (const u64 *)&v->stat;
+
+	for (u32 n = 0; n < NR_COUNTERS; n++)
+		fn(arg, counters[n].name, READ_ONCE(value[n]));
+}

@@ -18,12 +18,6 @@ static int run_exit(struct vcpu *v, u32 reason)
 	return 0;
 }
 
-static int run_interrupted(struct vcpu *v)
-{
-	v->run->exit_reason = KVM_EXIT_INTR;
-	return -EINTR;
-}
-
 /* ---- requests ----------------------------------------------------------------------------- */
 
 static int serve_event(struct vcpu *v)
@@ -258,7 +252,10 @@ static int run_wait(struct vcpu *v)
 	vcpu_leave(v);
 	ret = os_event_wait(&v->wake, OS_FOREVER, &v->run->immediate_exit);
 	vcpu_enter(v);
-	return ret == -EINTR ? run_interrupted(v) : 1;
+	if (ret != -EINTR)
+		return 1;
+	v->run->exit_reason = KVM_EXIT_INTR;
+	return ret;
 }
 
 static int run_halted(struct vcpu *v)
@@ -298,8 +295,32 @@ static int run_engine(struct vcpu *v)
 
 static bool run_stopped(const struct vcpu *v)
 {
-	return v->run->immediate_exit ||
+	return v->run->immediate_exit || os_run_caught() ||
 	       (v->signal_mask_set && (os_signals_pending() & ~v->signal_mask));
+}
+
+/* The instruction that user space has just answered is completed even if the vCPU is to run no
+ * further: its registers are then worth saving. */
+static int run_finish_io(struct vcpu *v)
+{
+	int ret = 1;
+
+	if (io_unfinished(v))
+		ret = run_requests(v);
+	if (ret > 0 && io_unfinished(v)) {
+		v->kick = 1;
+		ret = run_engine(v);
+	}
+	return ret > 0 ? -EINTR : ret;
+}
+
+static int run_interrupted(struct vcpu *v)
+{
+	int ret = run_finish_io(v);
+
+	if (ret == -EINTR)
+		v->run->exit_reason = KVM_EXIT_INTR;
+	return ret;
 }
 
 static int run_loop(struct vcpu *v)
@@ -317,21 +338,6 @@ static int run_loop(struct vcpu *v)
 	} while (ret > 0);
 	v->stat.exits++;
 	return ret;
-}
-
-/* The instruction that user space has just answered is completed even if the vCPU is to run no
- * further: its registers are then worth saving. */
-static int run_finish_io(struct vcpu *v)
-{
-	int ret = 1;
-
-	if (io_unfinished(v))
-		ret = run_requests(v);
-	if (ret > 0 && io_unfinished(v)) {
-		v->kick = 1;
-		ret = run_engine(v);
-	}
-	return ret > 0 ? -EINTR : ret;
 }
 
 /* The fields of struct kvm_run that describe the vCPU at each exit. What is injected while user
@@ -360,7 +366,9 @@ int vcpu_run(struct vcpu *v)
 	io_complete(v);
 	if (v->signal_mask_set)
 		os_timer_arm(&v->signal_poll, os_clock_ns() + SIGNAL_POLL_NS);
+	os_run_set(v);
 	ret = v->run->immediate_exit ? run_finish_io(v) : run_loop(v);
+	os_run_set(NULL);
 	if (v->signal_mask_set)
 		os_timer_cancel(&v->signal_poll);
 	run_publish(v);

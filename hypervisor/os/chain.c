@@ -236,15 +236,84 @@ static __cold_ void guard_look(void)
 	pthread_mutex_unlock(&chain_lock);
 }
 
+static __thread u64 last_look __attribute__((tls_model("initial-exec")));
+
+void chain_mask_changed(void)
+{
+	last_look = 0;
+}
+
 void os_code_guard(void)
 {
-	static __thread u64 last __attribute__((tls_model("initial-exec")));
 	u64 now = __rdtsc();
 
-	if (likely(now - last < (u64)os_tsc_khz() * OS_GUARD_MS))
+	if (likely(now - last_look < (u64)os_tsc_khz() * OS_GUARD_MS))
 		return;
 	if (!load_acquire(&installed) || load_acquire(&dying))
 		return;
-	last = now;
+	last_look = now;
 	guard_look();
+}
+
+/* ---- a binding that sees the program's sigaction(2) ---------------------------------------- */
+
+bool chain_has(int sig)
+{
+	return fault_signals[signal_index(sig)] == sig && load_acquire(&installed);
+}
+
+/* a lies below some entry from now on. No entry point is left: the last one gets another action, as
+ * nobody outside knows our entries. With the lock. */
+static int put_below(unsigned int i, const struct sigaction *a)
+{
+	struct sigaction *copy;
+	int ret = cover(i, a);
+
+	if (ret != -ENOSPC)
+		return ret;
+	copy = os_alloc(sizeof(*copy));
+	if (!copy)
+		return -ENOMEM;
+	*copy = *a;
+	store_release(&below[i][NR_ENTRIES - 1], copy);
+	return cover(i, a);
+}
+
+static int action_locked(int sig, const struct sigaction *act, struct sigaction *old)
+{
+	unsigned int i = signal_index(sig);
+	struct sigaction now;
+
+	if (sigaction(sig, NULL, &now))
+		return -errno;
+	for (unsigned int n = 0; n < NR_ENTRIES; n++)
+		if (now.sa_sigaction == entries[n])
+			now = *load_acquire(&below[i][n]);
+	if (old)
+		*old = now;
+	return act ? put_below(i, act) : 0;
+}
+
+int chain_action(int sig, const struct sigaction *act, struct sigaction *old)
+{
+	struct sigaction copy = { 0 };
+	u64 mask;
+	int ret;
+
+	if (!chain_has(sig))
+		return -ENOENT;
+	/* Both may be the same memory. */
+	if (act)
+		copy = *act;
+	mask = os_signals_block(~0ULL);
+	pthread_mutex_lock(&chain_lock);
+	ret = action_locked(sig, act ? &copy : NULL, old);
+	pthread_mutex_unlock(&chain_lock);
+	os_signals_block(mask);
+	return ret;
+}
+
+void chain_fork_child(void)
+{
+	chain_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }

@@ -1,6 +1,7 @@
 /*
  * The seam's descriptors: memfds, so that a number is real to the rest of the process, and the one
- * table of the process that tells which object a number stands for.
+ * table of the process that tells which object a number stands for. Several numbers may stand for
+ * one object (dup).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -8,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "hypervisor/os/native.h"
 #include "hypervisor/os/os.h"
 
 static struct fd_table {
@@ -15,6 +17,28 @@ static struct fd_table {
 	void **object;		/* by descriptor */
 	size_t n;
 } table = { .lock = PTHREAD_RWLOCK_INITIALIZER };
+
+/*
+ * The same once more, a bit for each, for those who ask of every descriptor of the process and must
+ * neither wait nor be in the way of a signal handler. Numbers above are not ours.
+ */
+#define MAX_FDS	(1u << 20)	/* fs.nr_open, unless raised */
+static u64 present[MAX_FDS / 64];	/* atomic */
+
+static void present_set(int fd, bool on)
+{
+	u64 *word = &present[(u32)fd / 64], bit = BIT((u32)fd % 64);
+
+	if (on)
+		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+	else
+		__atomic_fetch_and(word, ~bit, __ATOMIC_SEQ_CST);
+}
+
+bool os_fd_present(int fd)
+{
+	return (u32)fd < MAX_FDS && READ_ONCE(present[(u32)fd / 64]) >> ((u32)fd % 64) & 1;
+}
 
 /* With the table locked for writing. */
 static int table_reserve(size_t n)
@@ -33,14 +57,30 @@ static int table_reserve(size_t n)
 	return 0;
 }
 
+/* With the table locked for writing. */
+static int table_set(int fd, void *obj)
+{
+	int ret = (u32)fd < MAX_FDS ? table_reserve((size_t)fd + 1) : -EMFILE;
+
+	if (!ret) {
+		table.object[fd] = obj;
+		present_set(fd, obj);
+	}
+	return ret;
+}
+
+/* Locked. */
+static void *table_get(int fd)
+{
+	return fd >= 0 && (size_t)fd < table.n ? table.object[fd] : NULL;
+}
+
 static int table_enter(int fd, void *obj)
 {
 	int ret;
 
 	pthread_rwlock_wrlock(&table.lock);
-	ret = table_reserve((size_t)fd + 1);
-	if (!ret)
-		table.object[fd] = obj;
+	ret = table_set(fd, obj);
 	pthread_rwlock_unlock(&table.lock);
 	return ret;
 }
@@ -85,29 +125,76 @@ fail:
 
 void *os_fd_object(int fd, void (*hold)(void *obj))
 {
-	void *obj = NULL;
+	void *obj;
 
 	pthread_rwlock_rdlock(&table.lock);
-	if (fd >= 0 && (size_t)fd < table.n)
-		obj = table.object[fd];
+	obj = table_get(fd);
 	if (obj)
 		hold(obj);
 	pthread_rwlock_unlock(&table.lock);
 	return obj;
 }
 
-void *os_fd_close(int fd)
+int os_fd_share(int fd, int other, void (*hold)(void *obj))
 {
-	void *obj = NULL;
+	void *obj;
+	int ret = -EBADF;
 
 	pthread_rwlock_wrlock(&table.lock);
-	if (fd >= 0 && (size_t)fd < table.n) {
-		obj = table.object[fd];
-		table.object[fd] = NULL;
-	}
-	/* While locked: the number must not be given out anew before the table has forgotten it. */
+	obj = table_get(fd);
 	if (obj)
+		ret = table_set(other, obj);
+	if (!ret)
+		hold(obj);
+	pthread_rwlock_unlock(&table.lock);
+	return ret;
+}
+
+static void *fd_remove(int fd, bool and_close)
+{
+	void *obj;
+
+	pthread_rwlock_wrlock(&table.lock);
+	obj = table_get(fd);
+	if (obj)
+		table_set(fd, NULL);
+	/* While locked: the number must not be given out anew before the table has forgotten it. */
+	if (obj && and_close)
 		close(fd);
 	pthread_rwlock_unlock(&table.lock);
 	return obj;
+}
+
+void *os_fd_close(int fd)
+{
+	return fd_remove(fd, true);
+}
+
+void *os_fd_forget(int fd)
+{
+	return fd_remove(fd, false);
+}
+
+void os_fd_each(void (*fn)(void *obj))
+{
+	pthread_rwlock_rdlock(&table.lock);
+	for (size_t fd = 0; fd < table.n; fd++)
+		if (table.object[fd])
+			fn(table.object[fd]);
+	pthread_rwlock_unlock(&table.lock);
+}
+
+/* ---- fork ------------------------------------------------------------------------------------ */
+
+void fd_fork_begin(void)
+{
+	pthread_rwlock_wrlock(&table.lock);
+}
+
+void fd_fork_end(bool child)
+{
+	if (child)
+		table.lock = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
+	else
+		pthread_rwlock_unlock(&table.lock);
 }

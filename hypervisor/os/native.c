@@ -130,3 +130,26 @@ void native_area_remove(const void *rx)
 		store_release(&a->end, 0);
 	pthread_mutex_unlock(&areas.lock);
 }
+
+/* ---- fork ------------------------------------------------------------------------------------ */
+
+void native_fork_child(void)
+{
+	areas.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+}
+
+void os_fork_begin(void)
+{
+	fd_fork_begin();
+}
+
+void os_fork_end(bool child)
+{
+	fd_fork_end(child);
+	if (!child)
+		return;
+	native_fork_child();
+	chain_fork_child();
+	timer_fork_child();
+	os_run_set(NULL);
+}

@@ -8,6 +8,7 @@
 #include "lib/types.h"
 
 struct os_code_fault;
+struct sigaction;
 
 /*
  * From now on faults inside [rx, rx + size) go where fault says; NULL: they end the call into the
@@ -26,5 +27,21 @@ void dump_init(void);
 
 /* chain.c: puts our handler before those of the program, once. 0 or -errno. */
 int chain_install(void);
+/*
+ * For a binding that stands between the program and sigaction(2): sets and tells the program's
+ * action for one of the four signals, and ours stays in front. -ENOENT: it is none of them, or ours
+ * is not there yet. Both may be NULL.
+ */
+int chain_action(int sig, const struct sigaction *act, struct sigaction *old);
+bool chain_has(int sig);
+/* The thread's signal mask was changed: os_code_guard() is to look at once. */
+void chain_mask_changed(void);
+
+/* fork(2): each part's locks and threads. */
+void fd_fork_begin(void);
+void fd_fork_end(bool child);
+void native_fork_child(void);
+void chain_fork_child(void);
+void timer_fork_child(void);
 
 #endif

@@ -134,6 +134,26 @@ void os_yield(void);
 
 /* Signals that wait for this thread or the process, blocked at present. */
 u64 os_signals_pending(void);
+/* Blocks exactly those in mask for this thread; returns what was blocked before. */
+u64 os_signals_block(u64 mask);
+
+/*
+ * Signals of the program that a binding above us catches (preload/): what the calling thread runs,
+ * and whether one was caught for it. All async-signal-safe, registers kept.
+ */
+void os_run_set(void *run);	/* NULL: nothing */
+void *os_run_get(void);
+void os_run_catch(bool caught);
+bool os_run_caught(void);
+
+/* ---- fork --------------------------------------------------------------------------------- */
+
+/*
+ * Around fork(2), as pthread_atfork(3) calls them. In the child there are no threads but the
+ * caller's, and what engines had mapped must not be touched: it is shared with the parent.
+ */
+void os_fork_begin(void);
+void os_fork_end(bool child);
 
 /* ---- clocks and timers -------------------------------------------------------------------- */
 
@@ -166,6 +186,15 @@ int os_fd_map(int fd, size_t size, void **addr);
 /* Closes the number and returns the object, which it does not free; NULL when it is not one of
  * ours. */
 void *os_fd_close(int fd);
+/* The same, but the number stays open. */
+void *os_fd_forget(int fd);
+/* other, a duplicate of fd that nobody knows yet, stands for the same object, after hold(obj). 0 or
+ * -errno. */
+int os_fd_share(int fd, int other, void (*hold)(void *obj));
+/* Has fd an object? Never waits; in signal handlers too. */
+bool os_fd_present(int fd);
+/* Once for each number; fn may not use descriptors. */
+void os_fd_each(void (*fn)(void *obj));
 void os_fd_unmap(void *mem, size_t size);
 
 /* ---- eventfds of user space --------------------------------------------------------------- */

@@ -175,3 +175,37 @@ u64 os_signals_pending(void)
 	sys6(SYS_rt_sigpending, (unsigned long)&set, sizeof(set), 0, 0, 0, 0);
 	return set;
 }
+
+u64 os_signals_block(u64 mask)
+{
+	u64 before = 0;
+
+	sys6(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, (unsigned long)&mask, (unsigned long)&before,
+		sizeof(mask), 0, 0);
+	return before;
+}
+
+static __thread struct {
+	void *run;
+	bool caught;
+} self __attribute__((tls_model("initial-exec")));
+
+void os_run_set(void *run)
+{
+	*(void *volatile *)&self.run = run;
+}
+
+void *os_run_get(void)
+{
+	return *(void *volatile *)&self.run;
+}
+
+void os_run_catch(bool caught)
+{
+	*(volatile bool *)&self.caught = caught;
+}
+
+bool os_run_caught(void)
+{
+	return *(volatile bool *)&self.caught;
+}

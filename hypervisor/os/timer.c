@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
+#include "hypervisor/os/native.h"
 #include "hypervisor/os/os.h"
 
 struct timer {
@@ -205,4 +206,14 @@ void os_timer_cancel(struct os_timer *ot)
 void os_timer_destroy(struct os_timer *ot)
 {
 	os_timer_cancel(ot);
+}
+
+/* Its thread is in the parent, and so is whoever armed a timer. */
+void timer_fork_child(void)
+{
+	service = (struct timer_service){
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.idle = PTHREAD_COND_INITIALIZER,
+		.once = PTHREAD_ONCE_INIT,
+	};
 }
