@@ -14,6 +14,7 @@ LAYERS = {      # a layer, and what its files may include with quotes
 }
 # The vmm's one door into the hypervisor, and who may open it.
 DOOR, DOOR_KEEPER = "hypervisor/api/qkvm.h", "vmm/kvm/"
+HOSTED = ("hypervisor/os/", "hypervisor/preload/")    # ordinary C with the C library
 FREESTANDING_HEADERS = re.compile(r"^(std(int|bool|def|arg)\.h|linux/.*)$")
 LONG_FILES = {  # a file of 1000 lines or more: tables only
 }
@@ -69,8 +70,7 @@ def includes(log):
                     problems.append(f'{name}: "{quoted}" is not written from the root')
                 elif target not in LAYERS[layer] and not door:
                     problems.append(f"{name} includes {quoted}")
-            elif layer == "hypervisor" and not name.startswith("hypervisor/os/") \
-                    and not FREESTANDING_HEADERS.match(system):
+            elif layer == "hypervisor" and not name.startswith(HOSTED) and not FREESTANDING_HEADERS.match(system):
                 problems.append(f"{name} includes <{system}>")
     return report(log, problems, f"{len(files)} files")
 
