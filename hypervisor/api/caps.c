@@ -18,6 +18,7 @@ static const int capability[] = {
 	[KVM_CAP_SET_TSS_ADDR] = 1,
 	[KVM_CAP_EXT_CPUID] = 1,
 	[KVM_CAP_CLOCKSOURCE] = 1,
+	[KVM_CAP_VAPIC] = 1,
 	[KVM_CAP_NR_VCPUS] = MAX_VCPUS,
 	[KVM_CAP_NR_MEMSLOTS] = MAX_SLOTS,
 	[KVM_CAP_PIT] = 1,

@@ -10,6 +10,7 @@ _Static_assert(sizeof(struct kvm_vcpu_events) == 64 && sizeof(struct kvm_debugre
 _Static_assert(sizeof(struct kvm_xsave) == 4096 && sizeof(struct kvm_fpu) == 416, "ABI");
 _Static_assert(sizeof(struct kvm_lapic_state) == 1024, "ABI");
 _Static_assert(sizeof(struct kvm_translation) == 24, "ABI");
+_Static_assert(sizeof(struct kvm_vapic_addr) == 8 && sizeof(struct kvm_tpr_access_ctl) == 40, "ABI");
 
 /* ---- KVM_RUN ------------------------------------------------------------------------------ */
 
@@ -186,6 +187,27 @@ static long vcpu_enable_cap(struct call *c)
 	return -EINVAL;
 }
 
+static long vcpu_set_vapic_addr(struct call *c)
+{
+	struct kvm_vapic_addr va;
+
+	/* Checked before the argument is read. */
+	if (!c->v->lapic)
+		return -EINVAL;
+	return os_user_read(&va, c->arg, sizeof(va)) ? -EFAULT : lapic_set_vapic(c->v, va.vapic_addr);
+}
+
+static long vcpu_tpr_access_reporting(struct call *c)
+{
+	const struct kvm_tpr_access_ctl *ctl = c->data;
+
+	if (ctl->flags)
+		return -EINVAL;
+	if (c->v->lapic)
+		lapic_report_tpr(c->v, ctl->enabled);
+	return 0;
+}
+
 static long vcpu_kvmclock_ctrl(struct call *c)
 {
 	if (!(c->v->msr.kvm_system_time & 1))
@@ -220,6 +242,8 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_SET_VCPU_EVENTS, vcpu_set_events),
 	ROW(KVM_GET_DEBUGREGS, vcpu_get_debugregs),
 	ROW(KVM_SET_DEBUGREGS, vcpu_set_debugregs),
+	ROW_DIR(KVM_SET_VAPIC_ADDR, 0, 0, vcpu_set_vapic_addr),
+	ROW(KVM_TPR_ACCESS_REPORTING, vcpu_tpr_access_reporting),
 	ROW(KVM_SET_TSC_KHZ, vcpu_set_tsc_khz),
 	ROW(KVM_GET_TSC_KHZ, vcpu_get_tsc_khz),
 	ROW(KVM_ENABLE_CAP, vcpu_enable_cap),

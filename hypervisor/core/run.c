@@ -95,6 +95,11 @@ static int serve_ioapic_eoi(struct vcpu *v)
 	return run_exit(v, KVM_EXIT_IOAPIC_EOI);
 }
 
+static int serve_tpr_access(struct vcpu *v)
+{
+	return run_exit(v, KVM_EXIT_TPR_ACCESS);
+}
+
 static int serve_nothing(struct vcpu *v)
 {
 	return 1;
@@ -114,6 +119,7 @@ static int (*const serve[])(struct vcpu *v) = {
 	[REQ_PAUSE] = serve_pause,
 	[REQ_PMU] = serve_nothing,
 	[REQ_IOAPIC_EOI] = serve_ioapic_eoi,
+	[REQ_TPR_ACCESS] = serve_tpr_access,
 };
 
 static int run_requests(struct vcpu *v)
@@ -271,6 +277,18 @@ static int run_halted(struct vcpu *v)
 
 /* ---- running ------------------------------------------------------------------------------ */
 
+static enum unwind engine_run(struct vcpu *v)
+{
+	enum unwind why;
+
+	if (!v->lapic)
+		return v->engine->run(v);
+	vapic_enter(v);
+	why = v->engine->run(v);
+	vapic_leave(v);
+	return why;
+}
+
 static int run_engine(struct vcpu *v)
 {
 	int ret = run_inject(v);
@@ -280,7 +298,7 @@ static int run_engine(struct vcpu *v)
 		return ret;
 	os_code_guard();
 	vm_watch(v->vm);
-	switch (v->engine->run(v)) {
+	switch (engine_run(v)) {
 	case UNWIND_EXIT:
 		return 0;
 	case UNWIND_SHUTDOWN:

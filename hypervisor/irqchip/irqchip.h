@@ -73,6 +73,13 @@ int irqchip_user_eoi(struct vcpu *v);
 /* NMI, INIT, SIPI that arrived since the last call: served by the run loop on REQ_EVENT. */
 void lapic_accept_events(struct vcpu *v);
 
+/* vapic.c: KVM_SET_VAPIC_ADDR (-EINVAL: no memory there), KVM_TPR_ACCESS_REPORTING; around each run
+ * of the engine. */
+int lapic_set_vapic(struct vcpu *v, u64 addr);
+void lapic_report_tpr(struct vcpu *v, bool on);
+void vapic_enter(struct vcpu *v);
+void vapic_leave(struct vcpu *v);
+
 u64 lapic_get_base(const struct vcpu *v);
 int lapic_set_base(struct vcpu *v, u64 val, bool host);	/* MSR_IA32_APICBASE; -EINVAL: #GP */
 /* x2APIC MSRs 0x800 to 0x8ff; -EINVAL: #GP. */

@@ -172,6 +172,9 @@ static void lapic_eoi(struct lapic *l)
 static u32 lapic_read(struct lapic *l, unsigned int nr)
 {
 	switch (nr) {
+	case LR_TPR:
+		vapic_tpr_accessed(l, false);
+		return l->reg[LR_TPR];
 	case LR_PPR:
 		return lapic_ppr(l);
 	case LR_TMCCT:
@@ -219,14 +222,20 @@ static void lapic_write_icr(struct lapic *l, u32 val)
 	lapic_send_ipi(l, val, lapic_x2apic(l) ? l->reg[LR_ICR2] : l->reg[LR_ICR2] >> 24);
 }
 
+void lapic_set_tpr(struct lapic *l, u32 tpr)
+{
+	l->reg[LR_TPR] = tpr;
+	l->vcpu->cr8 = tpr >> 4;
+	lapic_check_pending(l);
+}
+
 /* val: masked to the writable bits. */
 static void lapic_write(struct lapic *l, unsigned int nr, u32 val)
 {
 	switch (nr) {
 	case LR_TPR:
-		l->reg[LR_TPR] = val;
-		l->vcpu->cr8 = val >> 4;
-		lapic_check_pending(l);
+		vapic_tpr_accessed(l, true);
+		lapic_set_tpr(l, val);
 		break;
 	case LR_EOI:
 		lapic_eoi(l);
@@ -497,6 +506,7 @@ void lapic_reset(struct vcpu *v, bool init)
 		WRITE_ONCE(l->events, 0);
 	}
 	lapic_defaults(l);
+	l->vapic.on = false;
 	if (lapic_x2apic(l))
 		lapic_init_x2apic_id(l);
 }

@@ -70,7 +70,15 @@ struct lapic {
 		u64 period;	/* ns, of TMICT at the present divisor */
 		u64 tsc;	/* TSC-deadline mode: IA32_TSC_DEADLINE */
 	} timer;
+	struct vapic {		/* vapic.c */
+		u64 addr;
+		u32 written;
+		bool on, report;
+	} vapic;
 };
+
+void lapic_set_tpr(struct lapic *l, u32 tpr);
+void vapic_tpr_accessed(struct lapic *l, bool write);
 
 /* A message on the bus between APICs. */
 struct apic_msg {

@@ -232,7 +232,9 @@ static u32 bit_supported(const struct host *h, const struct cpuid_bit *b)
 {
 	switch (b->policy) {
 	case CPUID_PASS: return h->reg[b->reg] & bit_mask(b);
-	case CPUID_EMULATE: return bit_mask(b);
+	case CPUID_EMULATE:
+	case CPUID_DYNAMIC_ON: return bit_mask(b);
+	case CPUID_DYNAMIC_AMD:
 	case CPUID_EMULATE_AMD: return h->amd ? bit_mask(b) : 0;
 	case CPUID_EMULATE_INTEL: return h->amd ? 0 : bit_mask(b);
 	default: return 0;
@@ -310,8 +312,15 @@ static u32 entry_output(const struct kvm_cpuid_entry2 *e, enum cpuid_output out)
 /* Can we keep the promise that user space makes with this bit? */
 static bool bit_possible(const struct host *h, const struct cpuid_bit *b)
 {
-	if (b->policy == CPUID_LEFT_OUT || b->policy == CPUID_DYNAMIC)
+	switch (b->policy) {
+	case CPUID_LEFT_OUT:
+	case CPUID_DYNAMIC:
+	case CPUID_DYNAMIC_ON:
+	case CPUID_DYNAMIC_AMD:
 		return false;
+	default:
+		break;
+	}
 	return b->policy != CPUID_PASS || h->reg[b->reg] & bit_mask(b);
 }
 

@@ -43,6 +43,8 @@ const struct cpuid_place cpuid_places[NR_CPUID_REGS] = {
 #define EMUL_INTEL(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE_INTEL, f, n, NULL)
 #define SETTABLE(r, b, f, n)		ROW(r, b, b, CPUID_SETTABLE, f, n, NULL)
 #define DYNAMIC(r, b, f, n)		ROW(r, b, b, CPUID_DYNAMIC, f, n, NULL)
+#define DYNAMIC_ON(r, b, f, n)		ROW(r, b, b, CPUID_DYNAMIC_ON, f, n, NULL)
+#define DYNAMIC_AMD(r, b, f, n)		ROW(r, b, b, CPUID_DYNAMIC_AMD, f, n, NULL)
 #define LEFT(r, b, f, n, w)		ROW(r, b, b, CPUID_LEFT_OUT, f, n, w)
 #define LEFT_RANGE(r, l, h, n, w)	ROW(r, l, h, CPUID_LEFT_OUT, F_NONE, n, w)
 #define RSVD(r, l, h)			ROW(r, l, h, CPUID_LEFT_OUT, F_NONE, "reserved", "reserved")
@@ -96,7 +98,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	EMUL(C_1_EDX, 6, F_PAE, "PAE"),
 	EMUL(C_1_EDX, 7, F_MCE, "MCE"),
 	EMUL(C_1_EDX, 8, F_CX8, "CX8"),
-	DYNAMIC(C_1_EDX, 9, F_NONE, "APIC"),
+	DYNAMIC_ON(C_1_EDX, 9, F_NONE, "APIC"),
 	RSVD(C_1_EDX, 10, 10),
 	EMUL(C_1_EDX, 11, F_SEP, "SEP"),
 	EMUL(C_1_EDX, 12, F_MTRR, "MTRR"),
@@ -367,7 +369,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	EMUL_AMD(C_E1_EDX, 6, F_NONE, "PAE_AMD"),
 	EMUL_AMD(C_E1_EDX, 7, F_NONE, "MCE_AMD"),
 	EMUL_AMD(C_E1_EDX, 8, F_NONE, "CX8_AMD"),
-	DYNAMIC(C_E1_EDX, 9, F_NONE, "APIC_AMD"),
+	DYNAMIC_AMD(C_E1_EDX, 9, F_NONE, "APIC_AMD"),
 	RSVD(C_E1_EDX, 10, 10),
 	EMUL(C_E1_EDX, 11, F_SYSCALL, "SYSCALL"),
 	EMUL_AMD(C_E1_EDX, 12, F_NONE, "MTRR_AMD"),

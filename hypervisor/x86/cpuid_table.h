@@ -28,6 +28,8 @@ enum cpuid_policy {
 	CPUID_EMULATE_INTEL,
 	CPUID_SETTABLE,		/* not in KVM_GET_SUPPORTED_CPUID, but user space may set it */
 	CPUID_DYNAMIC,		/* follows the guest's state */
+	CPUID_DYNAMIC_ON,	/* the same, and user space learns that it is there */
+	CPUID_DYNAMIC_AMD,	/* the same on AMD's */
 	CPUID_LEFT_OUT,		/* why says why */
 };
 

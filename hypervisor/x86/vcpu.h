@@ -125,6 +125,7 @@ enum {
 	REQ_PAUSE,		/* stop the world: another thread changes the slots */
 	REQ_PMU,
 	REQ_IOAPIC_EOI,		/* user space's IOAPIC is to hear of an EOI */
+	REQ_TPR_ACCESS,		/* KVM_TPR_ACCESS_REPORTING: the guest has used its APIC's TPR */
 };
 
 struct vcpu {

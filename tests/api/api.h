@@ -89,5 +89,6 @@ int test_irqfd(void);
 int test_ioeventfd(void);
 int test_split(void);
 int test_coalesced(void);
+int test_vapic(void);
 
 #endif

@@ -1,5 +1,5 @@
-/* Chooses the hypervisor under test, and what the tests share. Usage: api-test [soft|host [test's
- * name]] */
+/* Chooses the hypervisor under test, and what the tests share. Usage: api-test [soft|host|softkvm
+ * [test's name]]; softkvm: by system calls like the host's, but it is ours (under softkvm). */
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -44,6 +44,7 @@ static int host_close(int fd)
 static const struct api apis[] = {
 	{ "soft", qkvm_open, qkvm_ioctl, qkvm_mmap, qkvm_close },
 	{ "host", host_open, host_ioctl, host_mmap, host_close },
+	{ "softkvm", host_open, host_ioctl, host_mmap, host_close },
 };
 const struct api *api = &apis[0];
 
@@ -76,8 +77,9 @@ int main(int argc, char **argv)
 	int failed = 0;
 	int fd;
 
-	if (argc > 1 && !strcmp(argv[1], "host"))
-		api = &apis[1];
+	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(apis); i++)
+		if (!strcmp(argv[1], apis[i].name))
+			api = &apis[i];
 	if (argc > 2)
 		cmocka_set_test_filter(argv[2]);
 	fd = api->open();
@@ -97,5 +99,6 @@ int main(int argc, char **argv)
 	failed += test_ioeventfd();
 	failed += test_split();
 	failed += test_coalesced();
+	failed += test_vapic();
 	return failed != 0;
 }

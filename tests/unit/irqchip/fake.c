@@ -147,6 +147,18 @@ void os_eventfd_signal(const struct os_eventfd *e)
 {
 }
 
+/* ---- guest memory: none ------------------------------------------------------------------------ */
+
+__attribute__((weak)) int vm_read_guest(struct vm *vm, u64 gpa, void *buf, size_t n)
+{
+	return -EFAULT;
+}
+
+__attribute__((weak)) int vm_write_guest(struct vm *vm, u64 gpa, const void *buf, size_t n)
+{
+	return -EFAULT;
+}
+
 /* ---- vCPUs ----------------------------------------------------------------------------------- */
 
 void vcpu_request(struct vcpu *v, int req)
