@@ -114,6 +114,7 @@ long vcpu_get_mp_state(struct call *c);
 long vcpu_set_mp_state(struct call *c);
 long vcpu_interrupt(struct call *c);
 long vcpu_nmi(struct call *c);
+long vcpu_smi(struct call *c);
 long vcpu_set_guest_debug(struct call *c);
 
 #endif

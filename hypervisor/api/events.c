@@ -6,6 +6,7 @@
 #include "hypervisor/api/api.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/mmu.h"
+#include "hypervisor/x86/smm.h"
 #include "hypervisor/x86/system.h"
 
 /* ---- KVM_GET_VCPU_EVENTS ------------------------------------------------------------------ */
@@ -49,6 +50,7 @@ static void event_get(struct vcpu *v, struct kvm_vcpu_events *e)
 
 void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 {
+	lapic_accept_nmi(v);
 	memset(e, 0, sizeof(*e));
 	event_get(v, e);
 	if (v->extint_pending && !e->interrupt.injected) {
@@ -62,6 +64,9 @@ void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 	e->nmi.pending = v->nmi_pending;
 	e->nmi.masked = v->nmi_blocked;
 	e->smi.smm = v->smm;
+	e->smi.pending = v->smi_pending;
+	e->smi.smm_inside_nmi = v->smm_inside_nmi;
+	e->smi.latched_init = lapic_init_latched(v);
 	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
 		   KVM_VCPUEVENT_VALID_SMM;
 }
@@ -72,12 +77,13 @@ void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 #define EVENT_FLAGS (KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR | \
 		     KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM)
 
-static bool events_valid(const struct kvm_vcpu_events *e)
+static bool events_valid(const struct vcpu *v, const struct kvm_vcpu_events *e)
 {
 	if (e->flags & ~EVENT_FLAGS)
 		return false;
-	/* There is no SMM. */
-	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) && (e->smi.smm || e->smi.pending))
+	/* INIT waits while in SMM, so nobody is there after one. */
+	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) && (e->smi.smm || e->smi.pending) &&
+	    v->mp_state == KVM_MP_STATE_INIT_RECEIVED)
 		return false;
 	return !e->exception.injected || (e->exception.nr <= 31 && e->exception.nr != VEC_NMI);
 }
@@ -99,9 +105,19 @@ static void event_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 	}
 }
 
+static void smm_events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
+{
+	if (v->smm != !!e->smi.smm)
+		smm_set(v, e->smi.smm);
+	v->smi_pending = e->smi.pending;
+	if (v->smm)
+		v->smm_inside_nmi = e->smi.smm_inside_nmi;
+	lapic_latch_init(v, e->smi.latched_init);
+}
+
 int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 {
-	if (!events_valid(e))
+	if (!events_valid(v, e))
 		return -EINVAL;
 	event_set(v, e);
 	if (e->flags & KVM_VCPUEVENT_VALID_SHADOW) {
@@ -113,6 +129,8 @@ int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 		v->nmi_pending = e->nmi.pending;
 	if (e->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
 		v->sipi_vector = e->sipi_vector;
+	if (e->flags & KVM_VCPUEVENT_VALID_SMM)
+		smm_events_set(v, e);
 	vcpu_update_mode(v);
 	vcpu_request(v, REQ_EVENT);
 	return 0;
@@ -139,8 +157,12 @@ long vcpu_set_mp_state(struct call *c)
 	switch (s->mp_state) {
 	case KVM_MP_STATE_RUNNABLE:
 		break;
-	case KVM_MP_STATE_UNINITIALIZED:
 	case KVM_MP_STATE_INIT_RECEIVED:
+	case KVM_MP_STATE_SIPI_RECEIVED:
+		if (v->smm || v->smi_pending)
+			return -EINVAL;
+		/* fall through */
+	case KVM_MP_STATE_UNINITIALIZED:
 	case KVM_MP_STATE_HALTED:
 		/* Only the local APIC's messages and interrupts lead out of these. */
 		if (!v->lapic)
@@ -150,6 +172,10 @@ long vcpu_set_mp_state(struct call *c)
 		return -EINVAL;
 	}
 	v->mp_state = s->mp_state;
+	if (s->mp_state == KVM_MP_STATE_SIPI_RECEIVED) {
+		v->mp_state = KVM_MP_STATE_INIT_RECEIVED;
+		lapic_start(v, (u8)v->sipi_vector);
+	}
 	v->halted = v->mp_state == KVM_MP_STATE_HALTED;
 	vcpu_request(v, REQ_EVENT);
 	return 0;
@@ -187,6 +213,13 @@ long vcpu_interrupt(struct call *c)
 long vcpu_nmi(struct call *c)
 {
 	c->v->nmi_pending = true;
+	vcpu_request(c->v, REQ_EVENT);
+	return 0;
+}
+
+long vcpu_smi(struct call *c)
+{
+	c->v->smi_pending = true;
 	vcpu_request(c->v, REQ_EVENT);
 	return 0;
 }

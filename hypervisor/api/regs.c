@@ -30,10 +30,6 @@ void regs_get(struct vcpu *v, struct kvm_regs *r)
 	r->rflags = v->rflags;
 }
 
-/* Bits of RFLAGS that exist. SDM 1 3.4.3 */
-#define RFLAGS_ALL (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | \
-		    RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
-
 void regs_set(struct vcpu *v, const struct kvm_regs *r)
 {
 	u64 rip = v->r[R_RIP];
@@ -42,7 +38,7 @@ void regs_set(struct vcpu *v, const struct kvm_regs *r)
 	for (i = 0; i < ARRAY_SIZE(kvm_regs_order); i++)
 		v->r[kvm_regs_order[i].reg] =
 			*(const u64 *)((const char *)r + kvm_regs_order[i].off);
-	v->rflags = (r->rflags & RFLAGS_ALL) | RFLAGS_FIXED;
+	v->rflags = (r->rflags & RFLAGS_DEFINED) | RFLAGS_FIXED;
 	/* Elsewhere now: what was begun at the old place will not be finished. */
 	if (v->r[R_RIP] != rip) {
 		memset(&v->io, 0, sizeof(v->io));

@@ -237,6 +237,7 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_GET_MP_STATE, vcpu_get_mp_state),
 	ROW(KVM_SET_MP_STATE, vcpu_set_mp_state),
 	ROW(KVM_NMI, vcpu_nmi),
+	ROW(KVM_SMI, vcpu_smi),
 	ROW(KVM_SET_GUEST_DEBUG, vcpu_set_guest_debug),
 	ROW(KVM_GET_VCPU_EVENTS, vcpu_get_events),
 	ROW(KVM_SET_VCPU_EVENTS, vcpu_set_events),

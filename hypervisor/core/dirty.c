@@ -19,7 +19,7 @@ int dirty_get(struct vm *vm, const struct kvm_dirty_log *log)
 	const struct memslot *s;
 	int ret;
 
-	if (log->slot >= MAX_SLOTS)
+	if (!memslot_id_valid(log->slot))
 		return -EINVAL;
 	s = dirty_slot(vm, log->slot);
 	if (!s)
@@ -55,7 +55,7 @@ int dirty_clear(struct vm *vm, const struct kvm_clear_dirty_log *log)
 	u64 i, npages;
 	int ret = 0;
 
-	if (log->slot >= MAX_SLOTS || (log->first_page & 63))
+	if (!memslot_id_valid(log->slot) || (log->first_page & 63))
 		return -EINVAL;
 	s = dirty_slot(vm, log->slot);
 	if (!s)

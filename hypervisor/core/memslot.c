@@ -13,7 +13,7 @@
 #define PAGE		4096ULL
 #define PAGE_MASK	(PAGE - 1)
 #define SLOT_MAX_PAGES	((1ULL << 31) - 1)
-#define GPA_END		(1ULL << 52)	/* the architecture's widest physical address */
+#define GPA_END		(GPA_ADDRESS + 1) /* the architecture's widest physical address */
 #define SLOT_FLAGS	(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY)
 
 const struct memslot *memslot_find(const struct vm *vm, u64 gpa)
@@ -96,6 +96,12 @@ void memslots_free(struct vm *vm)
 
 /* ---- checks ------------------------------------------------------------------------------- */
 
+/* Bits 31:16 are the address space. */
+bool memslot_id_valid(u32 id)
+{
+	return (u16)id < MAX_SLOTS && id >> 16 < NR_MEM_SPACES;
+}
+
 static bool region_sane(const struct kvm_userspace_memory_region *mem)
 {
 	if (mem->flags & ~SLOT_FLAGS)
@@ -104,8 +110,7 @@ static bool region_sane(const struct kvm_userspace_memory_region *mem)
 		return false;
 	if (!os_user_range(mem->userspace_addr, mem->memory_size))
 		return false;
-	/* Bits 31:16 of slot are the address space; there is one. */
-	if (mem->slot >= MAX_SLOTS)
+	if (!memslot_id_valid(mem->slot))
 		return false;
 	if (mem->memory_size >> 12 > SLOT_MAX_PAGES)
 		return false;
@@ -128,7 +133,7 @@ static bool region_overlaps(const struct vm *vm, const struct kvm_userspace_memo
 
 static int region_check_place(const struct vm *vm, const struct kvm_userspace_memory_region *mem)
 {
-	if (mem->guest_phys_addr + mem->memory_size > GPA_END)
+	if ((mem->guest_phys_addr & GPA_ADDRESS) + mem->memory_size > GPA_END)
 		return -EINVAL;
 	return region_overlaps(vm, mem) ? -EEXIST : 0;
 }
@@ -235,14 +240,18 @@ static int slot_modify(struct vm *vm, const struct memslot *old,
 
 int memslot_set(struct vm *vm, const struct kvm_userspace_memory_region *mem)
 {
+	struct kvm_userspace_memory_region r = *mem;
 	const struct memslot *old;
 
 	if (!region_sane(mem))
 		return -EINVAL;
-	old = memslot_by_id(vm, mem->slot);
-	if (!mem->memory_size)
+	old = memslot_by_id(vm, r.slot);
+	if (!r.memory_size)
 		return old ? slots_replace(vm, old, NULL) : -EINVAL;
-	return old ? slot_modify(vm, old, mem) : slot_create(vm, mem);
+	if (r.guest_phys_addr > GPA_ADDRESS)
+		return -EINVAL;
+	r.guest_phys_addr |= mem_space(r.slot >> 16);
+	return old ? slot_modify(vm, old, &r) : slot_create(vm, &r);
 }
 
 /* ---- access by the hypervisor ------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/mmu.h"
+#include "hypervisor/x86/smm.h"
 #include "hypervisor/x86/system.h"
 
 static int run_exit(struct vcpu *v, u32 reason)
@@ -161,6 +162,11 @@ bool vcpu_nmi_allowed(const struct vcpu *v)
 	return !v->nmi_blocked && !v->irq_shadow && v->event.type == EV_NONE && !io_unfinished(v);
 }
 
+static bool smi_allowed(const struct vcpu *v)
+{
+	return !v->smm && !v->irq_shadow && v->event.type == EV_NONE && !io_unfinished(v);
+}
+
 static bool irq_pending(struct vcpu *v)
 {
 	return v->extint_pending || (v->vm->irqchip && irqchip_has_interrupt(v));
@@ -187,9 +193,11 @@ static int irq_take(struct vcpu *v)
 	return v->extint_vector;
 }
 
-/* SDM 3A 6.9: NMI comes before interrupts. */
+/* SDM 3A 6.9: SMI, then NMI, then interrupts. In SMM the latter two are blocked at first. */
 static void inject_select(struct vcpu *v)
 {
+	if (v->smi_pending && smi_allowed(v))
+		smm_enter(v);
 	if (v->nmi_pending && vcpu_nmi_allowed(v)) {
 		v->nmi_pending = false;
 		event_queue(v, EV_NMI, VEC_NMI, false, 0);
@@ -203,13 +211,13 @@ static void inject_select(struct vcpu *v)
 
 /*
  * What could not go in now: the engine comes back for an interrupt when IF and shadows allow it,
- * and after one instruction for an NMI that only waits for that instruction. (One that waits for
+ * and after one instruction for an SMI or NMI that only waits for that instruction. (One that waits for
  * IRET: event_unmasked.)
  */
 static void run_defer(struct vcpu *v)
 {
 	v->irq_wanted = irq_window_wanted(v) || irq_pending(v);
-	if (v->nmi_pending && !v->nmi_blocked)
+	if ((v->nmi_pending && !v->nmi_blocked) || (v->smi_pending && !v->smm))
 		v->kick = 1;
 }
 
@@ -242,7 +250,8 @@ static int run_window(struct vcpu *v)
 
 static bool halt_over(struct vcpu *v)
 {
-	return (v->nmi_pending && vcpu_nmi_allowed(v)) || (irq_pending(v) && vcpu_irq_allowed(v)) ||
+	return (v->smi_pending && smi_allowed(v)) ||
+	       (v->nmi_pending && vcpu_nmi_allowed(v)) || (irq_pending(v) && vcpu_irq_allowed(v)) ||
 	       v->event.type != EV_NONE;
 }
 

@@ -17,12 +17,26 @@
 
 #define MAX_VCPUS	64
 #define MAX_VCPU_IDS	256
-#define MAX_SLOTS	512
+#define MAX_SLOTS	512	/* in each address space */
+
+/*
+ * Address spaces of guest physical memory (KVM_CAP_MULTI_ADDRESS_SPACE): 1 is what a vCPU in SMM
+ * sees. Inside the hypervisor a guest physical address has its space's number above the address, so
+ * slots, translations and code of the two never meet; v->mem_space is what the vCPU's own have.
+ * Whatever goes to a device or to user space is cut to the address.
+ */
+#define NR_MEM_SPACES	2
+#define MEM_SPACE_SHIFT	52
+#define GPA_ADDRESS	MASK(MEM_SPACE_SHIFT - 1, 0)
+static inline u64 mem_space(u32 n)
+{
+	return (u64)n << MEM_SPACE_SHIFT;
+}
 
 struct memslot {
-	u32 id;
+	u32 id;			/* bits 31:16 address space */
 	u32 flags;		/* KVM_MEM_* */
-	u64 gpa, size;		/* bytes, page-aligned */
+	u64 gpa, size;		/* bytes, page-aligned; gpa with mem_space() */
 	u64 hva;		/* user space's memory */
 	u64 *dirty;		/* bitmap, one bit a page, or NULL; set atomically */
 	struct code_page *code;	/* one a page (os_pages_alloc: untouched ones cost nothing) */
@@ -148,6 +162,7 @@ void memslots_free(struct vm *vm);
 int dirty_get(struct vm *vm, const struct kvm_dirty_log *log);
 int dirty_clear(struct vm *vm, const struct kvm_clear_dirty_log *log);
 const struct memslot *memslot_by_id(const struct vm *vm, u32 id);
+bool memslot_id_valid(u32 id);
 static inline size_t dirty_bytes(u64 size)
 {
 	return ALIGN_UP(size >> 12, 64ULL) / 8;

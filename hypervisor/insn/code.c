@@ -81,7 +81,7 @@ __noreturn_ static void fetch_from_nowhere(struct vcpu *v, u64 gpa)
 	v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
 	v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
 	v->run->internal.ndata = 1;
-	v->run->internal.data[0] = gpa;
+	v->run->internal.data[0] = gpa & GPA_ADDRESS;
 	vcpu_unwind(v, UNWIND_EXIT);
 }
 

@@ -4,8 +4,12 @@
  *
  * SYSCALL and its kin exist in different modes on AMD and Intel; the guest's vendor decides.
  */
+#include <linux/errno.h>
+
 #include "hypervisor/insn/exec.h"
+#include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/segment.h"
+#include "hypervisor/x86/smm.h"
 
 static u64 next_rip(const struct vcpu *v, const struct insn *i)
 {
@@ -212,8 +216,20 @@ void exec_sysexit(struct vcpu *v, const struct insn *i)
 	fast_enter(v, cs, (u16)(cs + 8), wide, 3, v->r[R_RDX]);
 }
 
-/* Outside system management mode, which no part of this machine enters. SDM 2B RSM */
+/* The state that comes back is another world's: everything begins anew there. SDM 2B RSM */
 void exec_rsm(struct vcpu *v, const struct insn *i)
 {
-	raise_ud(v);
+	int ret;
+
+	if (!v->smm)
+		raise_ud(v);
+	fpu_put(v);
+	ret = smm_leave(v);
+	if (ret == -EFAULT) {
+		v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+		v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+		v->run->internal.ndata = 0;
+		vcpu_unwind(v, UNWIND_EXIT);
+	}
+	vcpu_unwind(v, ret ? UNWIND_SHUTDOWN : UNWIND_RESTART);
 }

@@ -70,8 +70,13 @@ void lapic_timer_expired(struct vcpu *v);	/* REQ_APIC_TIMER */
 bool irqchip_user_pic_ready(const struct vcpu *v);
 /* Split: the next vector whose EOI user space's IOAPIC waits for (REQ_IOAPIC_EOI), or -1. */
 int irqchip_user_eoi(struct vcpu *v);
-/* NMI, INIT, SIPI that arrived since the last call: served by the run loop on REQ_EVENT. */
+/* NMI, SMI, INIT, SIPI that arrived since the last call: served by the run loop on REQ_EVENT. */
 void lapic_accept_events(struct vcpu *v);
+void lapic_accept_nmi(struct vcpu *v);	/* NMI and SMI only */
+/* INIT that has come and was not accepted yet (in SMM it waits): KVM_GET_VCPU_EVENTS and _SET_. */
+bool lapic_init_latched(const struct vcpu *v);
+void lapic_latch_init(struct vcpu *v, bool latched);
+void lapic_start(struct vcpu *v, u8 vector);	/* as if a SIPI came */
 
 /* vapic.c: KVM_SET_VAPIC_ADDR (-EINVAL: no memory there), KVM_TPR_ACCESS_REPORTING; around each run
  * of the engine. */

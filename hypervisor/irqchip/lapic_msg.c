@@ -124,7 +124,10 @@ static bool accept_message(struct lapic *l, const struct apic_msg *m)
 		WRITE_ONCE(l->sipi_vector, m->vector);
 		post_event(l, LAPIC_EV_SIPI);
 		return true;
-	default: /* SMI: no system management mode. ExtINT: by wire only, lapic_takes_extint(). */
+	case APIC_SMI:
+		post_event(l, LAPIC_EV_SMI);
+		return true;
+	default: /* ExtINT: by wire only, lapic_takes_extint(). */
 		return false;
 	}
 }
@@ -238,6 +241,9 @@ void lapic_local(struct lapic *l, unsigned int lvt)
 	case APIC_NMI:
 		post_event(l, LAPIC_EV_NMI);
 		break;
+	case APIC_SMI:
+		post_event(l, LAPIC_EV_SMI);
+		break;
 	case APIC_EXTINT:
 		vcpu_request(l->vcpu, REQ_EVENT);
 		break;
@@ -303,17 +309,53 @@ static void accept_sipi(struct vcpu *v)
 	vcpu_update_mode(v);
 }
 
-void lapic_accept_events(struct vcpu *v)
+/* Takes these, if they have come. */
+static u32 events_take(struct vcpu *v, u32 which)
 {
 	u32 events;
 
-	if (!v->lapic || !READ_ONCE(v->lapic->events))
-		return;
-	events = __atomic_exchange_n(&v->lapic->events, 0, __ATOMIC_ACQ_REL);
+	if (!v->lapic || !(READ_ONCE(v->lapic->events) & which))
+		return 0;
+	events = __atomic_fetch_and(&v->lapic->events, ~which, __ATOMIC_ACQ_REL) & which;
 	if (events & LAPIC_EV_NMI)
 		v->nmi_pending = true;
+	if (events & LAPIC_EV_SMI)
+		v->smi_pending = true;
+	return events;
+}
+
+void lapic_accept_nmi(struct vcpu *v)
+{
+	events_take(v, LAPIC_EV_NMI | LAPIC_EV_SMI);
+}
+
+/* INIT waits while the CPU is in SMM, SIPI is lost. SDM 3C 31.3.1 */
+void lapic_accept_events(struct vcpu *v)
+{
+	u32 all = LAPIC_EV_NMI | LAPIC_EV_SMI | LAPIC_EV_INIT | LAPIC_EV_SIPI;
+	u32 events = events_take(v, v->smm ? all & ~(u32)LAPIC_EV_INIT : all);
+
 	if (events & LAPIC_EV_INIT)
 		accept_init(v);
 	if (events & LAPIC_EV_SIPI)
 		accept_sipi(v);
+}
+
+bool lapic_init_latched(const struct vcpu *v)
+{
+	return v->lapic && READ_ONCE(v->lapic->events) & LAPIC_EV_INIT;
+}
+
+void lapic_latch_init(struct vcpu *v, bool latched)
+{
+	if (v->lapic && latched)
+		post_event(v->lapic, LAPIC_EV_INIT);
+	else if (v->lapic)
+		__atomic_fetch_and(&v->lapic->events, ~(u32)LAPIC_EV_INIT, __ATOMIC_ACQ_REL);
+}
+
+void lapic_start(struct vcpu *v, u8 vector)
+{
+	WRITE_ONCE(v->lapic->sipi_vector, vector);
+	post_event(v->lapic, LAPIC_EV_SIPI);
 }

@@ -248,6 +248,7 @@ static void mmio_access(struct vcpu *v, struct io_fragment *f)
 
 void mmio_read(struct vcpu *v, u64 gpa, void *buf, unsigned int size)
 {
+	gpa &= GPA_ADDRESS;
 	for (unsigned int at = 0; at < size; at += 8) {
 		struct io_fragment f = { .addr = gpa + at, .len = (u8)MIN(size - at, 8) };
 
@@ -258,6 +259,7 @@ void mmio_read(struct vcpu *v, u64 gpa, void *buf, unsigned int size)
 
 void mmio_write(struct vcpu *v, u64 gpa, const void *buf, unsigned int size)
 {
+	gpa &= GPA_ADDRESS;
 	for (unsigned int at = 0; at < size; at += 8) {
 		struct io_fragment f = {
 			.addr = gpa + at, .len = (u8)MIN(size - at, 8), .write = true};

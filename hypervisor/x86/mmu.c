@@ -75,9 +75,11 @@ enum walk_result { WALK_OK, WALK_ABSENT, WALK_RESERVED };
 
 static void entry_read(struct vcpu *v, u64 gpa, unsigned int bytes, struct walk_step *step)
 {
-	const struct memslot *slot = memslot_find(v->vm, gpa);
+	const struct memslot *slot;
 	const void *host;
 
+	gpa |= v->mem_space;
+	slot = memslot_find(v->vm, gpa);
 	step->gpa = gpa;
 	step->slot = slot;
 	step->host = NULL;
@@ -285,9 +287,9 @@ static bool walk_set_accessed(struct vcpu *v, struct walk *w, enum mem_access ac
 	return true;
 }
 
-static void map_unpaged(u64 la, struct mmu_map *map)
+static void map_unpaged(u64 space, u64 la, struct mmu_map *map)
 {
-	*map = (struct mmu_map) { .gpa = la, .page_size = PAGE_SIZE, .writable = true };
+	*map = (struct mmu_map) { .gpa = space | la, .page_size = PAGE_SIZE, .writable = true };
 }
 
 int mmu_walk(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx, struct mmu_map *map,
@@ -297,7 +299,7 @@ int mmu_walk(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx, st
 	struct walk w;
 
 	if (!(v->cr0 & CR0_PG)) {
-		map_unpaged(la, map);
+		map_unpaged(v->mem_space, la, map);
 		return 0;
 	}
 	do {
@@ -311,7 +313,7 @@ int mmu_walk(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx, st
 			return -EFAULT;
 		}
 	} while (!walk_set_accessed(v, &w, acc));
-	map->gpa = w.gpa;
+	map->gpa = v->mem_space | w.gpa;
 	map->page_size = w.page_size;
 	map->global = w.global;
 	map->writable = walk_may_write(v, &w, idx) &&
@@ -364,7 +366,7 @@ bool mmu_load_pdptes(struct vcpu *v)
 	u64 pdpte[4];
 	unsigned int i;
 
-	if (vm_read_guest(v->vm, v->cr3 & MASK(31, 5), pdpte, sizeof(pdpte)) < 0)
+	if (vm_read_guest(v->vm, v->mem_space | (v->cr3 & MASK(31, 5)), pdpte, sizeof(pdpte)) < 0)
 		return false;
 	for (i = 0; i < 4; i++)
 		if (pdpte[i] & PTE_P && pdpte[i] & reserved)

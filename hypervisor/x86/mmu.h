@@ -26,7 +26,7 @@ struct memslot;
 
 /* A finished walk. */
 struct mmu_map {
-	u64 gpa;		/* of the byte */
+	u64 gpa;		/* of the byte; with v->mem_space, as all gpa here */
 	u64 page_size;		/* 4 KiB, 2 MiB, 4 MiB, 1 GiB */
 	bool writable;		/* for this mmu_index, D already set (or set by this walk) */
 	bool global;

@@ -23,6 +23,9 @@
 #define RFLAGS_VIF	BIT(19)
 #define RFLAGS_VIP	BIT(20)
 #define RFLAGS_ID	BIT(21)
+/* Those that exist. SDM 1 3.4.3 */
+#define RFLAGS_DEFINED	(RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | \
+			 RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
 #define RFLAGS_ARITH	(RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF)
 
 #define CR0_PE	BIT(0)
@@ -93,6 +96,7 @@
 #define SEG_L		BIT(13)
 #define SEG_DB		BIT(14)
 #define SEG_G		BIT(15)
+#define SEG_ATTR	0xf0ffu	/* all that a descriptor has */
 #define SEG_UNUSABLE	BIT(16)
 
 enum vector {

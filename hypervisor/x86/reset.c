@@ -63,7 +63,9 @@ static void reset_events(struct vcpu *v)
 	v->step_tf = v->rf_keep = false;
 	v->halted = false;
 	v->extint_pending = false;
-	v->smm = false;
+	v->smm = v->smi_pending = v->smm_inside_nmi = false;
+	v->mem_space = 0;
+	v->msr.smi_count = 0;
 	memset(&v->io, 0, sizeof(v->io));
 }
 

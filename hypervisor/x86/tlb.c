@@ -191,7 +191,7 @@ static void fill_find(struct vcpu *v, struct fill *f, u64 la, enum mem_access ac
 	u64 page = la & PAGE_MASK;
 
 	*f = (struct fill) { .gpa = map->gpa & PAGE_MASK, .tag = { TLB_INVALID, TLB_INVALID } };
-	if (!v->lapic || !lapic_owns(v, f->gpa))
+	if (!v->lapic || !lapic_owns(v, f->gpa & GPA_ADDRESS))
 		s = memslot_find(v->vm, f->gpa);
 	if (s)
 		fill_memory(v, f, page, s, map->writable, acc);

@@ -210,7 +210,7 @@ struct vcpu {
 		u64 kvm_system_time, kvm_wall_clock, kvm_steal_time;
 		u64 kvm_async_pf_en, kvm_pv_eoi, kvm_poll_control;
 		u64 kvm_async_pf_int;
-		u64 smbase;
+		u64 smbase, smi_count;
 	} msr;
 	struct fpu *fpu;	/* x86/fpu.h */
 
@@ -234,7 +234,9 @@ struct vcpu {
 	/* from KVM_INTERRUPT with a split irqchip: the PIC of user space, through LINT0 */
 	bool user_pic_pending;
 	u8 user_pic_vector;
-	bool smm;
+	bool smm, smi_pending;
+	bool smm_inside_nmi;	/* NMIs were blocked when the SMI came */
+	u64 mem_space;		/* ORed to guest physical addresses: core/vm.h */
 	void *unwind[5];	/* __builtin_setjmp buffer of the engine's loop */
 	u32 unwind_reason;	/* enum unwind */
 	struct io_log io;
