@@ -90,5 +90,6 @@ int test_ioeventfd(void);
 int test_split(void);
 int test_coalesced(void);
 int test_vapic(void);
+int test_smm(void);
 
 #endif

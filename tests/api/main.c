@@ -100,5 +100,6 @@ int main(int argc, char **argv)
 	failed += test_split();
 	failed += test_coalesced();
 	failed += test_vapic();
+	failed += test_smm();
 	return failed != 0;
 }
