@@ -94,6 +94,14 @@ long sys_get_msr_feature_index_list(struct call *c);
 long sys_get_msrs(struct call *c);
 long vcpu_get_msrs(struct call *c);
 long vcpu_set_msrs(struct call *c);
+long vm_set_msr_filter(struct call *c);
+
+/* attrs.c */
+long vcpu_has_attr(struct call *c);
+long vcpu_get_attr(struct call *c);
+long vcpu_set_attr(struct call *c);
+long sys_has_attr(struct call *c);
+long sys_get_attr(struct call *c);
 
 /* regs.c */
 void regs_get(struct vcpu *v, struct kvm_regs *r);

@@ -58,6 +58,16 @@ static int access_write(struct vcpu *v, struct kvm_msr_entry *e)
 	return msr_write(v, e->index, e->data, true);
 }
 
+long vm_set_msr_filter(struct call *c)
+{
+	long ret;
+
+	os_mutex_lock(&c->vm->lock);
+	ret = msr_filter_set(c->vm, c->data);
+	os_mutex_unlock(&c->vm->lock);
+	return ret;
+}
+
 /* Entry by entry; stops at the first that fails and returns how many did not. */
 static long msr_io(struct call *c, int (*access)(struct vcpu *v, struct kvm_msr_entry *e), bool out)
 {

@@ -4,6 +4,7 @@
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/mmu.h"
+#include "hypervisor/x86/system.h"
 
 _Static_assert(sizeof(struct kvm_regs) == 144 && sizeof(struct kvm_sregs) == 312, "ABI");
 _Static_assert(sizeof(struct kvm_vcpu_events) == 64 && sizeof(struct kvm_debugregs) == 128, "ABI");
@@ -170,16 +171,17 @@ static long vcpu_translate(struct call *c)
 
 static long vcpu_get_tsc_khz(struct call *c)
 {
-	return os_tsc_khz();
+	return c->v->tsc_khz;
 }
 
-/* RDTSC runs at the host's rate; others are accepted within 250 ppm, as KVM's tolerance is. */
+/* The counter itself jumps: user space sets it next. */
 static long vcpu_set_tsc_khz(struct call *c)
 {
-	u64 host = os_tsc_khz(), want = c->arg ? c->arg : host;
-	u64 off = want > host ? want - host : host - want;
+	long ret = tsc_set_khz(c->v, (u32)c->arg);
 
-	return off * 4000 <= host ? 0 : -EINVAL;
+	if (!ret)
+		tsc_changed(c->v);
+	return ret;
 }
 
 static long vcpu_enable_cap(struct call *c)
@@ -256,6 +258,9 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_GET_SREGS2, vcpu_get_sregs2),
 	ROW(KVM_SET_SREGS2, vcpu_set_sregs2),
 	ROW(KVM_GET_XSAVE2, vcpu_get_xsave),
+	ROW(KVM_SET_DEVICE_ATTR, vcpu_set_attr),
+	ROW(KVM_GET_DEVICE_ATTR, vcpu_get_attr),
+	ROW(KVM_HAS_DEVICE_ATTR, vcpu_has_attr),
 	ROW(KVM_GET_STATS_FD, vcpu_get_stats_fd),
 };
 

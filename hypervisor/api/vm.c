@@ -40,6 +40,16 @@ static long vm_clear_dirty_log(struct call *c)
 	return ret;
 }
 
+static long vm_reset_dirty_rings(struct call *c)
+{
+	long ret;
+
+	os_mutex_lock(&c->vm->lock);
+	ret = dirty_ring_reset(c->vm);
+	os_mutex_unlock(&c->vm->lock);
+	return ret;
+}
+
 /* Both name pages that VT-x needs in the guest's memory; nothing of ours lives there. */
 static long vm_set_tss_addr(struct call *c)
 {
@@ -106,12 +116,12 @@ static long create_vcpu_locked(struct vm *vm, u32 id)
 	int fd, ret;
 
 	vcpu_name(name, id);
-	fd = handle_open(HANDLE_VCPU, name, vm, VCPU_MMAP_SIZE, &run, &h);
+	fd = handle_open(HANDLE_VCPU, name, vm, vcpu_mmap_bytes(vm), &run, &h);
 	if (fd < 0)
 		return fd;
 	ret = vcpu_create(vm, id, run, &v);
 	if (ret) {
-		os_fd_unmap(run, VCPU_MMAP_SIZE);
+		os_fd_unmap(run, vcpu_mmap_bytes(vm));
 		handle_close(fd);
 		return ret;
 	}
@@ -296,9 +306,22 @@ static long vm_enable_cap(struct call *c)
 	return ret;
 }
 
+/* Of vCPUs made from now on. */
+static long vm_set_tsc_khz(struct call *c)
+{
+	u32 khz = (u32)c->arg;
+
+	if (khz >= TSC_KHZ_MAX)
+		return -EINVAL;
+	WRITE_ONCE(c->vm->tsc_khz, khz);
+	return 0;
+}
+
 static long vm_get_tsc_khz(struct call *c)
 {
-	return os_tsc_khz();
+	u32 khz = READ_ONCE(c->vm->tsc_khz);
+
+	return khz ? khz : os_tsc_khz();
 }
 
 static const struct ioctl_row rows[] = {
@@ -330,6 +353,9 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_REGISTER_COALESCED_MMIO, vm_register_coalesced_mmio),
 	ROW(KVM_UNREGISTER_COALESCED_MMIO, vm_unregister_coalesced_mmio),
 	ROW(KVM_CREATE_DEVICE, vm_create_device),
+	ROW(KVM_X86_SET_MSR_FILTER, vm_set_msr_filter),
+	ROW(KVM_RESET_DIRTY_RINGS, vm_reset_dirty_rings),
+	ROW(KVM_SET_TSC_KHZ, vm_set_tsc_khz),
 	ROW_DIR(KVM_CLEAR_DIRTY_LOG, sizeof(struct kvm_clear_dirty_log), 0, vm_clear_dirty_log),
 };
 

@@ -19,6 +19,8 @@ int dirty_get(struct vm *vm, const struct kvm_dirty_log *log)
 	const struct memslot *s;
 	int ret;
 
+	if (vm->dirty_ring_bytes)
+		return -ENXIO;
 	if (!memslot_id_valid(log->slot))
 		return -EINVAL;
 	s = dirty_slot(vm, log->slot);
@@ -55,6 +57,8 @@ int dirty_clear(struct vm *vm, const struct kvm_clear_dirty_log *log)
 	u64 i, npages;
 	int ret = 0;
 
+	if (vm->dirty_ring_bytes)
+		return -ENXIO;
 	if (!memslot_id_valid(log->slot) || (log->first_page & 63))
 		return -EINVAL;
 	s = dirty_slot(vm, log->slot);

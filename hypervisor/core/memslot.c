@@ -45,12 +45,15 @@ const struct memslot *memslot_by_id(const struct vm *vm, u32 id)
 	return NULL;
 }
 
-void memslot_mark_dirty(const struct memslot *s, u64 gpa)
+void memslot_mark_dirty(struct vm *vm, struct vcpu *v, const struct memslot *s, u64 gpa)
 {
-	u64 page = (gpa - s->gpa) >> 12;
+	u64 page = (gpa - s->gpa) >> 12, bit = BIT(page % 64);
 
-	if (s->dirty)
-		__atomic_fetch_or(&s->dirty[page / 64], BIT(page % 64), __ATOMIC_RELAXED);
+	if (!s->dirty || __atomic_fetch_or(&s->dirty[page / 64], bit, __ATOMIC_RELAXED) & bit)
+		return;
+	/* Untold, it has to be told with the next write. */
+	if (vm->dirty_ring_bytes && !dirty_ring_push(vm, v, s->id, page))
+		__atomic_fetch_and(&s->dirty[page / 64], ~bit, __ATOMIC_RELAXED);
 }
 
 /* ---- what a slot owns --------------------------------------------------------------------- */
@@ -73,13 +76,30 @@ static void slot_free(struct memslot *s)
 		os_pages_free(s->code, code_area(s));
 }
 
+/* A new log: the last word has bits for existing pages only. */
+static void dirty_set_all(struct memslot *s)
+{
+	u64 pages = s->size >> 12;
+
+	memset(s->dirty, 0xff, pages / 64 * sizeof(u64));
+	if (pages % 64)
+		s->dirty[pages / 64] = BIT(pages % 64) - 1;
+}
+
+static void log_alloc(const struct vm *vm, struct memslot *s)
+{
+	s->dirty = os_pages_alloc(dirty_area(s));
+	if (s->dirty && vm->dirty_manual & KVM_DIRTY_LOG_INITIALLY_SET && !vm->dirty_ring_bytes)
+		dirty_set_all(s);
+}
+
 /* Gives s what it lacks. On failure, what it had is still its own. */
-static int slot_alloc(struct memslot *s)
+static int slot_alloc(const struct vm *vm, struct memslot *s)
 {
 	if (!s->code)
 		s->code = os_pages_alloc(code_area(s));
 	if ((s->flags & KVM_MEM_LOG_DIRTY_PAGES) && !s->dirty)
-		s->dirty = os_pages_alloc(dirty_area(s));
+		log_alloc(vm, s);
 	if (!s->code || ((s->flags & KVM_MEM_LOG_DIRTY_PAGES) && !s->dirty))
 		return -ENOMEM;
 	return 0;
@@ -203,7 +223,7 @@ static int slot_create(struct vm *vm, const struct kvm_userspace_memory_region *
 
 	if (ret)
 		return ret;
-	ret = slot_alloc(&s);
+	ret = slot_alloc(vm, &s);
 	if (!ret)
 		ret = slots_replace(vm, NULL, &s);
 	if (ret)
@@ -230,7 +250,7 @@ static int slot_modify(struct vm *vm, const struct memslot *old,
 	s.flags = mem->flags;
 	if (!(s.flags & KVM_MEM_LOG_DIRTY_PAGES))
 		s.dirty = NULL;
-	ret = slot_alloc(&s);
+	ret = slot_alloc(vm, &s);
 	if (!ret)
 		ret = slots_replace(vm, old, &s);
 	if (ret && s.dirty && s.dirty != old->dirty)
@@ -289,7 +309,7 @@ int vm_write_guest(struct vm *vm, u64 gpa, const void *buf, size_t n)
 			return -EFAULT;
 		memcpy(memslot_host(s, gpa), buf, part);
 		for (page = gpa & ~PAGE_MASK; page < gpa + part; page += PAGE)
-			memslot_mark_dirty(s, page);
+			memslot_mark_dirty(vm, NULL, s, page);
 	}
 	return 0;
 }

@@ -357,6 +357,10 @@ static int run_loop(struct vcpu *v)
 	do {
 		if (run_stopped(v))
 			return run_interrupted(v);
+		if (dirty_ring_full(v)) {
+			ret = run_exit(v, KVM_EXIT_DIRTY_RING_FULL);
+			break;
+		}
 		ret = run_requests(v);
 		if (ret > 0)
 			ret = run_window(v);

@@ -39,6 +39,9 @@ static void vcpu_init(struct vcpu *v, struct vm *vm, u32 id, struct kvm_run *run
 	v->engine = vm->engine;
 	v->mp_state = vm->irqchip && id != vm->bsp_id ? KVM_MP_STATE_UNINITIALIZED
 						      : KVM_MP_STATE_RUNNABLE;
+	dirty_ring_init(v);
+	if (tsc_set_khz(v, READ_ONCE(vm->tsc_khz)))
+		tsc_set_khz(v, 0);
 	os_mutex_init(&v->mutex);
 	os_event_init(&v->wake);
 	os_timer_init(&v->signal_poll, signal_poll_tick, v);
@@ -111,7 +114,7 @@ void vcpu_destroy(struct vcpu *v)
 	if (v->fpu)
 		fpu_destroy(v);
 	if (v->run)
-		os_fd_unmap(v->run, VCPU_MMAP_SIZE);
+		os_fd_unmap(v->run, vcpu_mmap_bytes(v->vm));
 	os_mutex_destroy(&v->mutex);
 	os_pages_free(v->spaces, SPACES_SIZE);
 	os_pages_free(v, VCPU_SIZE);

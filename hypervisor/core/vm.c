@@ -4,6 +4,7 @@
 
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/msr.h"
 
 int vm_create(struct vm **out)
 {
@@ -31,6 +32,7 @@ int vm_create(struct vm **out)
 		os_free(vm);
 		return -ENOMEM;
 	}
+	os_mutex_init(&vm->dirty_lock);
 	vm_watch_init(vm);
 	vm->refs = 1;
 	vm->fd = -1;
@@ -53,6 +55,8 @@ static void vm_destroy(struct vm *vm)
 	for (i = 0; i < vm->nr_vcpus; i++)
 		vcpu_destroy(vm->vcpus[i]);
 	memslots_free(vm);
+	msr_filter_free(vm->msr_filter);
+	os_mutex_destroy(&vm->dirty_lock);
 	os_mutex_destroy(&vm->code_lock);
 	os_mutex_destroy(&vm->stop_lock);
 	os_mutex_destroy(&vm->lock);

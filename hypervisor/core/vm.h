@@ -3,8 +3,8 @@
  * behind an address.
  *
  * Lifetime: the VM lives while its own descriptor or one of its vCPUs' is open (refs).
- * Locking order: vm->lock, then vm->stop_lock; vcpu->mutex never inside them; irqchip->lock and
- * vm->code_lock are leaves. A vCPU thread in the engine (v->in_guest) reads vm->slots without a
+ * Locking order: vm->lock, then vm->stop_lock; vcpu->mutex never inside them; irqchip->lock,
+ * vm->code_lock and vm->dirty_lock are leaves. A vCPU thread in the engine (v->in_guest) reads vm->slots without a
  * lock: whoever replaces the slots first stops all vCPUs (vm_stop_vcpus), so slot pointers are good
  * until the thread next leaves the engine. It may wait for another vCPU to serve a request or to
  * leave (code_cover), serving its own meanwhile, but for stop_lock only after vcpu_leave().
@@ -14,6 +14,8 @@
 
 #include "hypervisor/core/code_page.h"
 #include "hypervisor/x86/vcpu.h"
+
+struct msr_filter;
 
 #define MAX_VCPUS	64
 #define MAX_VCPU_IDS	256
@@ -58,9 +60,9 @@ static inline struct code_page *memslot_code(const struct memslot *s, u64 gpa)
 {
 	return &s->code[(gpa - s->gpa) >> 12];
 }
-/* After a write to guest memory by the hypervisor or the guest's first write since the log was
- * cleared. */
-void memslot_mark_dirty(const struct memslot *s, u64 gpa);
+/* After a write to guest memory by the hypervisor (v: for this vCPU, or NULL) or the guest's first
+ * write since the log was cleared. */
+void memslot_mark_dirty(struct vm *vm, struct vcpu *v, const struct memslot *s, u64 gpa);
 
 /* Guest physical memory by the hypervisor itself (clock page, PTEs). 0 or -EFAULT. Marks dirty. */
 int vm_read_guest(struct vm *vm, u64 gpa, void *buf, size_t n);
@@ -146,7 +148,16 @@ struct vm {
 	struct os_mutex code_lock;	/* core/code_page.h */
 	struct os_timer watch;	/* core/request.c */
 	u32 watching;		/* it is armed; atomic */
-	bool dirty_manual; /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG clears nothing */
+	/*
+	 * KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG clears nothing; with INITIALLY_SET,
+	 * logs begin with all pages dirty.
+	 */
+	u32 dirty_manual;
+	u32 dirty_ring_bytes;	/* of each vCPU's ring; fixed when the first vCPU is made */
+	struct os_mutex dirty_lock;	/* core/dirty_ring.c */
+	struct msr_filter *msr_filter;	/* x86/msr_filter.c; NULL: all is allowed */
+	u32 user_msr_mask;	/* KVM_MSR_EXIT_REASON_*: RDMSR, WRMSR that go to user space */
+	u32 tsc_khz;		/* of new vCPUs; 0: the host's */
 	const struct cpu_engine_ops *engine;
 };
 
@@ -161,6 +172,14 @@ int memslot_set(struct vm *vm, const struct kvm_userspace_memory_region *mem);
 void memslots_free(struct vm *vm);
 int dirty_get(struct vm *vm, const struct kvm_dirty_log *log);
 int dirty_clear(struct vm *vm, const struct kvm_clear_dirty_log *log);
+/* core/dirty_ring.c: KVM_CAP_DIRTY_LOG_RING, KVM_RESET_DIRTY_RINGS (how many entries), vm->lock held. */
+int dirty_ring_enable(struct vm *vm, u64 bytes);
+int dirty_ring_reset(struct vm *vm);
+void dirty_ring_init(struct vcpu *v);
+/* False: all rings are full. */
+bool dirty_ring_push(struct vm *vm, struct vcpu *v, u32 slot, u64 page);
+bool dirty_ring_full(const struct vcpu *v);	/* user space must look first */
+void dirty_ring_make_room(struct vcpu *v);	/* unwinds to be in that case soon */
 const struct memslot *memslot_by_id(const struct vm *vm, u32 id);
 bool memslot_id_valid(u32 id);
 static inline size_t dirty_bytes(u64 size)
@@ -172,6 +191,14 @@ void vm_request_all(struct vm *vm, int req);
 /* Bytes of v->run's mapping: struct kvm_run, the page of PIO data, the coalesced MMIO ring. */
 #define VCPU_MMAP_SIZE	(3 * 4096)
 #define COALESCED_PAGE	2	/* KVM_COALESCED_MMIO_PAGE_OFFSET: the VM's, in each vCPU's mapping */
+/* With dirty rings, these follow further up. */
+#define DIRTY_PAGE	4096u
+#define DIRTY_RING_OFFSET (KVM_DIRTY_LOG_PAGE_OFFSET * 4096UL)
+#define DIRTY_RING_MAX	(65536u * (u32)sizeof(struct kvm_dirty_gfn))
+static inline size_t vcpu_mmap_bytes(const struct vm *vm)
+{
+	return vm->dirty_ring_bytes ? DIRTY_RING_OFFSET + vm->dirty_ring_bytes : VCPU_MMAP_SIZE;
+}
 /*
  * Makes vCPU id, which takes the mapping run over on success; vcpu_publish() makes it one of the
  * VM's. vm->lock held for both. 0 or -errno.

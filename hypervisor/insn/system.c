@@ -179,19 +179,14 @@ static u64 get_edx_eax(const struct vcpu *v)
 
 void exec_rdmsr(struct vcpu *v, const struct insn *i)
 {
-	u64 val;
-
 	require_cpl0(v);
-	if (msr_read(v, (u32)v->r[R_RCX], &val, false))
-		raise_gp(v, 0);
-	set_edx_eax(v, val);
+	set_edx_eax(v, msr_guest_read(v, (u32)v->r[R_RCX]));
 }
 
 void exec_wrmsr(struct vcpu *v, const struct insn *i)
 {
 	require_cpl0(v);
-	if (msr_write(v, (u32)v->r[R_RCX], get_edx_eax(v), false))
-		raise_gp(v, 0);
+	msr_guest_write(v, (u32)v->r[R_RCX], get_edx_eax(v));
 	vcpu_update_mode(v);
 }
 

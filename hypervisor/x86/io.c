@@ -29,7 +29,7 @@ static const struct io_fragment *log_replay(struct vcpu *v, const struct io_frag
 	if (log->next >= log->done)
 		return NULL;
 	if (f->addr != want->addr || f->len != want->len || f->write != want->write ||
-		f->pio != want->pio) {
+		f->pio != want->pio || f->msr != want->msr) {
 		/* Another vCPU changed what the instruction reads: from here on it is a new one. */
 		log->done = log->next;
 		return NULL;
@@ -79,6 +79,8 @@ static __noreturn_ void log_wait(struct vcpu *v, const struct io_fragment *f)
 /* Where user space put the answer. */
 static const void *run_data(const struct vcpu *v, const struct io_fragment *f)
 {
+	if (f->msr)
+		return &v->run->msr.data;
 	return f->pio ? (const char *)v->run + RUN_PIO_OFFSET : (const char *)v->run->mmio.data;
 }
 
@@ -88,6 +90,7 @@ void io_complete(struct vcpu *v)
 
 	if (!v->io.waiting)
 		return;
+	f->failed = f->msr && v->run->msr.error;
 	if (!f->write)
 		memcpy(f->data, run_data(v, f), f->len);
 	v->io.waiting = false;
@@ -267,4 +270,47 @@ void mmio_write(struct vcpu *v, u64 gpa, const void *buf, unsigned int size)
 		memcpy(f.data, (const char *)buf + at, f.len);
 		mmio_access(v, &f);
 	}
+}
+
+/* ---- MSRs ------------------------------------------------------------------------------------ */
+
+static struct io_fragment msr_fragment(u32 index, bool write, u64 val)
+{
+	struct io_fragment f = { .addr = index, .len = 8, .write = write, .msr = true };
+
+	memcpy(f.data, &val, sizeof(val));
+	return f;
+}
+
+bool io_msr_answered(struct vcpu *v, u32 index, bool write, u64 *val)
+{
+	struct io_fragment f;
+	const struct io_fragment *old;
+
+	if (likely(!v->io.done))
+		return false;
+	f = msr_fragment(index, write, *val);
+	old = log_replay(v, &f);
+	if (!old)
+		return false;
+	if (old->failed)
+		raise_gp(v, 0);
+	memcpy(val, old->data, sizeof(*val));
+	return true;
+}
+
+void io_msr_exit(struct vcpu *v, u32 index, bool write, u64 val, u32 reason)
+{
+	struct io_fragment f = msr_fragment(index, write, val);
+	struct kvm_run *run = v->run;
+
+	fpu_put(v);
+	log_check_room(v);
+	run->exit_reason = write ? KVM_EXIT_X86_WRMSR : KVM_EXIT_X86_RDMSR;
+	run->msr.error = 0;
+	memset(run->msr.pad, 0, sizeof(run->msr.pad));
+	run->msr.reason = reason;
+	run->msr.index = index;
+	run->msr.data = val;
+	log_wait(v, &f);
 }

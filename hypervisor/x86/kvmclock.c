@@ -106,7 +106,8 @@ static bool offsets_agree(const struct vcpu *v)
 	for (u32 i = 0; i < n; i++) {
 		const struct vcpu *other = v->vm->vcpus[i];
 
-		if (other && READ_ONCE(other->tsc_offset) != v->tsc_offset)
+		if (other && (READ_ONCE(other->tsc_offset) != v->tsc_offset ||
+			      READ_ONCE(other->tsc_ratio) != v->tsc_ratio))
 			return false;
 	}
 	return true;
@@ -149,9 +150,9 @@ void kvmclock_update(struct vcpu *v)
 	if (!(v->msr.kvm_system_time & SYSTEM_TIME_ENABLE))
 		return;
 	ref = clock_ref(v->vm);
-	scale = host_scale();
+	scale = clock_scale(vcpu_tsc_khz(v) * 1000ULL);
 	t = (struct pvclock_time) {
-		.tsc_timestamp = ref->tsc + v->tsc_offset,
+		.tsc_timestamp = tsc_scale(v, ref->tsc) + v->tsc_offset,
 		.system_time = ref->ns + (u64)READ_ONCE(v->vm->clock_offset),
 		.mul = scale.mul,
 		.shift = scale.shift,

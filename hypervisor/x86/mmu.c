@@ -115,7 +115,7 @@ static bool entry_set(struct vcpu *v, struct walk_step *step, unsigned int bytes
 		return false;
 	step->val = val;
 	if (step->slot->dirty)
-		memslot_mark_dirty(step->slot, step->gpa);
+		memslot_mark_dirty(v->vm, v, step->slot, step->gpa);
 	if (READ_ONCE(memslot_code(step->slot, step->gpa)->mask))
 		code_note_write(v, step->slot, step->gpa, bytes);
 	return true;

@@ -26,8 +26,7 @@ int msr_get_tsc(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val)
 	return 0;
 }
 
-/* The clock page and the deadline timer were computed from the TSC that was. */
-static void tsc_changed(struct vcpu *v)
+void tsc_changed(struct vcpu *v)
 {
 	fpu_put(v);
 	if (v->msr.kvm_system_time & 1)
@@ -36,13 +35,13 @@ static void tsc_changed(struct vcpu *v)
 		lapic_set_tsc_deadline(v, lapic_get_tsc_deadline(v));
 }
 
-/* Another vCPU whose clock this one should share. */
+/* Another vCPU of the same rate, whose clock this one should share. */
 static const struct vcpu *tsc_reference(const struct vcpu *v)
 {
 	u32 i, n = load_acquire(&v->vm->nr_vcpus);
 
 	for (i = 0; i < n; i++)
-		if (v->vm->vcpus[i] != v)
+		if (v->vm->vcpus[i] != v && v->vm->vcpus[i]->tsc_ratio == v->tsc_ratio)
 			return v->vm->vcpus[i];
 	return NULL;
 }
@@ -52,9 +51,9 @@ static const struct vcpu *tsc_reference(const struct vcpu *v)
  * a second of another vCPU's clock takes that clock over, and zero ("reset") leaves it running: as
  * KVM does, since otherwise they would drift apart by the time between the writes.
  */
-static bool tsc_within_second(u64 a, u64 b)
+static bool tsc_within_second(const struct vcpu *v, u64 a, u64 b)
 {
-	u64 second = (u64)os_tsc_khz() * 1000;
+	u64 second = (u64)vcpu_tsc_khz(v) * 1000;
 
 	return a - b + second < 2 * second;
 }
@@ -62,10 +61,10 @@ static bool tsc_within_second(u64 a, u64 b)
 static u64 tsc_host_offset(struct vcpu *v, u64 val)
 {
 	const struct vcpu *other = tsc_reference(v);
-	u64 now = tsc_host();
+	u64 now = tsc_scale(v, tsc_host());
 	u64 offset = other ? READ_ONCE(other->tsc_offset) : v->tsc_offset;
 
-	if (!val || (other && tsc_within_second(now + offset, val)))
+	if (!val || (other && tsc_within_second(v, now + offset, val)))
 		return offset;
 	return val - now;
 }
@@ -75,7 +74,7 @@ static u64 tsc_reset_offset(const struct vcpu *v)
 {
 	const struct vcpu *other = tsc_reference(v);
 
-	return other ? READ_ONCE(other->tsc_offset) : -tsc_host();
+	return other ? READ_ONCE(other->tsc_offset) : -tsc_scale(v, tsc_host());
 }
 
 int msr_set_tsc(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
@@ -288,7 +287,9 @@ int msr_read(struct vcpu *v, u32 index, u64 *val, bool host)
 	const struct msr_row *row = row_find(index);
 	u32 n;
 
-	if (!row || !row_accessible(v, row, host))
+	if (!row)
+		return -ENOENT;
+	if (!row_accessible(v, row, host))
 		return -EINVAL;
 	n = index - row->first;
 	if (row->get)
@@ -313,7 +314,9 @@ int msr_write(struct vcpu *v, u32 index, u64 val, bool host)
 	const struct msr_row *row = row_find(index);
 	u32 n;
 
-	if (!row || !row_accessible(v, row, host))
+	if (!row)
+		return -ENOENT;
+	if (!row_accessible(v, row, host))
 		return -EINVAL;
 	if (!host && row->flags & MSR_READONLY)
 		return -EINVAL;

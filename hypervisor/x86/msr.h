@@ -7,12 +7,23 @@
 
 #include "hypervisor/x86/vcpu.h"
 
+struct msr_filter;
+
 /*
  * host: the access comes from user space (KVM_GET_MSRS, KVM_SET_MSRS), which may also write what
- * the guest may only read. 0, or -EINVAL: #GP for a guest, stop for the ioctl. No unwinding.
+ * the guest may only read. 0, -EINVAL, or -ENOENT for a register that is not known at all: #GP for
+ * a guest, stop for the ioctl. No unwinding.
  */
 int msr_read(struct vcpu *v, u32 index, u64 *val, bool host);
 int msr_write(struct vcpu *v, u32 index, u64 val, bool host);
+
+/* RDMSR and WRMSR, after the filter; what fails goes to user space or is #GP. May unwind. */
+u64 msr_guest_read(struct vcpu *v, u32 index);
+void msr_guest_write(struct vcpu *v, u32 index, u64 val);
+
+/* KVM_X86_SET_MSR_FILTER. vm->lock held. 0 or -errno. */
+int msr_filter_set(struct vm *vm, const struct kvm_msr_filter *in);
+void msr_filter_free(struct msr_filter *f);	/* may be NULL */
 
 /* KVM_GET_MSR_INDEX_LIST, KVM_GET_MSR_FEATURE_INDEX_LIST: returns the count, fills at most n. */
 unsigned int msr_list(u32 *out, unsigned int n);

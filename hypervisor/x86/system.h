@@ -97,6 +97,12 @@ void io_check(struct vcpu *v, u16 port, unsigned int size);	/* IOPL and TSS bitm
 /* By guest physical address outside all memory slots. size up to 8. */
 void mmio_read(struct vcpu *v, u64 gpa, void *buf, unsigned int size);
 void mmio_write(struct vcpu *v, u64 gpa, const void *buf, unsigned int size);
+/*
+ * RDMSR and WRMSR by user space. Has it answered this one? Then *val is what it read; #GP if that is
+ * its answer. Otherwise io_msr_exit() asks it; reason: KVM_MSR_EXIT_REASON_*.
+ */
+bool io_msr_answered(struct vcpu *v, u32 index, bool write, u64 *val);
+__noreturn_ void io_msr_exit(struct vcpu *v, u32 index, bool write, u64 val, u32 reason);
 /* On KVM_RUN after an exit for I/O: takes the answer from v->run into v->io. No unwinding. */
 void io_complete(struct vcpu *v);
 
@@ -105,6 +111,12 @@ void io_complete(struct vcpu *v);
 u64 tsc_read(struct vcpu *v);				/* the guest's TSC now. No unwinding. */
 u64 tsc_to_ns(struct vcpu *v, u64 ticks);
 u64 tsc_host(void);
+/* Of rates other than the host's. No unwinding. */
+#define TSC_KHZ_MAX	0x7fffffffu	/* not inclusive */
+u64 tsc_scale(const struct vcpu *v, u64 host);
+u32 vcpu_tsc_khz(const struct vcpu *v);			/* the rate that the guest sees */
+int tsc_set_khz(struct vcpu *v, u32 khz);		/* 0: the host's. 0 or -EINVAL */
+void tsc_changed(struct vcpu *v);			/* what was computed from it is stale */
 /* Host monotonic time in ns of a guest TSC value. No unwinding. */
 u64 tsc_deadline_ns(struct vcpu *v, u64 guest_tsc);
 void kvmclock_update(struct vcpu *v);			/* REQ_CLOCK_UPDATE */

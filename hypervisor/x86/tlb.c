@@ -131,13 +131,14 @@ static bool slot_page_dirty(const struct memslot *s, u64 gpa)
 }
 
 /* May writes to this page go unseen from now on? A first write is logged now. */
-static bool fill_writable(const struct memslot *s, u64 gpa, enum mem_access acc)
+static bool fill_writable(struct vcpu *v, const struct memslot *s, u64 gpa, enum mem_access acc)
 {
 	if (!s->dirty || slot_page_dirty(s, gpa))
 		return true;
 	if (acc != MEM_WRITE)
 		return false;
-	memslot_mark_dirty(s, gpa);
+	dirty_ring_make_room(v);
+	memslot_mark_dirty(v->vm, v, s, gpa);
 	return true;
 }
 
@@ -180,7 +181,7 @@ static void fill_memory(struct vcpu *v, struct fill *f, u64 page, const struct m
 		f->gpa |= TLB_CODE;
 		slow = TLB_SLOW;
 	}
-	if (writable && (s->flags & KVM_MEM_READONLY || fill_writable(s, gpa, acc)))
+	if (writable && (s->flags & KVM_MEM_READONLY || fill_writable(v, s, gpa, acc)))
 		f->tag[1] = page | slow;
 }
 

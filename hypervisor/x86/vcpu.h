@@ -89,6 +89,7 @@ struct io_fragment {
 	u64 addr;	/* guest physical, or port */
 	u8 len;
 	bool write, pio;
+	bool msr, failed;	/* RDMSR, WRMSR: addr is the register; user space says #GP */
 	u8 data[8];
 };
 struct io_log {
@@ -127,6 +128,10 @@ enum {
 	REQ_IOAPIC_EOI,		/* user space's IOAPIC is to hear of an EOI */
 	REQ_TPR_ACCESS,		/* KVM_TPR_ACCESS_REPORTING: the guest has used its APIC's TPR */
 };
+
+/* The ratio of guest to host TSC ticks is a fixed-point number. */
+#define TSC_RATIO_SHIFT	48
+#define TSC_RATIO_ONE	BIT(TSC_RATIO_SHIFT)
 
 struct vcpu {
 	/*
@@ -196,7 +201,9 @@ struct vcpu {
 	u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, xss;
 	u64 pdpte[4];		/* PAE: loaded with CR3 */
 	u64 dr[4], dr6, dr7;
-	u64 tsc_offset;		/* guest TSC = host TSC + tsc_offset */
+	u64 tsc_offset;		/* guest TSC = host TSC * tsc_ratio / TSC_RATIO_ONE + tsc_offset */
+	u64 tsc_ratio;
+	u32 tsc_khz;		/* as user space set it */
 	struct msr_state {	/* the rest by x86/msr.c's table */
 		u64 star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
 		u64 sysenter_cs, sysenter_esp, sysenter_eip;
@@ -283,6 +290,10 @@ struct vcpu {
 	} protect;
 	u32 pauses;		/* PAUSE instructions executed, its thread only */
 	bool exclusive;		/* this vCPU has stopped all others; its thread only */
+	struct dirty_ring {	/* core/dirty_ring.c; size 0: there are none */
+		struct kvm_dirty_gfn *gfn;
+		u32 size, dirty, reset;
+	} dirty_ring;
 	struct os_event wake;	/* ends a HLT sleep */
 	struct vcpu_stat stat;	/* x86/stat.h */
 };

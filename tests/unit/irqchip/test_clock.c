@@ -18,6 +18,16 @@ u64 tsc_host(void)
 	return (u64)((u128)fake_now * tsc_khz / 1000000) + 777777;
 }
 
+u64 tsc_scale(const struct vcpu *v, u64 host)
+{
+	return host;
+}
+
+u32 vcpu_tsc_khz(const struct vcpu *v)
+{
+	return tsc_khz;
+}
+
 u64 os_wall_ns(void)
 {
 	return wall_ns + fake_now;
