@@ -371,6 +371,8 @@ static void emit_tsc(struct trans *t)
 
 static bool emit_rdtsc(struct trans *t)
 {
+	if (t->v->tsc_ratio != TSC_RATIO_ONE)
+		return false;
 	flags_free(t);
 	tsc_check(t);
 	emit_tsc(t);
@@ -379,6 +381,8 @@ static bool emit_rdtsc(struct trans *t)
 
 static bool emit_rdtscp(struct trans *t)
 {
+	if (t->v->tsc_ratio != TSC_RATIO_ONE)
+		return false;
 	flags_free(t);
 	tsc_check(t);
 	PUT(&t->e, 0x0f, 0xae, 0xe8);		/* lfence: it waits for what came before */
