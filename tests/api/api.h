@@ -61,10 +61,17 @@ void machine_code(struct machine *m, const void *code, size_t size);
 } while (0)
 int vcpu_new(int vm, int id, struct kvm_run **run);
 void real_mode(int vcpu, u64 rip);
+void flat_mode(int vcpu);	/* 32 bits, base 0, 4 GiB: what the translator translates */
 
 struct kvm_regs get_regs(int vcpu);
 void set_regs(int vcpu, const struct kvm_regs *r);
 struct kvm_sregs get_sregs(int vcpu);
+
+void enable_cap(int fd, u32 cap, u64 arg);
+u64 get_msr(int vcpu, u32 index);
+long set_msr(int vcpu, u32 index, u64 val);	/* 1: done */
+/* Skips the test where the hypervisor has no such capability. */
+void require_cap(struct machine *m, u32 cap);
 
 /* KVM_RUN that must end with this exit. */
 #define run_until(m, reason) do { \
@@ -91,5 +98,8 @@ int test_split(void);
 int test_coalesced(void);
 int test_vapic(void);
 int test_smm(void);
+int test_user_msrs(void);
+int test_ring(void);
+int test_tsc(void);
 
 #endif

@@ -36,19 +36,71 @@ struct kvm_sregs get_sregs(int vcpu)
 	return s;
 }
 
+struct one_msr {
+	struct kvm_msrs head;
+	struct kvm_msr_entry e;
+};
+
+u64 get_msr(int vcpu, u32 index)
+{
+	struct one_msr m = { .head.nmsrs = 1, .e.index = index };
+
+	assert_int_equal(call(vcpu, KVM_GET_MSRS, &m), 1);
+	return m.e.data;
+}
+
+long set_msr(int vcpu, u32 index, u64 val)
+{
+	struct one_msr m = { .head.nmsrs = 1, .e = { .index = index, .data = val } };
+
+	return call(vcpu, KVM_SET_MSRS, &m);
+}
+
+void enable_cap(int fd, u32 cap, u64 arg)
+{
+	struct kvm_enable_cap c = { .cap = cap, .args = { arg } };
+
+	assert_int_equal(call(fd, KVM_ENABLE_CAP, &c), 0);
+}
+
+void require_cap(struct machine *m, u32 cap)
+{
+	if (call_num(m->vm, KVM_CHECK_EXTENSION, cap) > 0)
+		return;
+	machine_free(m);
+	print_message("no capability %u\n", cap);
+	skip();
+}
+
 void real_mode(int vcpu, u64 rip)
 {
 	struct kvm_regs r = { .rip = rip, .rsp = 0x8000, .rflags = 2 };
 	struct kvm_sregs s = get_sregs(vcpu);
+	const struct kvm_segment real = { .limit = 0xffff, .type = 3, .present = 1, .s = 1 };
 	struct kvm_segment *seg[] = { &s.cs, &s.ds, &s.es, &s.fs, &s.gs, &s.ss };
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(seg); i++) {
-		seg[i]->base = 0;
-		seg[i]->selector = 0;
+		*seg[i] = real;
+		seg[i]->type = seg[i] == &s.cs ? 11 : 3;
 	}
+	s.cr0 &= ~1ULL;
 	assert_int_equal(call(vcpu, KVM_SET_SREGS, &s), 0);
 	set_regs(vcpu, &r);
+}
+
+void flat_mode(int vcpu)
+{
+	const struct kvm_segment code = { .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1,
+		.s = 1, .db = 1, .g = 1 };
+	const struct kvm_segment data = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1,
+		.s = 1, .db = 1, .g = 1 };
+	struct kvm_sregs s = get_sregs(vcpu);
+
+	s.cs = code;
+	s.ds = s.es = s.fs = s.gs = s.ss = data;
+	s.cr0 |= 1;
+	assert_int_equal(call(vcpu, KVM_SET_SREGS, &s), 0);
 }
 
 /* KVM_CREATE_IRQCHIP, KVM_CAP_SPLIT_IRQCHIP or neither. */

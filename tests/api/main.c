@@ -101,5 +101,8 @@ int main(int argc, char **argv)
 	failed += test_coalesced();
 	failed += test_vapic();
 	failed += test_smm();
+	failed += test_user_msrs();
+	failed += test_ring();
+	failed += test_tsc();
 	return failed != 0;
 }

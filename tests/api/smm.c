@@ -113,17 +113,6 @@ static long set_events(struct smm_machine *s, const struct kvm_vcpu_events *e)
 	return call(s->m.vcpu, KVM_SET_VCPU_EVENTS, e);
 }
 
-static u64 get_msr(int vcpu, u32 index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry e;
-	} m = { .head.nmsrs = 1, .e.index = index };
-
-	assert_int_equal(call(vcpu, KVM_GET_MSRS, &m), 1);
-	return m.e.data;
-}
-
 static void supported_cpuid(struct machine *m)
 {
 	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + 256 * sizeof(c->entries[0]));
@@ -326,6 +315,45 @@ static void test_address_spaces(void **state)
 	CODE(&s.m, 0xb8, 0x00, 0x30, 0x8e, 0xd8, 0xa0, 0x00, 0x00, 0xf4); /* mov al, [3000:0] */
 	run_until(&s.m, KVM_EXIT_MMIO);
 	assert_int_equal(s.m.run->mmio.phys_addr, SMRAM_AT);
+	smm_free(&s);
+	munmap(other, P(1));
+}
+
+/* The same for code that is translated: long mode outside, flat protected mode inside. */
+static void test_translated_code(void **state)
+{
+	struct smm_machine s;
+	u8 *other = mmap(NULL, P(1), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct kvm_regs r;
+	int i;
+
+	smm_new(&s, PLAIN);
+	supported_cpuid(&s.m);
+	slot(&s.m, 7, 0x39000, P(1), other);
+	handler(&s, SMRAM_AT);
+	/* Outside: inc rbx; hlt; jmp back. Inside: add byte [0x7000], 16; out 0x21, al; rsm */
+	memcpy(other, "\x48\xff\xc3\xf4\xeb\xfa", 6);
+	memcpy(s.smram + 0x9000, "\x80\x05\x00\x70\x00\x00\x10\xe6\x21\x0f\xaa", 11);
+	CODE(&s.m, 0xf4);
+	long_mode(&s.m);
+	r = get_regs(s.m.vcpu);
+	r.rip = 0x39000;
+	set_regs(s.m.vcpu, &r);
+	for (i = 1; i < 8; i++) {
+		run_back(&s);
+		smi(&s);
+		run_to_handler(&s);
+		flat_mode(s.m.vcpu);
+		r = get_regs(s.m.vcpu);
+		r.rip = 0x39000;
+		set_regs(s.m.vcpu, &r);
+		run_until(&s.m, KVM_EXIT_IO);
+		assert_int_equal(s.m.run->io.port, 0x21);
+		assert_int_equal(s.m.ram[0x7000], i * 16);
+	}
+	run_back(&s);
+	assert_int_equal(get_regs(s.m.vcpu).rbx, 8);
+	assert_int_equal(get_regs(s.m.vcpu).rip, 0x39004);
 	smm_free(&s);
 	munmap(other, P(1));
 }
@@ -558,6 +586,7 @@ int test_smm(void)
 		cmocka_unit_test(test_area_32),
 		cmocka_unit_test(test_area_64),
 		cmocka_unit_test(test_address_spaces),
+		cmocka_unit_test(test_translated_code),
 		cmocka_unit_test(test_mmio_inside),
 		cmocka_unit_test(test_slot_arguments),
 		cmocka_unit_test(test_smbase),
