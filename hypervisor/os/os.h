@@ -172,6 +172,21 @@ void os_timer_arm(struct os_timer *t, u64 deadline_ns);
 void os_timer_cancel(struct os_timer *t);
 void os_timer_destroy(struct os_timer *t);
 
+/* ---- the scheduler ------------------------------------------------------------------------ */
+
+u64 os_thread_cpu_ns(void);	/* that the calling thread has run; registers kept */
+/*
+ * How long the calling thread has waited for a processor while it could have run, in ns since it
+ * began. Zeroed memory is a valid, closed struct. 0 or -errno; registers kept.
+ */
+struct os_delay { int fd; u64 inode, device, thread; };
+int os_delay_read(struct os_delay *d, u64 *ns);
+void os_delay_close(struct os_delay *d);
+bool os_delay_known(void);	/* does the host count that at all? */
+
+/* Can two host processors of this machine be threads of one core? */
+bool os_smt_possible(void);
+
 /* ---- descriptors -------------------------------------------------------------------------- */
 
 /*
