@@ -82,6 +82,13 @@ long vcpu_get_cpuid2(struct call *c);
 
 /* system.c, vm.c, vcpu.c, by kind */
 extern const struct ioctl_class *const ioctl_classes[NR_HANDLE_KINDS];
+/* pv.c: paravirtual interfaces */
+long sys_get_hv_cpuid(struct call *c);
+long vcpu_get_hv_cpuid(struct call *c);
+long vcpu_kvmclock_ctrl(struct call *c);
+long vm_hyperv_eventfd(struct call *c);
+/* KVM_ENABLE_CAP of a vCPU; -EINVAL: not one of these. */
+int pv_enable_cap(struct vcpu *v, const struct kvm_enable_cap *cap);
 
 /* stats.c */
 long vcpu_get_stats_fd(struct call *c);

@@ -146,6 +146,9 @@ long vcpu_get_mp_state(struct call *c)
 	if (c->v->lapic)
 		lapic_accept_events(c->v);
 	s->mp_state = c->v->mp_state;
+	/* It has been kicked (KVM_HC_KICK_CPU), but not run yet. */
+	if (s->mp_state == KVM_MP_STATE_HALTED && pv_unhalted(&c->v->pv))
+		s->mp_state = KVM_MP_STATE_RUNNABLE;
 	return 0;
 }
 

@@ -46,6 +46,7 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_GET_DEVICE_ATTR, sys_get_attr),
 	ROW(KVM_HAS_DEVICE_ATTR, sys_has_attr),
 	ROW(KVM_GET_EMULATED_CPUID, sys_get_emulated_cpuid),
+	ROW(KVM_GET_SUPPORTED_HV_CPUID, sys_get_hv_cpuid),
 };
 
 const struct ioctl_class system_ioctls = {

@@ -186,7 +186,9 @@ static long vcpu_set_tsc_khz(struct call *c)
 
 static long vcpu_enable_cap(struct call *c)
 {
-	return -EINVAL;
+	const struct kvm_enable_cap *cap = c->data;
+
+	return cap->flags ? -EINVAL : pv_enable_cap(c->v, cap);
 }
 
 static long vcpu_set_vapic_addr(struct call *c)
@@ -207,14 +209,6 @@ static long vcpu_tpr_access_reporting(struct call *c)
 		return -EINVAL;
 	if (c->v->lapic)
 		lapic_report_tpr(c->v, ctl->enabled);
-	return 0;
-}
-
-static long vcpu_kvmclock_ctrl(struct call *c)
-{
-	if (!(c->v->msr.kvm_system_time & 1))
-		return -EINVAL;
-	vcpu_request(c->v, REQ_CLOCK_UPDATE);
 	return 0;
 }
 
@@ -262,6 +256,7 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_GET_DEVICE_ATTR, vcpu_get_attr),
 	ROW(KVM_HAS_DEVICE_ATTR, vcpu_has_attr),
 	ROW(KVM_GET_STATS_FD, vcpu_get_stats_fd),
+	ROW(KVM_GET_SUPPORTED_HV_CPUID, vcpu_get_hv_cpuid),
 };
 
 const struct ioctl_class vcpu_ioctls = { .rows = rows, .n = ARRAY_SIZE(rows), .unknown = -EINVAL };

@@ -2,6 +2,7 @@
  * "vm". */
 #include "hypervisor/api/api.h"
 #include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/hyperv.h"
 #include "hypervisor/x86/system.h"
 
 _Static_assert(sizeof(struct kvm_userspace_memory_region) == 32, "ABI");
@@ -283,6 +284,7 @@ static long vm_set_clock(struct call *c)
 	os_mutex_lock(&c->vm->lock);
 	vm_stop_vcpus(c->vm);
 	c->vm->clock_offset += clock - kvmclock_now(c->vm);
+	hv_clock_changed(c->vm);
 	vm_request_all(c->vm, REQ_CLOCK_UPDATE);
 	vm_start_vcpus(c->vm);
 	os_mutex_unlock(&c->vm->lock);
@@ -356,6 +358,7 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_X86_SET_MSR_FILTER, vm_set_msr_filter),
 	ROW(KVM_RESET_DIRTY_RINGS, vm_reset_dirty_rings),
 	ROW(KVM_SET_TSC_KHZ, vm_set_tsc_khz),
+	ROW(KVM_HYPERV_EVENTFD, vm_hyperv_eventfd),
 	ROW_DIR(KVM_CLEAR_DIRTY_LOG, sizeof(struct kvm_clear_dirty_log), 0, vm_clear_dirty_log),
 };
 

@@ -29,12 +29,13 @@ void vcpu_request_lazy(struct vcpu *v, int req)
 /* ---- immediate_exit --------------------------------------------------------------------------- */
 
 #define WATCH_NS	1000000ULL
+#define STEAL_TICKS	4	/* how long a guest may run without being told of stolen time */
 
 /* True if some vCPU runs guest code; kicks those that are to come out. */
 static bool watch_look(struct vm *vm)
 {
 	u32 i, n = load_acquire(&vm->nr_vcpus);
-	bool any = false;
+	bool any = false, turn = !(++vm->watch_ticks % STEAL_TICKS);
 
 	for (i = 0; i < n; i++) {
 		struct vcpu *v = vm->vcpus[i];
@@ -42,7 +43,7 @@ static bool watch_look(struct vm *vm)
 		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
 			continue;
 		any = true;
-		if (READ_ONCE(v->run->immediate_exit))
+		if (READ_ONCE(v->run->immediate_exit) || (turn && READ_ONCE(v->pv.watch)))
 			vcpu_kick(v);
 	}
 	return any;

@@ -9,6 +9,7 @@
 
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/hyperv.h"
 #include "hypervisor/x86/mmu.h"
 #include "hypervisor/x86/smm.h"
 #include "hypervisor/x86/system.h"
@@ -74,6 +75,11 @@ static int serve_apic_timer(struct vcpu *v)
 	return 1;
 }
 
+static int serve_hyperv(struct vcpu *v)
+{
+	return hv_serve(v);
+}
+
 static int serve_vm_dead(struct vcpu *v)
 {
 	return -EIO;
@@ -121,6 +127,7 @@ static int (*const serve[])(struct vcpu *v) = {
 	[REQ_PMU] = serve_nothing,
 	[REQ_IOAPIC_EOI] = serve_ioapic_eoi,
 	[REQ_TPR_ACCESS] = serve_tpr_access,
+	[REQ_HYPERV] = serve_hyperv,
 };
 
 static int run_requests(struct vcpu *v)
@@ -252,7 +259,7 @@ static bool halt_over(struct vcpu *v)
 {
 	return (v->smi_pending && smi_allowed(v)) ||
 	       (v->nmi_pending && vcpu_nmi_allowed(v)) || (irq_pending(v) && vcpu_irq_allowed(v)) ||
-	       v->event.type != EV_NONE;
+	       v->event.type != EV_NONE || pv_unhalted(&v->pv);
 }
 
 static int run_wait(struct vcpu *v)
@@ -262,6 +269,7 @@ static int run_wait(struct vcpu *v)
 	if (v->mp_state == KVM_MP_STATE_HALTED && halt_over(v)) {
 		v->mp_state = KVM_MP_STATE_RUNNABLE;
 		v->halted = false;
+		pv_take_unhalted(v);
 		return 1;
 	}
 	vcpu_leave(v);
@@ -301,13 +309,16 @@ static enum unwind engine_run(struct vcpu *v)
 static int run_engine(struct vcpu *v)
 {
 	int ret = run_inject(v);
+	enum unwind why;
 
 	/* An event that is still there: its delivery made room for requests. */
 	if (ret <= 0 || v->event.type != EV_NONE)
 		return ret;
 	os_code_guard();
 	vm_watch(v->vm);
-	switch (engine_run(v)) {
+	why = engine_run(v);
+	lapic_pv_eoi_sync(v);
+	switch (why) {
 	case UNWIND_EXIT:
 		return 0;
 	case UNWIND_SHUTDOWN:
@@ -362,6 +373,8 @@ static int run_loop(struct vcpu *v)
 			break;
 		}
 		ret = run_requests(v);
+		if (ret > 0 && unlikely(v->pv.watch))
+			pv_run(v);
 		if (ret > 0)
 			ret = run_window(v);
 		if (ret > 0)
@@ -395,6 +408,10 @@ int vcpu_run(struct vcpu *v)
 		v->cr8 = v->run->cr8;
 	}
 	io_complete(v);
+	if (unlikely(v->hv))
+		hv_complete(v);
+	if (unlikely(v->pv.watch))
+		pv_enter(v);
 	if (v->signal_mask_set)
 		os_timer_arm(&v->signal_poll, os_clock_ns() + SIGNAL_POLL_NS);
 	os_run_set(v);

@@ -6,6 +6,7 @@
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/cpuid.h"
 #include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/hyperv.h"
 #include "hypervisor/x86/mmu.h"
 #include "hypervisor/x86/msr.h"
 #include "hypervisor/x86/system.h"
@@ -107,6 +108,8 @@ void vcpu_publish(struct vcpu *v)
 void vcpu_destroy(struct vcpu *v)
 {
 	os_timer_destroy(&v->signal_poll);
+	hv_vcpu_destroy(v);
+	pv_destroy(v);
 	if (v->engine_state || v->code)
 		v->engine->vcpu_destroy(v);
 	if (v->lapic)

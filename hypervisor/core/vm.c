@@ -5,6 +5,7 @@
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/msr.h"
+#include "hypervisor/x86/hyperv.h"
 
 int vm_create(struct vm **out)
 {
@@ -15,8 +16,8 @@ int vm_create(struct vm **out)
 		return -ENOMEM;
 	vm->slots = os_alloc(sizeof(*vm->slots));
 	vm->engine = engine_by_name(name ? name : "dbt");
-	if (!vm->slots || !vm->engine) {
-		int ret = vm->slots ? -ENOENT : -ENOMEM;
+	if (!vm->slots || !vm->engine || hv_vm_create(vm)) {
+		int ret = vm->engine ? -ENOMEM : -ENOENT;
 
 		if (!vm->engine)
 			os_log(OS_LOG_ERROR, "QUMRA_ENGINE names no CPU engine: %s", name);
@@ -54,6 +55,7 @@ static void vm_destroy(struct vm *vm)
 	coalesced_free(vm);
 	for (i = 0; i < vm->nr_vcpus; i++)
 		vcpu_destroy(vm->vcpus[i]);
+	hv_vm_destroy(vm);
 	memslots_free(vm);
 	msr_filter_free(vm->msr_filter);
 	os_mutex_destroy(&vm->dirty_lock);

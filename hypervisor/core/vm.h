@@ -158,6 +158,8 @@ struct vm {
 	struct msr_filter *msr_filter;	/* x86/msr_filter.c; NULL: all is allowed */
 	u32 user_msr_mask;	/* KVM_MSR_EXIT_REASON_*: RDMSR, WRMSR that go to user space */
 	u32 tsc_khz;		/* of new vCPUs; 0: the host's */
+	u32 watch_ticks;	/* the watch's own */
+	struct hv_vm *hv;	/* x86/hyperv.h */
 	const struct cpu_engine_ops *engine;
 };
 

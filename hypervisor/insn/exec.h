@@ -105,7 +105,7 @@ insn_fn exec_in_dx, exec_out_dx;
 insn_fn exec_rdmsr, exec_wrmsr, exec_rdtsc, exec_rdtscp, exec_rdpmc, exec_rdpid, exec_cpuid;
 insn_fn exec_swapgs, exec_rdfsbase, exec_rdgsbase, exec_wrfsbase, exec_wrgsbase;
 insn_fn exec_xgetbv, exec_xsetbv, exec_monitor, exec_mwait;
-insn_fn exec_hypercall;				/* VMCALL, VMMCALL */
+insn_fn exec_vmcall, exec_vmmcall;
 insn_fn exec_clflush;				/* CLFLUSH, CLFLUSHOPT, CLWB */
 insn_fn exec_clzero;
 

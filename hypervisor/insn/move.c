@@ -339,8 +339,11 @@ void exec_nop(struct vcpu *v, const struct insn *i)
 void exec_pause(struct vcpu *v, const struct insn *i)
 {
 	__asm__ volatile("pause");
-	if (!(++v->pauses % PAUSES_PER_YIELD) && load_acquire(&v->vm->nr_vcpus) > 1)
-		os_yield();
+	if (++v->pauses % PAUSES_PER_YIELD || load_acquire(&v->vm->nr_vcpus) == 1)
+		return;
+	/* Behind flushed translations nothing goes on that was compared with them: once more. */
+	if (pv_yield(v))
+		vcpu_unwind(v, UNWIND_RESTART);
 }
 
 void exec_fence(struct vcpu *v, const struct insn *i)

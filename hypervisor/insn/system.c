@@ -1,12 +1,8 @@
 /*
  * Control of the processor: control and debug registers, interrupt flag, HLT, MSRs, time stamp,
- * CPUID, ports, TLB and cache control, hypercalls. SDM 2, APM 3; KVM's hypercalls: Linux
- * Documentation/virt/kvm/x86/hypercalls.rst. Virtual-8086 mode extensions (CR4.VME, PVI) are not
- * offered.
+ * CPUID, ports, TLB and cache control. SDM 2, APM 3. Virtual-8086 mode extensions (CR4.VME, PVI) are
+ * not offered.
  */
-#include <linux/errno.h>
-#include <linux/kvm_para.h>
-
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/x86/cpuid.h"
 #include "hypervisor/x86/fpu.h"
@@ -397,20 +393,4 @@ void exec_mwait(struct vcpu *v, const struct insn *i)
 {
 	if (v->cpl != 0)
 		raise_ud(v);
-}
-
-/* ---- hypercalls ---- */
-
-static s64 hypercall(struct vcpu *v, u64 nr)
-{
-	if (v->cpl != 0)
-		return -KVM_EPERM;
-	return nr == KVM_HC_VAPIC_POLL_IRQ ? 0 : -KVM_ENOSYS;
-}
-
-void exec_hypercall(struct vcpu *v, const struct insn *i)
-{
-	u64 nr = gpr_get(v, R_RAX * 8, register_size(v));
-
-	gpr_set(v, R_RAX * 8, register_size(v), (u64)hypercall(v, nr));
 }

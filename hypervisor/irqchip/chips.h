@@ -74,7 +74,7 @@ bool pit_wants_ack(const struct irqchip *ic);
 
 struct route {
 	u32 gsi;
-	u8 type;		/* KVM_IRQ_ROUTING_IRQCHIP or _MSI */
+	u8 type;		/* KVM_IRQ_ROUTING_IRQCHIP, _MSI or _HV_SINT (vCPU, SINT: addr_lo, data) */
 	u8 chip, pin;		/* pin 0 to 15 at the PICs */
 	u32 addr_lo, addr_hi, data;
 };

@@ -97,6 +97,16 @@ bool irqchip_wants_ack(const struct irqchip *ic, unsigned int chip, unsigned int
 	return false;
 }
 
+static void acks_tell(struct irqchip *ic, u32 gsi)
+{
+	for (struct irq_ack *a = ic->acks; a; a = a->next) {
+		if (a->gsi != gsi)
+			continue;
+		routing_set_line(ic, a->source, a->gsi, 0);
+		a->fn(a);
+	}
+}
+
 void irqchip_acked(struct irqchip *ic, unsigned int chip, unsigned int pin)
 {
 	int gsi = ic->routing->gsi_of[chip][pin];
@@ -105,12 +115,14 @@ void irqchip_acked(struct irqchip *ic, unsigned int chip, unsigned int pin)
 		return;
 	if (gsi == 0)
 		pit_acked(ic);
-	for (struct irq_ack *a = ic->acks; a; a = a->next) {
-		if (a->gsi != (u32)gsi)
-			continue;
-		routing_set_line(ic, a->source, a->gsi, 0);
-		a->fn(a);
-	}
+	acks_tell(ic, (u32)gsi);
+}
+
+void irqchip_gsi_acked(struct vm *vm, u32 gsi)
+{
+	os_mutex_lock(&vm->irqchip->lock);
+	acks_tell(vm->irqchip, gsi);
+	os_mutex_unlock(&vm->irqchip->lock);
 }
 
 void irqchip_unmasked(struct irqchip *ic, unsigned int chip, unsigned int pin)

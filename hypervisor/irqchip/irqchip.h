@@ -49,6 +49,7 @@ int irqchip_line(struct vm *vm, u32 source, u32 gsi, int level, int *delivered);
 int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *e, u32 n);
 void irqchip_add_ack(struct vm *vm, struct irq_ack *a);
 void irqchip_remove_ack(struct vm *vm, struct irq_ack *a);
+void irqchip_gsi_acked(struct vm *vm, u32 gsi);	/* by other means than a chip's EOI */
 int irqchip_signal_msi(struct vm *vm, const struct kvm_msi *msi); /* >0 delivered, 0 blocked, <0 */
 int irqchip_get(struct vm *vm, struct kvm_irqchip *chip);	/* KVM_GET_IRQCHIP */
 int irqchip_set(struct vm *vm, const struct kvm_irqchip *chip);
@@ -85,11 +86,22 @@ void lapic_report_tpr(struct vcpu *v, bool on);
 void vapic_enter(struct vcpu *v);
 void vapic_leave(struct vcpu *v);
 
+/* Before the registers are looked at: has the guest ended the interrupt in memory? (lapic_pv.c) */
+void lapic_pv_eoi_take(struct lapic *l);
+static inline void lapic_pv_eoi_sync(struct vcpu *v)
+{
+	if (unlikely(v->pv.eoi_offered))
+		lapic_pv_eoi_take(v->lapic);
+}
+
 u64 lapic_get_base(const struct vcpu *v);
 int lapic_set_base(struct vcpu *v, u64 val, bool host);	/* MSR_IA32_APICBASE; -EINVAL: #GP */
 /* x2APIC MSRs 0x800 to 0x8ff; -EINVAL: #GP. */
 int lapic_msr_read(struct vcpu *v, u32 index, u64 *val);
 int lapic_msr_write(struct vcpu *v, u32 index, u64 val);
+/* Hyper-V's synthetic MSRs of the APIC; nr: LR_EOI, LR_ICR, LR_TPR of lapic.h. -EINVAL: #GP. */
+int lapic_hv_read(struct vcpu *v, unsigned int nr, u64 *val);
+int lapic_hv_write(struct vcpu *v, unsigned int nr, u64 val);
 /* xAPIC page; called by the MMIO path when gpa lies in this vCPU's enabled APIC page. */
 bool lapic_owns(const struct vcpu *v, u64 gpa);
 void lapic_mmio_read(struct vcpu *v, u32 off, unsigned int len, void *data);

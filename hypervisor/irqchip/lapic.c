@@ -10,6 +10,7 @@
 #include "hypervisor/irqchip/chips.h"
 #include "hypervisor/x86/cpuid.h"
 #include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/hyperv.h"
 #include "hypervisor/x86/system.h"
 
 /* ---- the register table ---------------------------------------------------------------------- */
@@ -145,12 +146,16 @@ int irqchip_ack_interrupt(struct vcpu *v)
 	if (vector < 0)
 		return -1;
 	lapic_test_clear(l, LR_IRR, (u8)vector);
+	if (unlikely(v->hv) && hv_auto_eoi(v, (u8)vector))
+		return vector;
 	lapic_test_set(l, LR_ISR, (u8)vector);
+	if (unlikely(v->msr.kvm_pv_eoi & 1))
+		lapic_pv_eoi_offer(l, (u8)vector);
 	return vector;
 }
 
 /* SDM 3A 11.8.5 */
-static void lapic_eoi(struct lapic *l)
+void lapic_eoi(struct lapic *l)
 {
 	struct irqchip *ic = l->vcpu->vm->irqchip;
 	int vector = lapic_highest(l, LR_ISR);
@@ -164,6 +169,8 @@ static void lapic_eoi(struct lapic *l)
 		split_eoi(l, (u8)vector);
 	else if (ic && (level || ioapic_handles(ic, (u8)vector)))
 		ioapic_eoi(ic, (u8)vector, level);
+	if (unlikely(l->vcpu->hv))
+		hv_acked(l->vcpu, (u8)vector);
 	lapic_check_pending(l);
 }
 
@@ -304,6 +311,7 @@ void lapic_mmio_read(struct vcpu *v, u32 off, unsigned int len, void *data)
 	u32 val;
 
 	fpu_put(v);
+	lapic_pv_eoi_sync(v);
 	if (!lapic_page_mapped(l)) {
 		memset(data, 0xff, len);
 		return;
@@ -326,6 +334,7 @@ void lapic_mmio_write(struct vcpu *v, u32 off, unsigned int len, const void *dat
 	u32 val;
 
 	fpu_put(v);
+	lapic_pv_eoi_sync(v);
 	if (!lapic_page_mapped(l) || len != sizeof(val) || off & 15)
 		return;
 	if (nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & W)) {
@@ -348,6 +357,7 @@ int lapic_msr_read(struct vcpu *v, u32 index, u64 *val)
 	if (!l || !lapic_x2apic(l) || nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & R2))
 		return -EINVAL;
 	fpu_put(v);
+	lapic_pv_eoi_sync(v);
 	*val = lapic_read(l, nr);
 	if (nr == LR_ICR)
 		*val |= (u64)l->reg[LR_ICR2] << 32;
@@ -371,10 +381,40 @@ int lapic_msr_write(struct vcpu *v, u32 index, u64 val)
 	if (!l || !lapic_x2apic(l) || nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & W2))
 		return -EINVAL;
 	fpu_put(v);
+	lapic_pv_eoi_sync(v);
 	if (nr == LR_ICR)
 		return x2apic_write_icr(l, val);
 	/* SDM 3A 11.12.1.3: reserved bits fault; EOI and ESR take zero only. */
 	if (val & ~(u64)(lapic_rows[nr].mask | lapic_rows[nr].ignored))
+		return -EINVAL;
+	lapic_write(l, nr, (u32)val & lapic_rows[nr].mask);
+	return 0;
+}
+
+/* Hyper-V's MSRs for EOI, ICR and TPR: in xAPIC mode too, ICR as one. TLFS 9.4 */
+int lapic_hv_read(struct vcpu *v, unsigned int nr, u64 *val)
+{
+	struct lapic *l = v->lapic;
+
+	if (!l || !(lapic_rows[nr].access & R2))
+		return -EINVAL;
+	lapic_pv_eoi_sync(v);
+	*val = lapic_read(l, nr);
+	if (nr == LR_ICR)
+		*val |= (u64)l->reg[LR_ICR2] << 32;
+	return 0;
+}
+
+int lapic_hv_write(struct vcpu *v, unsigned int nr, u64 val)
+{
+	struct lapic *l = v->lapic;
+
+	if (!l)
+		return -EINVAL;
+	lapic_pv_eoi_sync(v);
+	if (nr == LR_ICR)
+		return x2apic_write_icr(l, val);
+	if (val >> 32)
 		return -EINVAL;
 	lapic_write(l, nr, (u32)val & lapic_rows[nr].mask);
 	return 0;
@@ -448,6 +488,7 @@ void lapic_set_cr8(struct vcpu *v, u64 cr8)
 	if (!v->lapic)
 		return;
 	fpu_put(v);
+	lapic_pv_eoi_sync(v);
 	v->lapic->reg[LR_TPR] = (u32)v->cr8 << 4;
 	lapic_check_pending(v->lapic);
 }

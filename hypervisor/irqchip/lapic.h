@@ -110,6 +110,11 @@ static inline bool lapic_sw_enabled(const struct lapic *l)
 	return lapic_hw_enabled(l) && (READ_ONCE(l->reg[LR_SVR]) & SVR_ENABLE);
 }
 
+static inline u32 lapic_physical_id(const struct lapic *l)
+{
+	return lapic_x2apic(l) ? l->vcpu->id : READ_ONCE(l->reg[LR_ID]) >> 24;
+}
+
 /* 256-bit registers: eight of 32 bits each. */
 static inline bool lapic_test(const struct lapic *l, unsigned int first, u8 vector)
 {
@@ -141,6 +146,8 @@ void lapic_init_x2apic_id(struct lapic *l);
 int lapic_deliver(struct vm *vm, struct lapic *source, const struct apic_msg *m);
 /* Is this one of its destinations? */
 bool lapic_is_dest(const struct lapic *l, const struct apic_msg *m);
+/* To the APIC ids first + n for each n in a set of two words of so many bits. How many took it. */
+int lapic_deliver_set(struct vm *vm, const u64 set[2], u32 bits, u32 first, const struct apic_msg *m);
 /* True when accepted. */
 bool lapic_accept_vector(struct lapic *l, u8 vector, bool level);
 void lapic_local(struct lapic *l, unsigned int lvt);	/* a local source fired */
@@ -152,6 +159,11 @@ void lapic_watchdog_nmi(struct vm *vm);		/* a PIT tick for LINT0 lines in NMI mo
 
 /* split.c: EOI with a split irqchip. The owner's thread. */
 void split_eoi(struct lapic *l, u8 vector);
+/* lapic_pv.c. The owner's thread. */
+/* MSR_KVM_PV_EOI_EN, or Hyper-V's assist page in its form. 0 or -EINVAL. */
+int lapic_pv_eoi_set(struct vcpu *v, u64 val);
+void lapic_pv_eoi_offer(struct lapic *l, u8 vector); /* it has just gone into service, alone */
+void lapic_eoi(struct lapic *l);
 
 /* lapic_timer.c. The owner's thread. */
 void lapic_timer_init(struct lapic *l);

@@ -186,6 +186,24 @@ int lapic_deliver(struct vm *vm, struct lapic *source, const struct apic_msg *m)
 	return taken;
 }
 
+int lapic_deliver_set(struct vm *vm, const u64 set[2], u32 bits, u32 first, const struct apic_msg *m)
+{
+	u32 n = load_acquire(&vm->nr_vcpus);
+	int taken = 0;
+
+	for (u32 i = 0; i < n; i++) {
+		struct lapic *l = lapic_of(vm, i);
+		u32 at;
+
+		if (!l || !lapic_hw_enabled(l) || lapic_physical_id(l) < first)
+			continue;
+		at = lapic_physical_id(l) - first;
+		if (at < 2 * bits && set[at / bits] >> at % bits & 1)
+			taken += accept_message(l, m);
+	}
+	return taken;
+}
+
 /* What SDM 3A table 11-3 calls invalid is dropped; but NMI to oneself works on real parts. */
 static bool ipi_valid(const struct apic_msg *m)
 {

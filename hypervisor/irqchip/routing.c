@@ -8,6 +8,7 @@
 #include <linux/errno.h>
 
 #include "hypervisor/irqchip/lapic.h"
+#include "hypervisor/x86/hyperv.h"
 
 /* ---- messages. SDM 3A 11.11 ------------------------------------------------------------------ */
 
@@ -82,6 +83,10 @@ static int route_from_entry(
 				: route_from_pin(r, e->u.irqchip.irqchip, e->u.irqchip.pin);
 	case KVM_IRQ_ROUTING_MSI:
 		return e->flags & ~KVM_MSI_VALID_DEVID ? -EINVAL : route_from_msi(vm, r, &e->u.msi);
+	case KVM_IRQ_ROUTING_HV_SINT:
+		r->addr_lo = e->u.hv_sint.vcpu;
+		r->data = e->u.hv_sint.sint;
+		return e->flags ? -EINVAL : 0;
 	default:
 		return -EINVAL;
 	}
@@ -188,6 +193,17 @@ struct routing *routing_default(void)
 	return rt;
 }
 
+/* SINTs are told which GSI they end: it is acknowledged with them. */
+static void routing_name_sints(struct vm *vm, const struct routing *rt)
+{
+	for (u32 i = 0; i < rt->first[NR_GSI]; i++) {
+		const struct route *r = &rt->route[i];
+
+		if (r->type == KVM_IRQ_ROUTING_HV_SINT)
+			hv_sint_set_gsi(vm, r->addr_lo, r->data, r->gsi);
+	}
+}
+
 int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *e, u32 n)
 {
 	struct irqchip *ic = vm->irqchip;
@@ -208,6 +224,7 @@ int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *e, u3
 	old = ic->routing;
 	ic->routing = rt;
 	ioapic_update_handled(ic);
+	routing_name_sints(vm, rt);
 	os_mutex_unlock(&ic->lock);
 	os_free(old);
 	return 0;
@@ -219,6 +236,8 @@ static int route_set(struct irqchip *ic, const struct route *r, u32 source, int 
 {
 	if (r->type == KVM_IRQ_ROUTING_MSI)
 		return level ? msi_deliver(ic->vm, r->addr_lo, r->addr_hi, r->data) : -1;
+	if (r->type == KVM_IRQ_ROUTING_HV_SINT)
+		return level ? hv_sint_raise(ic->vm, r->addr_lo, r->data) : -1;
 	if (r->chip == KVM_IRQCHIP_IOAPIC)
 		return ioapic_set_line(ic, r->pin, source, level);
 	return pic_set_line(ic, r->pin, source, level);

@@ -8,6 +8,7 @@
  * there.
  */
 #include "hypervisor/x86/cpuid_table.h"
+#include "hypervisor/x86/hyperv.h"
 #include "hypervisor/x86/system.h"
 
 #include <linux/errno.h>
@@ -237,6 +238,7 @@ static u32 bit_supported(const struct host *h, const struct cpuid_bit *b)
 	case CPUID_DYNAMIC_AMD:
 	case CPUID_EMULATE_AMD: return h->amd ? bit_mask(b) : 0;
 	case CPUID_EMULATE_INTEL: return h->amd ? 0 : bit_mask(b);
+	case CPUID_EMULATE_SCHED: return os_delay_known() ? bit_mask(b) : 0;
 	default: return 0;
 	}
 }
@@ -390,7 +392,8 @@ int cpuid_set(struct vcpu *v, const struct kvm_cpuid_entry2 *in, unsigned int n)
 	derive_features(v);
 	derive_addresses(v);
 	cpuid_update(v);
-	return 0;
+	pv_cpuid_changed(v);
+	return hv_cpuid_changed(v);
 }
 
 /* ---- bits that follow the guest's state ---- */

@@ -39,6 +39,7 @@ const struct cpuid_place cpuid_places[NR_CPUID_REGS] = {
 	{ .reg = r, .low = l, .high = h, .policy = p, .feature = f, .name = n, .why = w }
 #define PASS(r, b, f, n)		ROW(r, b, b, CPUID_PASS, f, n, NULL)
 #define EMUL(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE, f, n, NULL)
+#define SCHED(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE_SCHED, f, n, NULL)
 #define EMUL_AMD(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE_AMD, f, n, NULL)
 #define EMUL_INTEL(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE_INTEL, f, n, NULL)
 #define SETTABLE(r, b, f, n)		ROW(r, b, b, CPUID_SETTABLE, f, n, NULL)
@@ -303,24 +304,22 @@ const struct cpuid_bit cpuid_bits[] = {
 	EMUL(C_KVM_EAX, 1, F_NONE, "NOP_IO_DELAY"),
 	LEFT(C_KVM_EAX, 2, F_NONE, "MMU_OP", "withdrawn by KVM"),
 	EMUL(C_KVM_EAX, 3, F_KVM_CLOCK, "CLOCKSOURCE2"),
-	LEFT(C_KVM_EAX, 4, F_KVM_ASYNC_PF, "ASYNC_PF",
-		"guest memory is never paged out behind a vCPU"),
-	LEFT(C_KVM_EAX, 5, F_KVM_STEAL_TIME, "STEAL_TIME", "time on the host is not accounted"),
-	LEFT(C_KVM_EAX, 6, F_KVM_PV_EOI, "PV_EOI",
-		"an EOI leaves no guest mode here: nothing to save"),
-	LEFT(C_KVM_EAX, 7, F_NONE, "PV_UNHALT", "no kick hypercall"),
+	EMUL(C_KVM_EAX, 4, F_KVM_ASYNC_PF, "ASYNC_PF"),
+	SCHED(C_KVM_EAX, 5, F_KVM_STEAL_TIME, "STEAL_TIME"),
+	EMUL(C_KVM_EAX, 6, F_KVM_PV_EOI, "PV_EOI"),
+	EMUL(C_KVM_EAX, 7, F_NONE, "PV_UNHALT"),
 	RSVD(C_KVM_EAX, 8, 8),
-	LEFT(C_KVM_EAX, 9, F_NONE, "PV_TLB_FLUSH", "needs STEAL_TIME"),
+	EMUL(C_KVM_EAX, 9, F_NONE, "PV_TLB_FLUSH"),
 	LEFT(C_KVM_EAX, 10, F_NONE, "ASYNC_PF_VMEXIT", "no nested virtualization"),
-	LEFT(C_KVM_EAX, 11, F_NONE, "PV_SEND_IPI",
-		"an IPI leaves no guest mode here: nothing to save"),
-	LEFT(C_KVM_EAX, 12, F_KVM_POLL_CONTROL, "POLL_CONTROL", "a halted vCPU does not poll"),
-	LEFT(C_KVM_EAX, 13, F_NONE, "PV_SCHED_YIELD", "no yield hypercall"),
-	LEFT(C_KVM_EAX, 14, F_KVM_ASYNC_PF_INT, "ASYNC_PF_INT", "needs ASYNC_PF"),
+	EMUL(C_KVM_EAX, 11, F_NONE, "PV_SEND_IPI"),
+	EMUL(C_KVM_EAX, 12, F_KVM_POLL_CONTROL, "POLL_CONTROL"),
+	EMUL(C_KVM_EAX, 13, F_NONE, "PV_SCHED_YIELD"),
+	EMUL(C_KVM_EAX, 14, F_KVM_ASYNC_PF_INT, "ASYNC_PF_INT"),
 	LEFT(C_KVM_EAX, 15, F_NONE, "MSI_EXT_DEST_ID",
 		"for user space to set, with its own remapping"),
 	LEFT(C_KVM_EAX, 16, F_NONE, "HC_MAP_GPA_RANGE", "no encrypted guests"),
-	LEFT(C_KVM_EAX, 17, F_KVM_MIGRATION, "MIGRATION_CONTROL", "no encrypted guests"),
+	LEFT(C_KVM_EAX, 17, F_KVM_MIGRATION, "MIGRATION_CONTROL",
+		"its MSR is user space's to serve"),
 	RSVD(C_KVM_EAX, 18, 23),
 	EMUL(C_KVM_EAX, 24, F_NONE, "CLOCKSOURCE_STABLE"),
 	RSVD(C_KVM_EAX, 25, 31),

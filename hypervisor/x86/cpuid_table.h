@@ -26,6 +26,7 @@ enum cpuid_policy {
 	CPUID_EMULATE,		/* there on any host: our own code does it */
 	CPUID_EMULATE_AMD,	/* the same, where the vendor is AMD (else the bit means nothing) */
 	CPUID_EMULATE_INTEL,
+	CPUID_EMULATE_SCHED,	/* there where the host counts how long a thread waits */
 	CPUID_SETTABLE,		/* not in KVM_GET_SUPPORTED_CPUID, but user space may set it */
 	CPUID_DYNAMIC,		/* follows the guest's state */
 	CPUID_DYNAMIC_ON,	/* the same, and user space learns that it is there */

@@ -8,12 +8,14 @@
  * then runs at the TSC's rate and is not slewed with the host's.
  */
 #include "hypervisor/core/vm.h"
+#include "hypervisor/x86/hyperv.h"
 #include "hypervisor/x86/muldiv.h"
 #include "hypervisor/x86/system.h"
 
 #define NS_PER_SEC	1000000000u
 #define SYSTEM_TIME_ENABLE	BIT(0)
 #define PVCLOCK_TSC_STABLE	BIT(0)
+#define PVCLOCK_GUEST_STOPPED	BIT(1)
 
 struct pvclock_time {
 	u32 version;		/* odd while it is being written */
@@ -141,24 +143,49 @@ static void page_write(struct vm *vm, u64 gpa, void *page, size_t size)
 	vm_write_guest(vm, gpa, &version, sizeof(version));
 }
 
+bool kvmclock_params(const struct vcpu *v, struct kvmclock_params *p)
+{
+	const struct clock_ref *ref = clock_ref(v->vm);
+	struct clock_scale scale = clock_scale(vcpu_tsc_khz(v) * 1000ULL);
+
+	p->stamp = tsc_scale(v, ref->tsc) + v->tsc_offset;
+	p->base = ref->ns + (u64)READ_ONCE(v->vm->clock_offset);
+	p->mul = scale.mul;
+	p->shift = scale.shift;
+	return offsets_agree(v);
+}
+
+/* "The guest was stopped" stays until the guest has seen it. api.rst 4.86 (KVM_KVMCLOCK_CTRL) */
+static u8 stopped_flag(struct vcpu *v, u64 gpa)
+{
+	struct pvclock_time old;
+	bool stopped = v->pv.guest_stopped;
+
+	v->pv.guest_stopped = false;
+	if (!stopped && !vm_read_guest(v->vm, gpa, &old, sizeof(old)))
+		stopped = old.flags & PVCLOCK_GUEST_STOPPED;
+	return stopped ? PVCLOCK_GUEST_STOPPED : 0;
+}
+
 void kvmclock_update(struct vcpu *v)
 {
-	const struct clock_ref *ref;
-	struct clock_scale scale;
+	u64 gpa = v->msr.kvm_system_time & ~SYSTEM_TIME_ENABLE;
+	struct kvmclock_params p;
 	struct pvclock_time t;
+	bool stable;
 
+	hv_tsc_page_update(v->vm);
 	if (!(v->msr.kvm_system_time & SYSTEM_TIME_ENABLE))
 		return;
-	ref = clock_ref(v->vm);
-	scale = clock_scale(vcpu_tsc_khz(v) * 1000ULL);
+	stable = kvmclock_params(v, &p);
 	t = (struct pvclock_time) {
-		.tsc_timestamp = tsc_scale(v, ref->tsc) + v->tsc_offset,
-		.system_time = ref->ns + (u64)READ_ONCE(v->vm->clock_offset),
-		.mul = scale.mul,
-		.shift = scale.shift,
-		.flags = offsets_agree(v) ? PVCLOCK_TSC_STABLE : 0,
+		.tsc_timestamp = p.stamp,
+		.system_time = p.base,
+		.mul = p.mul,
+		.shift = p.shift,
+		.flags = (stable ? PVCLOCK_TSC_STABLE : 0) | stopped_flag(v, gpa),
 	};
-	page_write(v->vm, v->msr.kvm_system_time & ~SYSTEM_TIME_ENABLE, &t, sizeof(t));
+	page_write(v->vm, gpa, &t, sizeof(t));
 }
 
 /* Zero is what the MSR holds after reset, and what user space writes back then: no page. */

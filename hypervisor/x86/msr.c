@@ -6,6 +6,7 @@
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/hyperv.h"
 #include "hypervisor/x86/mmu.h"
 #include "hypervisor/x86/msr_row.h"
 #include "hypervisor/x86/segment.h"
@@ -31,6 +32,7 @@ void tsc_changed(struct vcpu *v)
 	fpu_put(v);
 	if (v->msr.kvm_system_time & 1)
 		vcpu_request(v, REQ_CLOCK_UPDATE);
+	hv_clock_changed(v->vm);
 	if (v->lapic && lapic_get_tsc_deadline(v))
 		lapic_set_tsc_deadline(v, lapic_get_tsc_deadline(v));
 }
@@ -100,22 +102,6 @@ int msr_set_tsc_adjust(struct vcpu *v, const struct msr_row *row, u32 n, u64 val
 		tsc_changed(v);
 	}
 	v->msr.tsc_adjust = val;
-	return 0;
-}
-
-int msr_set_clock(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
-{
-	fpu_put(v);
-	v->msr.kvm_system_time = val;
-	vcpu_request(v, REQ_CLOCK_UPDATE);
-	return 0;
-}
-
-int msr_set_wall_clock(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
-{
-	fpu_put(v);
-	v->msr.kvm_wall_clock = val;
-	kvmclock_write_wall(v, val);
 	return 0;
 }
 
@@ -274,10 +260,12 @@ static const struct msr_row *row_find(u32 index)
 	return lo < nr_msr_rows && msr_rows[lo].first <= index ? &msr_rows[lo] : NULL;
 }
 
-static bool row_accessible(const struct vcpu *v, const struct msr_row *row, bool host)
+static bool row_accessible(const struct vcpu *v, const struct msr_row *row, u32 index, bool host)
 {
 	if (host)
 		return true;
+	if (row->flags & MSR_HYPERV)
+		return hv_msr_accessible(v, index);
 	return !(row->flags & MSR_HOST_ONLY) &&
 		(row->feature == F_NONE || vcpu_has(v, row->feature));
 }
@@ -289,7 +277,7 @@ int msr_read(struct vcpu *v, u32 index, u64 *val, bool host)
 
 	if (!row)
 		return -ENOENT;
-	if (!row_accessible(v, row, host))
+	if (!row_accessible(v, row, index, host))
 		return -EINVAL;
 	n = index - row->first;
 	if (row->get)
@@ -316,7 +304,7 @@ int msr_write(struct vcpu *v, u32 index, u64 val, bool host)
 
 	if (!row)
 		return -ENOENT;
-	if (!row_accessible(v, row, host))
+	if (!row_accessible(v, row, index, host))
 		return -EINVAL;
 	if (!host && row->flags & MSR_READONLY)
 		return -EINVAL;
@@ -331,6 +319,7 @@ void msr_reset(struct vcpu *v, bool init)
 	const struct msr_row *row;
 	u32 n;
 
+	pv_reset(v);
 	if (init)
 		return;
 	WRITE_ONCE(v->tsc_offset, tsc_reset_offset(v));

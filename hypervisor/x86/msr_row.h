@@ -10,6 +10,7 @@ enum {
 	MSR_READONLY	= 1 << 2,	/* for the guest: a write is #GP */
 	MSR_IGNORE	= 1 << 3,	/* the guest's writes are dropped */
 	MSR_HOST_ONLY	= 1 << 4,	/* the guest gets #GP */
+	MSR_HYPERV	= 1 << 5,	/* Hyper-V's: its CPUID decides (x86/hyperv_msr.c) */
 };
 
 struct msr_row;
@@ -51,11 +52,19 @@ msr_set_fn mtrr_set_fixed, mtrr_set_variable, mtrr_set_default, pat_set;
 msr_get_fn mce_get_bank;
 msr_set_fn mce_set_bank, mce_set_ctl;
 
+/* pv.c */
+msr_get_fn msr_get_pv;
+msr_set_fn msr_set_pv;
+
+/* hyperv_msr.c */
+msr_get_fn msr_get_hv;
+msr_set_fn msr_set_hv;
+bool hv_msr_accessible(const struct vcpu *v, u32 index);	/* by the guest */
+
 /* msr.c */
 msr_get_fn msr_get_tsc, msr_get_apic_base, msr_get_deadline, msr_get_x2apic, msr_get_microcode,
 	msr_get_efer, msr_get_fs_base, msr_get_gs_base, msr_get_xss;
 msr_set_fn msr_set_tsc, msr_set_tsc_adjust, msr_set_apic_base, msr_set_deadline, msr_set_x2apic,
-	msr_set_efer, msr_set_address, msr_set_fs_base, msr_set_gs_base, msr_set_xss, msr_set_clock,
-	msr_set_wall_clock;
+	msr_set_efer, msr_set_address, msr_set_fs_base, msr_set_gs_base, msr_set_xss;
 
 #endif

@@ -120,6 +120,12 @@ void tsc_changed(struct vcpu *v);			/* what was computed from it is stale */
 /* Host monotonic time in ns of a guest TSC value. No unwinding. */
 u64 tsc_deadline_ns(struct vcpu *v, u64 guest_tsc);
 void kvmclock_update(struct vcpu *v);			/* REQ_CLOCK_UPDATE */
+/*
+ * The clock as a function of this vCPU's TSC: ns = base + (((tsc - stamp) << shift) * mul >> 32). True
+ * if it is the same for all vCPUs.
+ */
+struct kvmclock_params { u64 stamp, base; u32 mul; s8 shift; };
+bool kvmclock_params(const struct vcpu *v, struct kvmclock_params *p);
 /* What the guests' clock pages say now, in ns. Any thread: KVM_GET_CLOCK, KVM_SET_CLOCK. */
 u64 kvmclock_now(struct vm *vm);
 /* MSR_KVM_WALL_CLOCK(_NEW) was written: fills in struct pvclock_wall_clock at gpa. No unwinding. */

@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 
 #include "hypervisor/os/os.h"
+#include "hypervisor/x86/pv.h"
 #include "hypervisor/x86/regs.h"
 #include "hypervisor/x86/space.h"
 #include "hypervisor/x86/stat.h"
@@ -127,6 +128,7 @@ enum {
 	REQ_PMU,
 	REQ_IOAPIC_EOI,		/* user space's IOAPIC is to hear of an EOI */
 	REQ_TPR_ACCESS,		/* KVM_TPR_ACCESS_REPORTING: the guest has used its APIC's TPR */
+	REQ_HYPERV,		/* x86/hyperv.h: v->hv->todo says what */
 };
 
 /* The ratio of guest to host TSC ticks is a fixed-point number. */
@@ -263,6 +265,10 @@ struct vcpu {
 	u32 cpuid_n;
 	u8 maxphyaddr, maxlinaddr;
 	u64 guest_features[4];	/* bitmap of enum cpu_feature (x86/cpuid.h) that this guest has */
+
+	/* ---- paravirtual interfaces ---------------------------------------------------------- */
+	struct pv_state pv;	/* KVM's: x86/pv.h */
+	struct hv_vcpu *hv;	/* Hyper-V's: x86/hyperv.h. NULL until it is needed; any thread */
 
 	/* ---- ties ---------------------------------------------------------------------------- */
 	struct vm *vm;

@@ -48,7 +48,7 @@ static void expect_entry(struct kvm_coalesced_mmio_ring *r, u64 addr, u32 len, u
 }
 
 /* Writes of each size; what is not wholly in the zone, and reads, leave. */
-static void test_ring(void **state)
+static void test_coalesced_ring(void **state)
 {
 	struct kvm_coalesced_mmio_ring *r;
 	struct machine m;
@@ -233,7 +233,7 @@ static void test_many(void **state)
 int test_coalesced(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ring),
+		cmocka_unit_test(test_coalesced_ring),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_shared),
 		cmocka_unit_test(test_zones),
