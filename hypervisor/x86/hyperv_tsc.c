@@ -45,7 +45,8 @@ static bool page_compute(struct vm *vm, struct hv_tsc_page *page)
 	if (scale >> 64 >= NS_PER_UNIT)
 		return false;
 	page->scale = mul_div(1ULL << (32 + p.shift), p.mul, NS_PER_UNIT);
-	page->offset = (s64)(p.base / NS_PER_UNIT - mul_shr64(p.stamp, page->scale));
+	/* A clock that was set back is negative where its reference was taken. */
+	page->offset = (s64)p.base / (s64)NS_PER_UNIT - (s64)mul_shr64(p.stamp, page->scale);
 	return true;
 }
 

@@ -264,6 +264,8 @@ static bool row_accessible(const struct vcpu *v, const struct msr_row *row, u32 
 {
 	if (host)
 		return true;
+	if (row->flags & MSR_PV)
+		return pv_msr_accessible(v, index);
 	if (row->flags & MSR_HYPERV)
 		return hv_msr_accessible(v, index);
 	return !(row->flags & MSR_HOST_ONLY) &&

@@ -10,7 +10,8 @@ enum {
 	MSR_READONLY	= 1 << 2,	/* for the guest: a write is #GP */
 	MSR_IGNORE	= 1 << 3,	/* the guest's writes are dropped */
 	MSR_HOST_ONLY	= 1 << 4,	/* the guest gets #GP */
-	MSR_HYPERV	= 1 << 5,	/* Hyper-V's: its CPUID decides (x86/hyperv_msr.c) */
+	MSR_PV		= 1 << 5,	/* KVM's: its CPUID may decide (x86/pv.c) */
+	MSR_HYPERV	= 1 << 6,	/* Hyper-V's: its CPUID decides (x86/hyperv_msr.c) */
 };
 
 struct msr_row;
@@ -55,6 +56,7 @@ msr_set_fn mce_set_bank, mce_set_ctl;
 /* pv.c */
 msr_get_fn msr_get_pv;
 msr_set_fn msr_set_pv;
+bool pv_msr_accessible(const struct vcpu *v, u32 index);	/* by the guest */
 
 /* hyperv_msr.c */
 msr_get_fn msr_get_hv;

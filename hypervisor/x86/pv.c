@@ -106,8 +106,11 @@ static int set_async_pf(struct vcpu *v, u64 val, bool host)
 
 static int set_async_pf_int(struct vcpu *v, u64 val, bool host)
 {
-	if (val >> 8 || !v->lapic)
+	if (val >> 8)
 		return -EINVAL;
+	/* Unlike KVM, user space may write the zero back that it has read. */
+	if (!v->lapic)
+		return val || !host ? -EINVAL : 0;
 	v->msr.kvm_async_pf_int = val;
 	return 0;
 }
@@ -197,29 +200,35 @@ static const struct pv_msr {
 	{ MSR_KVM_ASYNC_PF_ACK, KVM_FEATURE_ASYNC_PF_INT, set_async_pf_ack },
 };
 
-static const struct pv_msr *pv_msr_find(const struct vcpu *v, u32 index)
+static const struct pv_msr *pv_msr_find(u32 index)
 {
 	const struct pv_msr *m = pv_msrs;
 
 	while (m->index != index)
 		m++;
-	return pv_has(v, m->feature) ? m : NULL;
+	return m;
 }
 
+bool pv_msr_accessible(const struct vcpu *v, u32 index)
+{
+	return pv_has(v, pv_msr_find(index)->feature);
+}
+
+/* User space may read those that its guest does not have, and write what it has read. */
 int msr_get_pv(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val)
 {
-	if (!pv_msr_find(v, row->first))
-		return -EINVAL;
-	*val = row->field ? *msr_field(v, row, n) : 0;
+	bool has = pv_msr_accessible(v, row->first);
+
+	*val = has && row->field ? *msr_field(v, row, n) : 0;
 	return 0;
 }
 
 int msr_set_pv(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
 {
-	const struct pv_msr *m = pv_msr_find(v, row->first);
+	const struct pv_msr *m = pv_msr_find(row->first);
 
-	if (!m)
-		return -EINVAL;
+	if (!pv_has(v, m->feature))
+		return val ? -EINVAL : 0;
 	fpu_put(v);
 	return m->set(v, val, host);
 }

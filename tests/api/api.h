@@ -101,5 +101,7 @@ int test_smm(void);
 int test_user_msrs(void);
 int test_ring(void);
 int test_tsc(void);
+int test_pv(void);
+int test_hyperv(void);
 
 #endif

@@ -104,5 +104,7 @@ int main(int argc, char **argv)
 	failed += test_user_msrs();
 	failed += test_ring();
 	failed += test_tsc();
+	failed += test_pv();
+	failed += test_hyperv();
 	return failed != 0;
 }

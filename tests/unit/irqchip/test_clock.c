@@ -140,6 +140,8 @@ static void test_vcpus_agree(void **state)
 	struct machine *m = *state;
 	struct page p[2];
 
+	memset(memory, 0, sizeof(memory));
+
 	for (unsigned int i = 0; i < 2; i++) {
 		m->cpu[i]->msr.kvm_system_time = 0x100 * (i + 1) | 1;
 		fake_now += 12345;
@@ -152,6 +154,24 @@ static void test_vcpus_agree(void **state)
 	kvmclock_update(m->cpu[0]);
 	/* TSCs differ: a page is good for its own vCPU only. */
 	assert_int_equal(memory[0x100 + 29], 0);
+}
+
+/* "The guest was stopped": once told, until the guest has cleared it. */
+static void test_stopped(void **state)
+{
+	struct vcpu *v = ((struct machine *)*state)->cpu[0];
+	u8 *flags = memory + 0x100 + 29;
+
+	memset(memory, 0, sizeof(memory));
+	v->msr.kvm_system_time = 0x101;
+	v->pv.guest_stopped = true;
+	kvmclock_update(v);
+	assert_int_equal(*flags & 2, 2);
+	kvmclock_update(v);
+	assert_int_equal(*flags & 2, 2);
+	*flags = 0;
+	kvmclock_update(v);
+	assert_int_equal(*flags & 2, 0);
 }
 
 static void test_wall(void **state)
@@ -177,7 +197,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_time), T(test_version_moves_on), T(test_disabled_or_outside),
-		T(test_vcpus_agree), T(test_wall),
+		T(test_vcpus_agree), T(test_stopped), T(test_wall),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "hypervisor/x86/fpu.h"
+#include "hypervisor/x86/hyperv.h"
 #include "tests/unit/x86/machine.h"
 
 static struct memslot slot_make(struct machine *m, u32 id, u64 gpa, u64 size, u8 *mem)
@@ -27,6 +28,7 @@ struct machine *machine_create(void)
 	s->slot[1].flags = KVM_MEM_READONLY;
 	m->vm.slots = s;
 	os_mutex_init(&m->vm.lock);
+	assert_int_equal(hv_vm_create(&m->vm), 0);
 	m->v = aligned_alloc(4096, ALIGN_UP(sizeof(*m->v), 4096UL));
 	memset(m->v, 0, sizeof(*m->v));
 	m->v->vm = &m->vm;
@@ -44,6 +46,9 @@ struct machine *machine_create(void)
 
 void machine_destroy(struct machine *m)
 {
+	hv_vcpu_destroy(m->v);
+	pv_destroy(m->v);
+	hv_vm_destroy(&m->vm);
 	free(m->vm.slots->slot[0].code);
 	free(m->vm.slots->slot[1].code);
 	free(m->vm.slots);
