@@ -196,6 +196,35 @@ static void test_once(void **state)
 	close(fd);
 }
 
+/* Of a write in two parts, each may be taken, and the instruction begins again for the other. */
+static void test_halves(void **state)
+{
+	int fd = new_eventfd();
+	struct kvm_sregs s;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	/* KVM asks nobody but user space about the rest once a part has gone there. */
+	for (u32 half = 0; half < (api_is_host() ? 1 : 2); half++) {
+		assert_int_equal(ioeventfd(m.vm, fd, MMIO_AT + 8 * half, 8, 0, 0), 0);
+		/* mov ax, 0x8000; mov es, ax; movdqu es:[0], xmm0; out DONE_PORT, al */
+		CODE(&m, 0xb8, 0x00, 0x80, 0x8e, 0xc0, 0x26, 0xf3, 0x0f, 0x7f, 0x06, 0, 0,
+		     0xe6, DONE_PORT);
+		s = get_sregs(m.vcpu);
+		s.cr4 |= 0x200;		/* OSFXSR */
+		assert_int_equal(call(m.vcpu, KVM_SET_SREGS, &s), 0);
+		run_until(&m, KVM_EXIT_MMIO);
+		assert_int_equal(m.run->mmio.phys_addr, MMIO_AT + 8 * !half);
+		assert_int_equal(m.run->mmio.len, 8);
+		run_until(&m, KVM_EXIT_IO);
+		assert_int_equal(m.run->io.port, DONE_PORT);
+		assert_int_equal(take_eventfd(fd), 1);
+		assert_int_equal(ioeventfd(m.vm, fd, MMIO_AT + 8 * half, 8, DEASSIGN, 0), 0);
+	}
+	machine_free(&m);
+	close(fd);
+}
+
 /* ---- how it is refused ----------------------------------------------------------------------- */
 
 static void test_refusals(void **state)
@@ -343,7 +372,8 @@ static void test_many(void **state)
 	 * out DONE_PORT, al */
 	CODE(&m, 0x66, 0xba, 0, 0, 0, 0, 0xb9, MANY & 255, MANY >> 8, 0x66, 0x89, 0xd0, 0x66, 0xc1,
 	     0xe8, 0x02, 0x66, 0xef, 0x83, 0xc2, 0x04, 0xe2, 0xf2, 0xe7, DONE_PORT);
-	*(u16 *)(m.ram + CODE_AT + 7) = n;
+	m.ram[CODE_AT + 7] = (u8)n;
+	m.ram[CODE_AT + 8] = n >> 8;
 	run_until(&m, KVM_EXIT_IO);
 	assert_int_equal(m.run->io.port, DONE_PORT);
 	for (i = 0; i < n; i++)
@@ -367,6 +397,7 @@ int test_ioeventfd(void)
 		cmocka_unit_test(test_wide_match),
 		cmocka_unit_test(test_strings_and_reads),
 		cmocka_unit_test(test_once),
+		cmocka_unit_test(test_halves),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_neighbours),
 		cmocka_unit_test(test_descriptor),

@@ -142,6 +142,38 @@ static void test_eoi(void **state)
 	machine_free(&m);
 }
 
+/* By MSR as by memory: nothing of the guest's is executed before user space hears of it. */
+static void test_eoi_msr(void **state)
+{
+	/* mov ecx, 0x80b; xor eax, eax; xor edx, edx; wrmsr; out REPORT_PORT, al; iret */
+	static const u8 x2apic_handler[] = { 0x66, 0xb9, 0x0b, 0x08, 0, 0, 0x66, 0x31, 0xc0,
+		0x66, 0x31, 0xd2, 0x0f, 0x30, 0xe6, REPORT_PORT, 0xcf };
+	struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 e[100]; } id = { .head.nent = 100 };
+	struct kvm_msi msi = { .address_lo = MSI_ADDRESS, .data = 0x61 | LEVEL };
+	struct kvm_sregs s;
+	struct machine m;
+
+	skip_on_emulated_host("runs on to the next exit after an EOI by MSR");
+	split_new(&m, LINT0_MASKED);
+	assert_int_equal(call(m.sys, KVM_GET_SUPPORTED_CPUID, &id), 0);
+	assert_int_equal(call(m.vcpu, KVM_SET_CPUID2, &id), 0);
+	s = get_sregs(m.vcpu);
+	s.apic_base |= BIT(10);
+	assert_int_equal(call(m.vcpu, KVM_SET_SREGS, &s), 0);
+	memcpy(m.ram + 0x1800, x2apic_handler, sizeof(x2apic_handler));
+	*(u32 *)(m.ram + 0x61 * 4) = 0x1800;
+	route_msi(&m, 3, 0x61 | LEVEL);
+	run_until(&m, KVM_EXIT_IO);
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(call(m.vm, KVM_SIGNAL_MSI, &msi), 1);
+		assert_int_equal(next_exit(&m), KVM_EXIT_IOAPIC_EOI);
+		assert_int_equal(m.run->eoi.vector, 0x61);
+		assert_int_equal(next_exit(&m), KVM_EXIT_IO);
+		assert_int_equal(m.run->io.port, REPORT_PORT);
+	}
+	machine_free(&m);
+}
+
 /* Routes whose message is for others are not this vCPU's affair. */
 static void test_eoi_destination(void **state)
 {
@@ -257,6 +289,7 @@ int test_split(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_messages),
 		cmocka_unit_test(test_eoi),
+		cmocka_unit_test(test_eoi_msr),
 		cmocka_unit_test(test_eoi_destination),
 		cmocka_unit_test(test_pic),
 		cmocka_unit_test(test_window),
