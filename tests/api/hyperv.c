@@ -4,6 +4,7 @@
  * KVM_HYPERV_EVENTFD), TLFS.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -428,6 +429,140 @@ static void test_call_xmm(void **state)
 	machine_free(&m);
 }
 
+/* ---- translations of other processors ------------------------------------------------------------ */
+
+#define DIRECTORY	0x5000
+#define TABLE		0x6000
+#define FRAME(n)	(0x7000 + 0x1000 * ((n) & 1))
+#define SEEN		0x3000	/* what the other one read last, and how often it has */
+#define ROUNDS		0x3004
+#define STOP		0x3008
+#define LOOP_AT		0x1800
+#define PTE(at)		((at) | 3)
+#define PDE_LARGE	0x83
+
+/* at 0x400000: a page that moves; below: all of RAM */
+static void reader_tables(struct machine *m)
+{
+	*(u32 *)(m->ram + DIRECTORY) = PDE_LARGE;
+	*(u32 *)(m->ram + DIRECTORY + 4) = PTE(TABLE);
+	*(u32 *)(m->ram + FRAME(0)) = 100;
+	*(u32 *)(m->ram + FRAME(1)) = 101;
+}
+
+/* again: mov eax, [0x400000]; mov [SEEN], eax; inc dword [ROUNDS]; cmp dword [STOP], 0; je again; out */
+static const u8 reader_loop[] = {
+	0xa1, 0, 0, 0x40, 0, 0xa3, 0, 0x30, 0, 0, 0xff, 0x05, 4, 0x30, 0, 0, 0x83, 0x3d, 8, 0x30, 0, 0, 0,
+	0x74, 0xe7, 0xe6, 0x10,
+};
+
+/* As flat_insn() has set the first one up, at LOOP_AT. */
+static void start_like(struct machine *m, int vcpu, bool paging)
+{
+	struct kvm_sregs s = get_sregs(m->vcpu);
+	struct kvm_regs r = { .rip = LOOP_AT, .rsp = 0x7000, .rflags = 2 };
+	struct kvm_mp_state run = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	struct kvm_sregs own = get_sregs(vcpu);
+
+	s.apic_base = own.apic_base;
+	if (paging) {
+		s.cr3 = DIRECTORY;
+		s.cr4 |= 0x10;
+		s.cr0 |= BIT(31);
+	}
+	assert_int_equal(call(vcpu, KVM_SET_SREGS, &s), 0);
+	set_regs(vcpu, &r);
+	assert_int_equal(call(vcpu, KVM_SET_MP_STATE, &run), 0);
+}
+
+static void *run_thread(void *vcpu)
+{
+	return (void *)call_num(*(int *)vcpu, KVM_RUN, 0);
+}
+
+static void wait_rounds(struct machine *m, u32 n)
+{
+	volatile u32 *rounds = (volatile u32 *)(m->ram + ROUNDS);
+	u32 from = *rounds;
+
+	while (*rounds - from < n)
+		;
+}
+
+/* When the call has come back, the other processor uses the new translation. */
+static void test_flush_others(void **state)
+{
+	struct kvm_run *run;
+	struct machine m;
+	pthread_t thread;
+	u32 i, wrong = 0;
+	void *ret;
+	int other;
+
+	hv_machine(&m);
+	other = vcpu_new(m.vm, 1, &run);
+	reader_tables(&m);
+	*(u32 *)(m.ram + TABLE) = PTE(FRAME(0));
+	memcpy(m.ram + LOOP_AT, reader_loop, sizeof(reader_loop));
+	start_like(&m, other, true);
+	pthread_create(&thread, NULL, run_thread, &other);
+	wait_rounds(&m, 2);
+	for (i = 1; i <= 200; i++) {
+		*(volatile u32 *)(m.ram + TABLE) = PTE(FRAME(i));
+		/* fast: flags in the output's place, the mask in XMM0, where zero is all; or in memory */
+		if (i & 2)
+			assert_int_equal(hv_result(&m, FLUSH_SPACE | FAST, 0, 0), OK);
+		else
+			assert_int_equal(hv_memory(&m, FLUSH_SPACE, (u64[]){ 0, 0, 2 }, 3), OK);
+		wait_rounds(&m, 2);
+		wrong += *(volatile u32 *)(m.ram + SEEN) != 100 + (i & 1);
+	}
+	*(volatile u32 *)(m.ram + STOP) = 1;
+	pthread_join(thread, &ret);
+	assert_null(ret);
+	assert_int_equal(wrong, 0);
+	munmap(run, RUN_SIZE);
+	api->close(other);
+	machine_free(&m);
+}
+
+/*
+ * mov ebp, 20000; again: mov eax, fast flush; xor edx, edx; xor ecx, ecx; xor ebx, ebx; mov esi, all;
+ * xor edi, edi; vmcall; dec ebp; jnz again; out
+ */
+static const u8 flush_loop[] = {
+	0xbd, 0x20, 0x4e, 0, 0, 0xb8, 0x02, 0, 1, 0, 0x31, 0xd2, 0x31, 0xc9, 0x31, 0xdb, 0xbe, 1, 0, 0, 0,
+	0x31, 0xff, 0x0f, 0x01, 0xc1, 0x4d, 0x75, 0xe8, 0xe6, 0x10,
+};
+
+/* Processors that flush each other wait for each other, and yet come on. */
+static void test_flush_each_other(void **state)
+{
+	struct kvm_run *run;
+	struct machine m;
+	pthread_t thread;
+	void *ret;
+	int other;
+
+	hv_machine(&m);
+	other = vcpu_new(m.vm, 1, &run);
+	cpuid_with(&(struct machine){ .sys = m.sys, .vcpu = other }, 0x100, true);
+	memcpy(m.ram + LOOP_AT, flush_loop, sizeof(flush_loop));
+	start_like(&m, other, false);
+	start_like(&m, m.vcpu, false);
+	pthread_create(&thread, NULL, run_thread, &other);
+	assert_int_equal(call_num(m.vcpu, KVM_RUN, 0), 0);
+	pthread_join(thread, &ret);
+	assert_null(ret);
+	assert_int_equal(m.run->exit_reason, KVM_EXIT_IO);
+	assert_int_equal(run->exit_reason, KVM_EXIT_IO);
+	munmap(run, RUN_SIZE);
+	api->close(other);
+	machine_free(&m);
+}
+
+/* ---- what user space serves ---------------------------------------------------------------------- */
+
 static void test_user_calls(void **state)
 {
 	struct kvm_regs r;
@@ -708,6 +843,8 @@ int test_hyperv(void)
 		cmocka_unit_test(test_call_forms),
 		cmocka_unit_test(test_call_ipi),
 		cmocka_unit_test(test_call_xmm),
+		cmocka_unit_test(test_flush_others),
+		cmocka_unit_test(test_flush_each_other),
 		cmocka_unit_test(test_user_calls),
 		cmocka_unit_test(test_connections),
 		cmocka_unit_test(test_synic),
