@@ -81,8 +81,13 @@ void real_mode(int vcpu, u64 rip)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(seg); i++) {
-		*seg[i] = real;
-		seg[i]->type = seg[i] == &s.cs ? 11 : 3;
+		/* What flat_mode() made of them; a test's own limits stay. */
+		if (s.cr0 & 1)
+			*seg[i] = real;
+		if (s.cr0 & 1 && seg[i] == &s.cs)
+			s.cs.type = 11;
+		seg[i]->base = 0;
+		seg[i]->selector = 0;
 	}
 	s.cr0 &= ~1ULL;
 	assert_int_equal(call(vcpu, KVM_SET_SREGS, &s), 0);

@@ -10,7 +10,7 @@
 #define SMRAM_SIZE	0x20000
 #define AREA_AT		0x8000	/* of the offsets in the documents, from SMBASE */
 #define CPUS_SPACE(n)	((n) << 16)
-#define OUT_PORT	0x20
+#define OUT_PORT	0xe0
 
 struct smm_machine {
 	struct machine m;
@@ -53,10 +53,10 @@ static void smm_free(struct smm_machine *s)
 	munmap(s->smram, SMRAM_SIZE);
 }
 
-/* out 0x20, al; rsm, for a given SMBASE */
+/* out 0xe0, al; rsm, for a given SMBASE */
 static void handler(struct smm_machine *s, u32 smbase)
 {
-	memcpy(s->smram + smbase - SMRAM_AT + 0x8000, "\xe6\x20\x0f\xaa", 4);
+	memcpy(s->smram + smbase - SMRAM_AT + 0x8000, "\xe6\xe0\x0f\xaa", 4);
 }
 
 static void *area(struct smm_machine *s, u32 off)
@@ -331,9 +331,9 @@ static void test_translated_code(void **state)
 	supported_cpuid(&s.m);
 	slot(&s.m, 7, 0x39000, P(1), other);
 	handler(&s, SMRAM_AT);
-	/* Outside: inc rbx; hlt; jmp back. Inside: add byte [0x7000], 16; out 0x21, al; rsm */
+	/* Outside: inc rbx; hlt; jmp back. Inside: add byte [0x7000], 16; out 0xe1, al; rsm */
 	memcpy(other, "\x48\xff\xc3\xf4\xeb\xfa", 6);
-	memcpy(s.smram + 0x9000, "\x80\x05\x00\x70\x00\x00\x10\xe6\x21\x0f\xaa", 11);
+	memcpy(s.smram + 0x9000, "\x80\x05\x00\x70\x00\x00\x10\xe6\xe1\x0f\xaa", 11);
 	CODE(&s.m, 0xf4);
 	long_mode(&s.m);
 	r = get_regs(s.m.vcpu);
@@ -348,7 +348,7 @@ static void test_translated_code(void **state)
 		r.rip = 0x39000;
 		set_regs(s.m.vcpu, &r);
 		run_until(&s.m, KVM_EXIT_IO);
-		assert_int_equal(s.m.run->io.port, 0x21);
+		assert_int_equal(s.m.run->io.port, 0xe1);
 		assert_int_equal(s.m.ram[0x7000], i * 16);
 	}
 	run_back(&s);
@@ -501,7 +501,7 @@ static void test_init_latched(void **state)
 
 	smm_new(&s, WITH_IRQCHIP);
 	handler(&s, SMRAM_AT);
-	CODE(&s.m, 0x43, 0xe6, 0x21, 0xeb, 0xfb);	/* inc bx; out 0x21, al; jmp back */
+	CODE(&s.m, 0x43, 0xe6, 0xe1, 0xeb, 0xfb);	/* inc bx; out 0xe1, al; jmp back */
 	smi(&s);
 	run_to_handler(&s);
 	assert_int_equal(call(s.m.vcpu, KVM_SET_MP_STATE, &mp), -EINVAL);
@@ -512,9 +512,9 @@ static void test_init_latched(void **state)
 	assert_int_equal(get_events(&s).smi.latched_init, 1);
 	/* Taken as soon as RSM is over: the boot processor begins at its reset vector. */
 	slot(&s.m, 9, 0xfffff000, P(1), s.smram + P(1));
-	memcpy(s.smram + P(1) + 0xff0, "\xe6\x22", 2);
+	memcpy(s.smram + P(1) + 0xff0, "\xe6\xe2", 2);
 	run_until(&s.m, KVM_EXIT_IO);
-	assert_int_equal(s.m.run->io.port, 0x22);
+	assert_int_equal(s.m.run->io.port, 0xe2);
 	assert_int_equal(get_events(&s).smi.latched_init, 0);
 	assert_int_equal(get_events(&s).smi.smm, 0);
 	/* SMBASE outlives INIT. */
@@ -531,14 +531,14 @@ static void test_message(void **state)
 
 	smm_new(&s, WITH_IRQCHIP);
 	handler(&s, SMRAM_AT);
-	CODE(&s.m, 0xf4, 0xe6, 0x21);	/* hlt; out 0x21, al */
+	CODE(&s.m, 0xf4, 0xe6, 0xe1);	/* hlt; out 0xe1, al */
 	real_mode(s.m.vcpu, CODE_AT + 1);
 	assert_int_equal(call(s.m.vcpu, KVM_SET_MP_STATE, &halted), 0);
 	assert_int_equal(call(s.m.vm, KVM_SIGNAL_MSI, &msi), 1);
 	run_to_handler(&s);
 	assert_int_equal(area32(&s, 0x7ff0), CODE_AT + 1);
 	run_until(&s.m, KVM_EXIT_IO);
-	assert_int_equal(s.m.run->io.port, 0x21);
+	assert_int_equal(s.m.run->io.port, 0xe1);
 	smm_free(&s);
 }
 
