@@ -92,6 +92,7 @@ int pv_enable_cap(struct vcpu *v, const struct kvm_enable_cap *cap);
 
 /* stats.c */
 long vcpu_get_stats_fd(struct call *c);
+long vm_get_stats_fd(struct call *c);
 void vcpu_stats_each(const struct vcpu *v, void (*fn)(void *arg, const char *name, u64 value),
 	void *arg);
 
@@ -102,6 +103,9 @@ long sys_get_msrs(struct call *c);
 long vcpu_get_msrs(struct call *c);
 long vcpu_set_msrs(struct call *c);
 long vm_set_msr_filter(struct call *c);
+long sys_get_mce_cap(struct call *c);
+long vcpu_setup_mce(struct call *c);
+long vcpu_set_mce(struct call *c);
 
 /* attrs.c */
 long vcpu_has_attr(struct call *c);

@@ -2,8 +2,11 @@
  * Capabilities: what KVM_CHECK_EXTENSION answers, one row each, and the ones that a VM must enable.
  * Those without a row are 0. Linux Documentation/virt/kvm/api.rst 4.4, sections 6 to 8.
  */
+#include <linux/kvm_para.h>
+
 #include "hypervisor/api/api.h"
 #include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/msr.h"
 
 #define CLOCK_FLAGS	(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
 #define SYNC_FIELDS	(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
@@ -14,6 +17,16 @@
 #define DIRTY_LOG_FLAGS	(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET)
 #define MSR_REASONS	(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | \
 			 KVM_MSR_EXIT_REASON_FILTER)
+
+/* The quirks are behaviours that we never had; disabling them is remembered and changes nothing. */
+#define QUIRKS (KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED | \
+		KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP | \
+		KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN | \
+		KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
+
+/* HLT and PAUSE; MWAIT is no exit here, and there are no C-states. */
+#define DISABLE_EXITS	(KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE)
+#define HYPERCALL_EXITS	(1 << KVM_HC_MAP_GPA_RANGE)
 
 static const int capability[] = {
 	[KVM_CAP_IRQCHIP] = 1,
@@ -75,6 +88,20 @@ static const int capability[] = {
 	[KVM_CAP_COALESCED_PIO] = 1,
 	[KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2] = DIRTY_LOG_FLAGS,
 	[KVM_CAP_SET_GUEST_DEBUG2] = GUESTDBG_FLAGS,
+	[KVM_CAP_MCE] = MCE_MAX_BANKS,
+	[KVM_CAP_INTERNAL_ERROR_DATA] = 1,
+	[KVM_CAP_PCI_SEGMENT] = 1,
+	[KVM_CAP_X86_DISABLE_EXITS] = DISABLE_EXITS,
+	[KVM_CAP_MSR_PLATFORM_INFO] = 1,
+	[KVM_CAP_EXCEPTION_PAYLOAD] = 1,
+	[KVM_CAP_X86_TRIPLE_FAULT_EVENT] = 1,
+	[KVM_CAP_EXIT_HYPERCALL] = HYPERCALL_EXITS,
+	[KVM_CAP_EXIT_ON_EMULATION_FAILURE] = 1,
+	[KVM_CAP_HALT_POLL] = 1,
+	[KVM_CAP_SMALLER_MAXPHYADDR] = 1,
+	[KVM_CAP_DISABLE_QUIRKS2] = QUIRKS,
+	[KVM_CAP_SYSTEM_EVENT_DATA] = 1,
+	[KVM_CAP_BINARY_STATS_FD] = 1,
 	[KVM_CAP_TSC_CONTROL] = 1,
 	[KVM_CAP_VM_TSC_CONTROL] = 1,
 	[KVM_CAP_VCPU_ATTRIBUTES] = 1,
@@ -109,12 +136,6 @@ int capability_value(u64 cap)
 	return cap < ARRAY_SIZE(capability) ? capability[cap] : 0;
 }
 
-/* The quirks are behaviours that we never had; disabling them is remembered and changes nothing. */
-#define QUIRKS (KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED | \
-		KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP | \
-		KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN | \
-		KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
-
 int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 {
 	u64 arg = cap->args[0];
@@ -140,6 +161,36 @@ int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 	case KVM_CAP_DIRTY_LOG_RING:
 	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
 		return dirty_ring_enable(vm, arg);
+	case KVM_CAP_DISABLE_QUIRKS2:
+		if (arg & ~(u64)QUIRKS)
+			return -EINVAL;
+		vm->disabled_quirks = arg;
+		return 0;
+	case KVM_CAP_X86_DISABLE_EXITS:
+		if (arg & ~(u64)DISABLE_EXITS)
+			return -EINVAL;
+		vm->disabled_exits |= arg;
+		return 0;
+	case KVM_CAP_MSR_PLATFORM_INFO:
+		vm->platform_info_denied = !arg;
+		return 0;
+	case KVM_CAP_EXCEPTION_PAYLOAD:
+		vm->exception_payload = arg;
+		return 0;
+	case KVM_CAP_X86_TRIPLE_FAULT_EVENT:
+		vm->triple_fault_event = arg;
+		return 0;
+	case KVM_CAP_EXIT_HYPERCALL:
+		if (arg & ~(u64)HYPERCALL_EXITS)
+			return -EINVAL;
+		vm->hypercall_exits = arg;
+		return 0;
+	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
+		/* Nothing that fails is turned into #UD: they all exit anyway. */
+		return arg & ~1ULL ? -EINVAL : 0;
+	case KVM_CAP_HALT_POLL:
+		/* A vCPU that halts sleeps at once: any limit is kept. */
+		return arg >> 32 ? -EINVAL : 0;
 	case KVM_CAP_X86_USER_SPACE_MSR:
 		if (arg & ~(u64)MSR_REASONS)
 			return -EINVAL;

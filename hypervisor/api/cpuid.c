@@ -34,11 +34,16 @@ long sys_get_supported_cpuid(struct call *c)
 	return ret;
 }
 
-/* What is emulated beyond the host's own features: nothing that a guest should not be told of
- * anyway. */
+/* What is emulated whether the host has it or not: MOVBE, RDPID. */
 long sys_get_emulated_cpuid(struct call *c)
 {
-	return entries_out(c, NULL, 0);
+	static const struct kvm_cpuid_entry2 e[] = {
+		{ .function = 0, .eax = 7 },
+		{ .function = 1, .ecx = BIT(22) },
+		{ .function = 7, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .ecx = BIT(22) },
+	};
+
+	return entries_out(c, e, ARRAY_SIZE(e));
 }
 
 /* Which instructions exist, and which physical addresses, was decided by the old table. */

@@ -6,25 +6,47 @@
 #include "hypervisor/api/api.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/mmu.h"
+#include "hypervisor/x86/segment.h"
 #include "hypervisor/x86/smm.h"
-#include "hypervisor/x86/system.h"
 
 /* ---- KVM_GET_VCPU_EVENTS ------------------------------------------------------------------ */
 
-/* An exception on its way: CR2 and DR6 are given as already written, so that they survive the
- * trip. */
+/* CR2 for #PF, the new bits of DR6 for #DB. */
+static bool event_has_payload(const struct event *ev)
+{
+	return !ev->injected && (ev->vector == VEC_DB || (ev->vector == VEC_PF && ev->type == EV_FAULT));
+}
+
+/* As if delivery had begun. */
+static void payload_deliver(struct vcpu *v, struct event *ev)
+{
+	if (ev->vector == VEC_PF)
+		v->cr2 = ev->payload;
+	else if (ev->payload)
+		debug_commit(v, ev->payload);
+	ev->injected = true;
+}
+
+/*
+ * An exception on its way. With KVM_CAP_EXCEPTION_PAYLOAD user space carries what it will leave in
+ * CR2 or DR6; without, that is given as already written, so that it survives the trip.
+ */
 static void exception_get(struct vcpu *v, struct kvm_vcpu_events *e)
 {
 	struct event *ev = &v->event;
+	bool payload = event_has_payload(ev);
 
-	if (ev->vector == VEC_PF && ev->type == EV_FAULT && ev->payload != ~0ULL) {
-		v->cr2 = ev->payload;
-		ev->payload = ~0ULL;
-	}
-	e->exception.injected = 1;
+	if (payload && !v->vm->exception_payload)
+		payload_deliver(v, ev);
+	e->exception.injected = !v->vm->exception_payload || ev->injected;
+	e->exception.pending = !e->exception.injected;
 	e->exception.nr = ev->vector;
 	e->exception.has_error_code = ev->has_error;
 	e->exception.error_code = ev->error;
+	if (payload && v->vm->exception_payload) {
+		e->exception_has_payload = 1;
+		e->exception_payload = ev->payload;
+	}
 }
 
 static void event_get(struct vcpu *v, struct kvm_vcpu_events *e)
@@ -69,32 +91,53 @@ void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 	e->smi.latched_init = lapic_init_latched(v);
 	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
 		   KVM_VCPUEVENT_VALID_SMM;
+	if (v->vm->exception_payload)
+		e->flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	if (v->vm->triple_fault_event) {
+		e->flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+		e->triple_fault.pending = !!(READ_ONCE(v->requests) & BIT(REQ_TRIPLE_FAULT));
+	}
 }
 
 /* ---- KVM_SET_VCPU_EVENTS ------------------------------------------------------------------ */
 
-/* Without KVM_CAP_EXCEPTION_PAYLOAD and KVM_CAP_X86_TRIPLE_FAULT_EVENT. */
 #define EVENT_FLAGS (KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR | \
-		     KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM)
+		     KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM | \
+		     KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
+
+/* One that has begun to be delivered counts only where user space cannot tell. */
+static bool exception_given(const struct kvm_vcpu_events *e)
+{
+	bool pending = e->flags & KVM_VCPUEVENT_VALID_PAYLOAD && e->exception.pending;
+
+	return pending || e->exception.injected;
+}
 
 static bool events_valid(const struct vcpu *v, const struct kvm_vcpu_events *e)
 {
-	if (e->flags & ~EVENT_FLAGS)
+	if (e->flags & ~(u32)EVENT_FLAGS)
+		return false;
+	if ((e->flags & KVM_VCPUEVENT_VALID_PAYLOAD && !v->vm->exception_payload) ||
+	    (e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT && !v->vm->triple_fault_event))
 		return false;
 	/* INIT waits while in SMM, so nobody is there after one. */
 	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) && (e->smi.smm || e->smi.pending) &&
 	    v->mp_state == KVM_MP_STATE_INIT_RECEIVED)
 		return false;
-	return !e->exception.injected || (e->exception.nr <= 31 && e->exception.nr != VEC_NMI);
+	return !exception_given(e) || (e->exception.nr <= 31 && e->exception.nr != VEC_NMI);
 }
 
 static void event_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 {
 	v->event.type = EV_NONE;
 	v->extint_pending = false;
-	if (e->exception.injected) {
+	if (exception_given(e)) {
 		event_queue(v, EV_FAULT, e->exception.nr, e->exception.has_error_code,
 			e->exception.error_code);
+		if (e->flags & KVM_VCPUEVENT_VALID_PAYLOAD && e->exception.pending) {
+			v->event.injected = !e->exception_has_payload;
+			v->event.payload = e->exception_payload;
+		}
 	} else if (e->nmi.injected) {
 		event_queue(v, EV_NMI, VEC_NMI, false, 0);
 	} else if (e->interrupt.injected && e->interrupt.soft) {
@@ -131,6 +174,10 @@ int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 		v->sipi_vector = e->sipi_vector;
 	if (e->flags & KVM_VCPUEVENT_VALID_SMM)
 		smm_events_set(v, e);
+	if (e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT && e->triple_fault.pending)
+		vcpu_request(v, REQ_TRIPLE_FAULT);
+	else if (e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
+		__atomic_fetch_and(&v->requests, ~(u32)BIT(REQ_TRIPLE_FAULT), __ATOMIC_SEQ_CST);
 	vcpu_update_mode(v);
 	vcpu_request(v, REQ_EVENT);
 	return 0;

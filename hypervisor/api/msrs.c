@@ -58,6 +58,22 @@ static int access_write(struct vcpu *v, struct kvm_msr_entry *e)
 	return msr_write(v, e->index, e->data, true);
 }
 
+long sys_get_mce_cap(struct call *c)
+{
+	*(u64 *)c->data = MCE_SUPPORTED;
+	return 0;
+}
+
+long vcpu_setup_mce(struct call *c)
+{
+	return mce_setup(c->v, *(const u64 *)c->data);
+}
+
+long vcpu_set_mce(struct call *c)
+{
+	return mce_inject(c->v, c->data);
+}
+
 long vm_set_msr_filter(struct call *c)
 {
 	long ret;

@@ -43,6 +43,7 @@ static const struct ioctl_row rows[] = {
 		sys_get_msr_feature_index_list),
 	ROW_DIR(KVM_GET_MSRS, sizeof(struct kvm_msrs), 0, sys_get_msrs),
 	ROW(KVM_GET_SUPPORTED_CPUID, sys_get_supported_cpuid),
+	ROW(KVM_X86_GET_MCE_CAP_SUPPORTED, sys_get_mce_cap),
 	ROW(KVM_GET_DEVICE_ATTR, sys_get_attr),
 	ROW(KVM_HAS_DEVICE_ATTR, sys_has_attr),
 	ROW(KVM_GET_EMULATED_CPUID, sys_get_emulated_cpuid),

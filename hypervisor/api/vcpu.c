@@ -252,6 +252,8 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_GET_SREGS2, vcpu_get_sregs2),
 	ROW(KVM_SET_SREGS2, vcpu_set_sregs2),
 	ROW(KVM_GET_XSAVE2, vcpu_get_xsave),
+	ROW(KVM_X86_SETUP_MCE, vcpu_setup_mce),
+	ROW(KVM_X86_SET_MCE, vcpu_set_mce),
 	ROW(KVM_SET_DEVICE_ATTR, vcpu_set_attr),
 	ROW(KVM_GET_DEVICE_ATTR, vcpu_get_attr),
 	ROW(KVM_HAS_DEVICE_ATTR, vcpu_has_attr),

@@ -359,6 +359,7 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_RESET_DIRTY_RINGS, vm_reset_dirty_rings),
 	ROW(KVM_SET_TSC_KHZ, vm_set_tsc_khz),
 	ROW(KVM_HYPERV_EVENTFD, vm_hyperv_eventfd),
+	ROW(KVM_GET_STATS_FD, vm_get_stats_fd),
 	ROW_DIR(KVM_CLEAR_DIRTY_LOG, sizeof(struct kvm_clear_dirty_log), 0, vm_clear_dirty_log),
 };
 

@@ -28,6 +28,7 @@ int dirty_get(struct vm *vm, const struct kvm_dirty_log *log)
 		return -ENOENT;
 	if (vm->dirty_manual)
 		return os_user_write((u64)log->dirty_bitmap, s->dirty, dirty_bytes(s->size));
+	vm->stat.dirty_logs++;
 	vm_stop_vcpus(vm);
 	ret = os_user_write((u64)log->dirty_bitmap, s->dirty, dirty_bytes(s->size));
 	if (!ret)
@@ -69,6 +70,7 @@ int dirty_clear(struct vm *vm, const struct kvm_clear_dirty_log *log)
 	if (log->first_page > npages || log->num_pages > npages - log->first_page ||
 	    (log->num_pages < npages - log->first_page && (log->num_pages & 63)))
 		return -EINVAL;
+	vm->stat.dirty_logs++;
 	vm_stop_vcpus(vm);
 	for (i = 0; !ret && i * 64 < log->num_pages; i++)
 		ret = clear_word(s, (u64)log->dirty_bitmap, log->first_page, i, log->num_pages);

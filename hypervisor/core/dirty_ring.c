@@ -135,6 +135,7 @@ int dirty_ring_reset(struct vm *vm)
 
 	if (!vm->dirty_ring_bytes)
 		return -EINVAL;
+	vm->stat.dirty_logs++;
 	vm_stop_vcpus(vm);
 	os_mutex_lock(&vm->dirty_lock);
 	for (i = 0; i < vm->nr_vcpus; i++)

@@ -202,6 +202,8 @@ static int slots_replace(struct vm *vm, const struct memslot *old, const struct 
 		gone.dirty = NULL;
 	vm_stop_vcpus(vm);
 	vm->slots = after;
+	vm->stat.slots = after->n;
+	vm->stat.slot_changes++;
 	vm_request_all(vm, REQ_TLB_FLUSH);
 	vm_request_all(vm, REQ_CODE_FLUSH);
 	vm_start_vcpus(vm);

@@ -43,6 +43,7 @@ static bool watch_look(struct vm *vm)
 		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
 			continue;
 		any = true;
+		vcpu_stats_publish(v);
 		if (READ_ONCE(v->run->immediate_exit) || (turn && READ_ONCE(v->pv.watch)))
 			vcpu_kick(v);
 	}

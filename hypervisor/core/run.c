@@ -284,7 +284,7 @@ static int run_wait(struct vcpu *v)
 static int run_halted(struct vcpu *v)
 {
 	v->stat.halts++;
-	if (!v->vm->irqchip) {
+	if (!v->vm->irqchip && !(v->vm->disabled_exits & KVM_X86_DISABLE_EXITS_HLT)) {
 		v->halted = false;
 		return run_exit(v, KVM_EXIT_HLT);
 	}
@@ -420,5 +420,6 @@ int vcpu_run(struct vcpu *v)
 	if (v->signal_mask_set)
 		os_timer_cancel(&v->signal_poll);
 	run_publish(v);
+	vcpu_stats_publish(v);
 	return ret;
 }

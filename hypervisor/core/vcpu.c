@@ -96,12 +96,22 @@ out:
 	return ret;
 }
 
+void vcpu_stats_publish(const struct vcpu *v)
+{
+	u64 *data = load_acquire(&v->stats.data);
+
+	if (unlikely(data))
+		memcpy(data, &v->stat, sizeof(v->stat));
+}
+
 void vcpu_publish(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
 
+	vm->stat.vcpus++;
 	vm->vcpus[v->index] = v;
 	store_release(&vm->nr_vcpus, v->index + 1);
+	vm_stats_publish(vm);
 }
 
 /* Takes a vCPU that creation left half done, too. */
@@ -110,6 +120,7 @@ void vcpu_destroy(struct vcpu *v)
 	os_timer_destroy(&v->signal_poll);
 	hv_vcpu_destroy(v);
 	pv_destroy(v);
+	stats_free(&v->stats);
 	if (v->engine_state || v->code)
 		v->engine->vcpu_destroy(v);
 	if (v->lapic)

@@ -57,6 +57,7 @@ static void vm_destroy(struct vm *vm)
 		vcpu_destroy(vm->vcpus[i]);
 	hv_vm_destroy(vm);
 	memslots_free(vm);
+	stats_free(&vm->stats);
 	msr_filter_free(vm->msr_filter);
 	os_mutex_destroy(&vm->dirty_lock);
 	os_mutex_destroy(&vm->code_lock);
@@ -84,6 +85,14 @@ void vm_request_all(struct vm *vm, int req)
 		vcpu_request(vm->vcpus[i], req);
 }
 
+void vm_stats_publish(const struct vm *vm)
+{
+	u64 *data = load_acquire(&vm->stats.data);
+
+	if (unlikely(data))
+		memcpy(data, &vm->stat, sizeof(vm->stat));
+}
+
 /* ---- stopping -------------------------------------------------------------------------------- */
 
 /* Takes stop_lock. A vCPU thread has left before. */
@@ -93,6 +102,7 @@ static void world_stop(struct vm *vm)
 
 	os_mutex_lock(&vm->stop_lock);
 	__atomic_store_n(&vm->stopped, 1, __ATOMIC_SEQ_CST);
+	vm->stat.stops++;
 	/* One that is published from now on sees that it may not enter. */
 	n = load_acquire(&vm->nr_vcpus);
 	for (i = 0; i < n; i++)
@@ -106,6 +116,7 @@ static void world_start(struct vm *vm)
 {
 	u32 i, n = load_acquire(&vm->nr_vcpus);
 
+	vm_stats_publish(vm);
 	__atomic_store_n(&vm->stopped, 0, __ATOMIC_SEQ_CST);
 	os_mutex_unlock(&vm->stop_lock);
 	for (i = 0; i < n; i++)

@@ -160,6 +160,13 @@ struct vm {
 	u32 tsc_khz;		/* of new vCPUs; 0: the host's */
 	u32 watch_ticks;	/* the watch's own */
 	struct hv_vm *hv;	/* x86/hyperv.h */
+	struct vm_stat stat;	/* under lock, but stops: under stop_lock */
+	struct stats_file stats;
+	bool exception_payload;	/* KVM_CAP_EXCEPTION_PAYLOAD */
+	bool triple_fault_event;	/* KVM_CAP_X86_TRIPLE_FAULT_EVENT */
+	bool platform_info_denied;	/* KVM_CAP_MSR_PLATFORM_INFO, the other way round */
+	u32 hypercall_exits;	/* KVM_CAP_EXIT_HYPERCALL: bits by number */
+	u32 disabled_exits;	/* KVM_X86_DISABLE_EXITS_* */
 	const struct cpu_engine_ops *engine;
 };
 
@@ -189,6 +196,10 @@ static inline size_t dirty_bytes(u64 size)
 	return ALIGN_UP(size >> 12, 64ULL) / 8;
 }
 void vm_request_all(struct vm *vm, int req);
+/* Counters to where KVM_GET_STATS_FD's descriptors read them, if there are any. Any thread. */
+void vcpu_stats_publish(const struct vcpu *v);
+void vm_stats_publish(const struct vm *vm);
+void stats_free(struct stats_file *s);	/* api/stats.c */
 
 /* Bytes of v->run's mapping: struct kvm_run, the page of PIO data, the coalesced MMIO ring. */
 #define VCPU_MMAP_SIZE	(3 * 4096)

@@ -74,24 +74,13 @@ void code_flush_lookup_page(struct vcpu *v, u64 la)
 
 /* ---- fetching -------------------------------------------------------------------------------- */
 
-/* Code in no memory slot: KVM cannot run it either, and says so. */
-__noreturn_ static void fetch_from_nowhere(struct vcpu *v, u64 gpa)
-{
-	fpu_put(v);
-	v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
-	v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
-	v->run->internal.ndata = 1;
-	v->run->internal.data[0] = gpa & GPA_ADDRESS;
-	vcpu_unwind(v, UNWIND_EXIT);
-}
-
 static struct fetch_entry *fetch_fill(struct vcpu *v, u64 la, struct fetch_entry *f)
 {
 	u64 gpa = mmu_fetch_page(v, la, NULL);
 	const struct memslot *s = memslot_find(v->vm, gpa);
 
 	if (!s)
-		fetch_from_nowhere(v, gpa);
+		emulation_failed(v);	/* code in no memory slot: KVM cannot run it either */
 	f->tag = (la & ~0xfffULL) | v->tlb_ctx;
 	f->epoch = v->code->epoch;
 	f->gpa = gpa;

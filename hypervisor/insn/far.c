@@ -225,11 +225,7 @@ void exec_rsm(struct vcpu *v, const struct insn *i)
 		raise_ud(v);
 	fpu_put(v);
 	ret = smm_leave(v);
-	if (ret == -EFAULT) {
-		v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
-		v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
-		v->run->internal.ndata = 0;
-		vcpu_unwind(v, UNWIND_EXIT);
-	}
+	if (ret == -EFAULT)
+		emulation_failed(v);
 	vcpu_unwind(v, ret ? UNWIND_SHUTDOWN : UNWIND_RESTART);
 }

@@ -267,6 +267,14 @@ static inline bool os_wait_closed(const struct os_wait *w)
 	return w->closed;
 }
 
+/*
+ * A file of size bytes for user space to read, mapped for us at *mem: a number of ours, or -errno.
+ * os_file_open: a descriptor for user space, which reads only and is closed with close(2).
+ */
+int os_file_create(const char *name, size_t size, void **mem);
+int os_file_open(int file);
+void os_file_close(int file, void *mem, size_t size);
+
 /* ---- user space --------------------------------------------------------------------------- */
 
 /* Between our memory and the caller's of an ioctl. 0 or -EFAULT. */

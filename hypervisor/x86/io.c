@@ -7,6 +7,7 @@
  * does none of them twice. Linux Documentation/virt/kvm/api.rst 5 (KVM_EXIT_IO, KVM_EXIT_MMIO).
  */
 #include <linux/errno.h>
+#include <linux/kvm_para.h>
 
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
@@ -29,7 +30,8 @@ static const struct io_fragment *log_replay(struct vcpu *v, const struct io_frag
 	if (log->next >= log->done)
 		return NULL;
 	if (f->addr != want->addr || f->len != want->len || f->write != want->write ||
-		f->pio != want->pio || f->msr != want->msr) {
+		f->pio != want->pio || f->msr != want->msr ||
+		f->hypercall != want->hypercall) {
 		/* Another vCPU changed what the instruction reads: from here on it is a new one. */
 		log->done = log->next;
 		return NULL;
@@ -47,10 +49,7 @@ static __noreturn_ void log_full(struct vcpu *v)
 {
 	v->io.done = 0;
 	v->io.next = 0;
-	v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
-	v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
-	v->run->internal.ndata = 0;
-	vcpu_unwind(v, UNWIND_EXIT);
+	emulation_failed(v);
 }
 
 static void log_check_room(struct vcpu *v)
@@ -81,6 +80,8 @@ static const void *run_data(const struct vcpu *v, const struct io_fragment *f)
 {
 	if (f->msr)
 		return &v->run->msr.data;
+	if (f->hypercall)
+		return &v->run->hypercall.ret;
 	return f->pio ? (const char *)v->run + RUN_PIO_OFFSET : (const char *)v->run->mmio.data;
 }
 
@@ -312,5 +313,42 @@ void io_msr_exit(struct vcpu *v, u32 index, bool write, u64 val, u32 reason)
 	run->msr.reason = reason;
 	run->msr.index = index;
 	run->msr.data = val;
+	log_wait(v, &f);
+}
+
+/* ---- hypercalls ------------------------------------------------------------------------------ */
+
+static u64 hypercall_arg(const struct vcpu *v, unsigned int reg, bool wide)
+{
+	return wide ? v->r[reg] : (u32)v->r[reg];
+}
+
+/* KVM_HC_MAP_GPA_RANGE, the only one that user space can ask for. */
+s64 io_map_gpa_range(struct vcpu *v, bool wide)
+{
+	struct io_fragment f = { .addr = KVM_HC_MAP_GPA_RANGE, .len = 8, .hypercall = true };
+	u64 gpa = hypercall_arg(v, R_RBX, wide), pages = hypercall_arg(v, R_RCX, wide);
+	const struct io_fragment *old;
+	struct kvm_run *run = v->run;
+	s64 ret;
+
+	if (!(v->vm->hypercall_exits & BIT(KVM_HC_MAP_GPA_RANGE)))
+		return -KVM_ENOSYS;
+	if (gpa & 0xfff || !pages || (gpa >> 12) + pages <= gpa >> 12)
+		return -KVM_EINVAL;
+	old = log_replay(v, &f);
+	if (old) {
+		memcpy(&ret, old->data, sizeof(ret));
+		return ret;
+	}
+	fpu_put(v);
+	log_check_room(v);
+	run->exit_reason = KVM_EXIT_HYPERCALL;
+	memset(&run->hypercall, 0, sizeof(run->hypercall));
+	run->hypercall.nr = KVM_HC_MAP_GPA_RANGE;
+	run->hypercall.args[0] = gpa;
+	run->hypercall.args[1] = pages;
+	run->hypercall.args[2] = hypercall_arg(v, R_RDX, wide);
+	run->hypercall.longmode = wide;
 	log_wait(v, &f);
 }

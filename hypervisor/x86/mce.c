@@ -1,9 +1,14 @@
-/* Machine check registers: banks that report what user space injects, if anything. SDM 3B 15.3 */
+/*
+ * Machine checks: the registers of banks that report what user space injects. SDM 3B 15.3; Linux
+ * Documentation/virt/kvm/api.rst 4.104 to 4.106.
+ */
+#include "hypervisor/core/vm.h"
+#include "hypervisor/x86/msr.h"
 #include "hypervisor/x86/msr_row.h"
+#include "hypervisor/x86/system.h"
 
 #include <linux/errno.h>
 
-#define MCG_CTL_P	BIT(8)
 #define MCG_BANKS	0xffu
 #define HWCR_STATUS_WR	BIT(18)	/* AMD: MCi_STATUS may be written. APM 2 9.3.2 */
 
@@ -49,5 +54,96 @@ int mce_set_ctl(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool 
 	if ((!host && !(v->msr.mcg_cap & MCG_CTL_P)) || (val && val != ~0ULL))
 		return -EINVAL;
 	v->msr.mcg_ctl = val;
+	return 0;
+}
+
+/* ---- injection ------------------------------------------------------------------------------- */
+
+#define MCG_STATUS_MCIP	BIT(2)	/* one is being handled */
+#define MCI_VAL		BIT(63)
+#define MCI_OVER	BIT(62)
+#define MCI_UC		BIT(61)
+#define MCI_PCC		BIT(57)
+#define MCI_S		BIT(56)
+#define MCI_AR		BIT(55)
+#define MCG_CAP_OTHER	0xff0000ULL	/* the number of extended registers: kept, without meaning */
+
+_Static_assert(sizeof(struct kvm_x86_mce) == 64, "ABI");
+
+int mce_setup(struct vcpu *v, u64 cap)
+{
+	u32 n, banks = cap & MCG_BANKS;
+
+	if (!banks || banks > MCE_MAX_BANKS || cap & ~(MCE_SUPPORTED | MCG_BANKS | MCG_CAP_OTHER))
+		return -EINVAL;
+	v->msr.mcg_cap = cap;
+	if (cap & MCG_CTL_P)
+		v->msr.mcg_ctl = ~0ULL;
+	for (n = 0; n < banks; n++)
+		v->msr.mc_bank[n][MC_CTL] = ~0ULL;
+	return 0;
+}
+
+static void bank_fill(u64 *bank, const struct kvm_x86_mce *m, u64 status)
+{
+	bank[MC_STATUS] = status;
+	bank[MC_ADDR] = m->addr;
+	bank[MC_MISC] = m->misc;
+}
+
+/* What was on its way and has happened already comes after the machine check. */
+static void event_put_back(struct vcpu *v)
+{
+	if (v->event.type == EV_NMI)
+		v->nmi_pending = true;
+	if (v->event.type == EV_EXTINT) {
+		v->extint_pending = true;
+		v->extint_vector = v->event.vector;
+	}
+}
+
+static void inject_uncorrected(struct vcpu *v, u64 *bank, const struct kvm_x86_mce *m)
+{
+	u64 over = bank[MC_STATUS] & MCI_VAL ? MCI_OVER : 0;
+
+	if (v->msr.mcg_status & MCG_STATUS_MCIP || !(v->cr4 & CR4_MCE)) {
+		vcpu_request(v, REQ_TRIPLE_FAULT);
+		return;
+	}
+	bank_fill(bank, m, m->status | over);
+	v->msr.mcg_status = m->mcg_status;
+	event_put_back(v);
+	event_queue(v, EV_FAULT, VEC_MC, false, 0);
+	vcpu_request(v, REQ_EVENT);
+}
+
+/* Uncorrected, and no action is required: only noted. */
+static bool mce_ucna(const struct kvm_x86_mce *m)
+{
+	return !m->mcg_status && !(m->status & (MCI_PCC | MCI_S | MCI_AR)) && m->status & MCI_UC;
+}
+
+int mce_inject(struct vcpu *v, const struct kvm_x86_mce *m)
+{
+	bool uc = m->status & MCI_UC;
+	u64 *bank;
+
+	if (m->bank >= (v->msr.mcg_cap & MCG_BANKS) || !(m->status & MCI_VAL))
+		return -EINVAL;
+	bank = v->msr.mc_bank[m->bank];
+	if (mce_ucna(m)) {
+		bank_fill(bank, m, m->status);
+		v->msr.mcg_status = m->mcg_status;
+		return 0;
+	}
+	/* Reporting of uncorrected errors is off unless all bits are on. */
+	if (uc && ((v->msr.mcg_cap & MCG_CTL_P && v->msr.mcg_ctl != ~0ULL) || bank[MC_CTL] != ~0ULL))
+		return 0;
+	if (uc)
+		inject_uncorrected(v, bank, m);
+	else if (!(bank[MC_STATUS] & MCI_VAL) || !(bank[MC_STATUS] & MCI_UC))
+		bank_fill(bank, m, m->status | (bank[MC_STATUS] & MCI_VAL ? MCI_OVER : 0));
+	else
+		bank[MC_STATUS] |= MCI_OVER;
 	return 0;
 }

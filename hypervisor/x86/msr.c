@@ -16,6 +16,7 @@
 #define MICROCODE_AMD	0x01000065ULL
 #define MICROCODE_INTEL	(1ULL << 32)	/* the revision is in the upper half. SDM 3A 9.11.7 */
 #define MSR_X2APIC	0x800
+#define MSR_PLATFORM_INFO 0xce
 
 #define EFER_AUTOIBRS	BIT(21)
 
@@ -268,6 +269,8 @@ static bool row_accessible(const struct vcpu *v, const struct msr_row *row, u32 
 		return pv_msr_accessible(v, index);
 	if (row->flags & MSR_HYPERV)
 		return hv_msr_accessible(v, index);
+	if (row->first == MSR_PLATFORM_INFO && v->vm->platform_info_denied)
+		return false;
 	return !(row->flags & MSR_HOST_ONLY) &&
 		(row->feature == F_NONE || vcpu_has(v, row->feature));
 }

@@ -30,6 +30,14 @@ unsigned int msr_list(u32 *out, unsigned int n);
 unsigned int msr_feature_list(u32 *out, unsigned int n);
 int msr_feature_read(u32 index, u64 *val);
 
+/* mce.c: KVM_X86_SETUP_MCE, KVM_X86_SET_MCE. 0 or -EINVAL. */
+#define MCE_MAX_BANKS	32
+#define MCG_CTL_P	BIT(8)
+#define MCG_SER_P	BIT(24)
+#define MCE_SUPPORTED	(MCG_CTL_P | MCG_SER_P)
+int mce_setup(struct vcpu *v, u64 cap);
+int mce_inject(struct vcpu *v, const struct kvm_x86_mce *m);
+
 void msr_reset(struct vcpu *v, bool init);
 
 #endif

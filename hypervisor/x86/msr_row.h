@@ -3,6 +3,7 @@
 #define QUMRA_HYPERVISOR_X86_MSR_ROW_H
 
 #include "hypervisor/x86/cpuid.h"
+#include "hypervisor/x86/msr.h"
 
 enum {
 	MSR_SAVE	= 1 << 0,	/* listed by KVM_GET_MSR_INDEX_LIST */
@@ -49,7 +50,7 @@ msr_get_fn mtrr_get_variable;
 msr_set_fn mtrr_set_fixed, mtrr_set_variable, mtrr_set_default, pat_set;
 
 /* mce.c */
-#define MCE_DEFAULT_CAP		10	/* banks; user space changes it with KVM_X86_SETUP_MCE */
+#define MCE_DEFAULT_CAP		MCE_MAX_BANKS	/* user space changes it with KVM_X86_SETUP_MCE */
 msr_get_fn mce_get_bank;
 msr_set_fn mce_set_bank, mce_set_ctl;
 

@@ -74,7 +74,7 @@ const struct msr_row msr_rows[] = {
 	{ "SMBASE", 0x9e, 1, .field = FIELD(msr.smbase), .flags = MSR_SAVE | MSR_HOST_ONLY,
 		.writable = ANY, .reset = 0x30000 },
 	{ "PERFCTR", 0xc1, 2, .flags = MSR_IGNORE },
-	{ "PLATFORM_INFO", 0xce, 1, .field = FIELD(msr.platform_info),
+	{ "PLATFORM_INFO", 0xce, 1, .field = FIELD(msr.platform_info), .writable = ANY,
 		.flags = MSR_SAVE | MSR_READONLY },
 	{ "MTRRCAP", 0xfe, 1, .flags = MSR_READONLY, .feature = F_MTRR,
 		.reset = MTRR_VARIABLE | MTRRCAP_FIXED | MTRRCAP_WC },

@@ -126,6 +126,8 @@ s64 pv_hypercall(struct vcpu *v)
 			return -KVM_ENOSYS;
 		yield_to(v, vcpu_by_apic_id(v->vm, (u32)a[0]));
 		return 0;
+	case KVM_HC_MAP_GPA_RANGE:
+		return io_map_gpa_range(v, vcpu_64bit(v));
 	default:
 		return -KVM_ENOSYS;
 	}

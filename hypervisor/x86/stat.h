@@ -43,10 +43,33 @@
 	X(helper_ns, NS)	/* of this, in handlers and translation */	\
 	X(translate_ns, NS)	/* of this, in translation */
 
+/* Of a VM. NOW_COUNT: as things are. */
+#define VM_STATS(X)								\
+	X(vcpus, NOW_COUNT)							\
+	X(slots, NOW_COUNT)	/* memory slots in use */			\
+	X(slot_changes, COUNT)							\
+	X(dirty_logs, COUNT)	/* taken, cleared, and resets of rings */	\
+	X(stops, COUNT)		/* all vCPUs were stopped together */
+
 struct vcpu_stat {
 #define VCPU_STAT_FIELD(name, unit)	u64 name;
 	VCPU_STATS(VCPU_STAT_FIELD)
 #undef VCPU_STAT_FIELD
+};
+
+struct vm_stat {
+#define VM_STAT_FIELD(name, unit)	u64 name;
+	VM_STATS(VM_STAT_FIELD)
+#undef VM_STAT_FIELD
+};
+
+/* What descriptors of KVM_GET_STATS_FD read (api/stats.c). data is NULL until there is one. */
+struct stats_head;
+struct stats_file {
+	struct stats_head *head;
+	u64 *data;		/* the values, in head's file */
+	size_t size;
+	int file;
 };
 
 #endif

@@ -103,6 +103,13 @@ void mmio_write(struct vcpu *v, u64 gpa, const void *buf, unsigned int size);
  */
 bool io_msr_answered(struct vcpu *v, u32 index, bool write, u64 *val);
 __noreturn_ void io_msr_exit(struct vcpu *v, u32 index, bool write, u64 val, u32 reason);
+/* The hypercall of that name: what the guest's RAX is to be. May unwind to ask user space. */
+s64 io_map_gpa_range(struct vcpu *v, bool wide);
+/*
+ * KVM_EXIT_INTERNAL_ERROR: this instruction cannot be run, through no fault of the guest's. Its
+ * bytes go with it, as far as they can be read.
+ */
+__noreturn_ void emulation_failed(struct vcpu *v);
 /* On KVM_RUN after an exit for I/O: takes the answer from v->run into v->io. No unwinding. */
 void io_complete(struct vcpu *v);
 

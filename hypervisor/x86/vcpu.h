@@ -91,6 +91,7 @@ struct io_fragment {
 	u8 len;
 	bool write, pio;
 	bool msr, failed;	/* RDMSR, WRMSR: addr is the register; user space says #GP */
+	bool hypercall;		/* addr is its number */
 	u8 data[8];
 };
 struct io_log {
@@ -302,6 +303,7 @@ struct vcpu {
 	} dirty_ring;
 	struct os_event wake;	/* ends a HLT sleep */
 	struct vcpu_stat stat;	/* x86/stat.h */
+	struct stats_file stats;
 };
 
 _Static_assert(offsetof(struct vcpu, hot_end) <= 4096, "the hot page");

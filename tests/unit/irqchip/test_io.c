@@ -21,6 +21,13 @@ __noreturn_ void vcpu_raise(struct vcpu *v, u8 vector, u32 error)
 	longjmp(unwound, 2);
 }
 
+__noreturn_ void emulation_failed(struct vcpu *v)
+{
+	v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	vcpu_unwind(v, UNWIND_EXIT);
+}
+
 u64 sys_read(struct vcpu *v, u64 la, unsigned int size)
 {
 	assert_int_equal(size, 2);

@@ -92,7 +92,8 @@ static const struct rule rules[] = {
 	{ 0x400, 1, false },
 	{ 0x401, 1, false },			/* MC0_STATUS */
 	{ 0x401, 0, true },
-	{ 0x400 + 4 * 31, 0, false },		/* no such bank */
+	{ 0x400 + 4 * 31, 0, true },		/* the last bank there can be */
+	{ 0x400 + 4 * 32, 0, false },
 	{ 0x9e, 0, false },			/* SMBASE: user space only */
 	{ 0xda0, 1, false },			/* XSS */
 	{ 0x4b564d03, 3, false },		/* steal time: 64-byte aligned */
