@@ -103,5 +103,6 @@ int test_ring(void);
 int test_tsc(void);
 int test_pv(void);
 int test_hyperv(void);
+int test_features(void);
 
 #endif

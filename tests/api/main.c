@@ -106,5 +106,6 @@ int main(int argc, char **argv)
 	failed += test_tsc();
 	failed += test_pv();
 	failed += test_hyperv();
+	failed += test_features();
 	return failed != 0;
 }

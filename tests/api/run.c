@@ -336,7 +336,7 @@ static void test_stats(void **state)
 	assert_int_equal(stats_value(s, fd, "exits"), 3);
 	if (!api_is_host()) {
 		assert_int_equal(stats_value(s, fd, "pio"), 2);
-		assert_string_equal(id, "qumra/vcpu-0");
+		assert_string_equal(id, "kvm-qumra/vcpu-0");
 		assert_int_equal(stats_value(s, fd, "no such"), ~0ULL);
 	}
 	assert_int_equal(close(fd), 0);
