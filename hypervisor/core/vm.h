@@ -4,10 +4,11 @@
  *
  * Lifetime: the VM lives while its own descriptor or one of its vCPUs' is open (refs).
  * Locking order: vm->lock, then vm->stop_lock; vcpu->mutex never inside them; irqchip->lock,
- * vm->code_lock and vm->dirty_lock are leaves. A vCPU thread in the engine (v->in_guest) reads vm->slots without a
- * lock: whoever replaces the slots first stops all vCPUs (vm_stop_vcpus), so slot pointers are good
- * until the thread next leaves the engine. It may wait for another vCPU to serve a request or to
- * leave (code_cover), serving its own meanwhile, but for stop_lock only after vcpu_leave().
+ * vm->code_lock and vm->dirty_lock are leaves. A vCPU thread in the engine (v->in_guest) reads
+ * vm->slots without a lock: whoever replaces the slots first stops all vCPUs (vm_stop_vcpus), so slot
+ * pointers are good until the thread next leaves the engine. It may wait for another vCPU to serve a
+ * request or to leave (code_cover), serving its own meanwhile, but for stop_lock only after
+ * vcpu_leave().
  */
 #ifndef QUMRA_HYPERVISOR_CORE_VM_H
 #define QUMRA_HYPERVISOR_CORE_VM_H
@@ -181,7 +182,8 @@ int memslot_set(struct vm *vm, const struct kvm_userspace_memory_region *mem);
 void memslots_free(struct vm *vm);
 int dirty_get(struct vm *vm, const struct kvm_dirty_log *log);
 int dirty_clear(struct vm *vm, const struct kvm_clear_dirty_log *log);
-/* core/dirty_ring.c: KVM_CAP_DIRTY_LOG_RING, KVM_RESET_DIRTY_RINGS (how many entries), vm->lock held. */
+/* core/dirty_ring.c: KVM_CAP_DIRTY_LOG_RING, KVM_RESET_DIRTY_RINGS (how many entries); vm->lock
+ * held. */
 int dirty_ring_enable(struct vm *vm, u64 bytes);
 int dirty_ring_reset(struct vm *vm);
 void dirty_ring_init(struct vcpu *v);
