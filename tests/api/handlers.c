@@ -17,18 +17,9 @@ static const u8 handler[] = {
 };
 #define HANDLER_VECTOR	18
 
-/* Segments reach all of 4 GiB, for the local APIC. */
-static void big_segments(struct machine *m)
+void code_with_handlers(struct machine *m, const void *code, size_t size)
 {
-	struct kvm_sregs s = get_sregs(m->vcpu);
-
-	s.ds.limit = 0xffffffff;
-	s.ds.g = 1;
-	assert_int_equal(call(m->vcpu, KVM_SET_SREGS, &s), 0);
-}
-
-static void handlers_write(struct machine *m)
-{
+	struct kvm_sregs s;
 	u32 n;
 
 	for (n = 0; n < 256; n++) {
@@ -38,20 +29,26 @@ static void handlers_write(struct machine *m)
 		memcpy(h, handler, sizeof(handler));
 		h[HANDLER_VECTOR] = n;
 	}
+	machine_code(m, code, size);
+	/* All of 4 GiB, for the local APIC. */
+	s = get_sregs(m->vcpu);
+	s.ds.limit = 0xffffffff;
+	s.ds.g = 1;
+	assert_int_equal(call(m->vcpu, KVM_SET_SREGS, &s), 0);
 }
 
 void handlers_install(struct machine *m)
 {
-	handlers_write(m);
-	CODE(m, 0xfb, 0xf4, 0xeb, 0xfd);
-	big_segments(m);
+	static const u8 code[] = { 0xfb, 0xf4, 0xeb, 0xfd };
+
+	code_with_handlers(m, code, sizeof(code));
 }
 
 void handlers_install_polling(struct machine *m)
 {
-	handlers_write(m);
-	CODE(m, 0xfb, 0xe4, POLL_PORT, 0xeb, 0xfc);
-	big_segments(m);
+	static const u8 code[] = { 0xfb, 0xe4, POLL_PORT, 0xeb, 0xfc };
+
+	code_with_handlers(m, code, sizeof(code));
 }
 
 void apic_on(struct machine *m, u32 lint0)

@@ -10,7 +10,9 @@
 #define REPORT_PORT	0x99
 #define MSI_ADDRESS	0xfee00000
 
-/* Handlers for all vectors; "sti; again: hlt; jmp again" at CODE_AT. */
+/* Handlers for all vectors, and other code at CODE_AT. */
+void code_with_handlers(struct machine *m, const void *code, size_t size);
+/* The same; "sti; again: hlt; jmp again" at CODE_AT. */
 void handlers_install(struct machine *m);
 /* The same with IF set and nothing that halts: "again: in al, 0x98; jmp again" leaves all the time. */
 #define POLL_PORT	0x98

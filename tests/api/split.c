@@ -236,11 +236,12 @@ static void test_pic(void **state)
 /* With IF clear a vector waits, and the window is told of when it opens. */
 static void test_window(void **state)
 {
+	/* in al, 0x97; sti; nop; again: in al, POLL_PORT; jmp again */
+	static const u8 code[] = { 0xe4, 0x97, 0xfb, 0x90, 0xe4, POLL_PORT, 0xeb, 0xfc };
 	struct machine m;
 
 	split_new(&m, LINT0_EXTINT);
-	/* in al, 0x97; sti; nop; again: in al, POLL_PORT; jmp again */
-	machine_code(&m, (u8[]){ 0xe4, 0x97, 0xfb, 0x90, 0xe4, POLL_PORT, 0xeb, 0xfc }, 8);
+	code_with_handlers(&m, code, sizeof(code));
 	run_until(&m, KVM_EXIT_IO);
 	assert_int_equal(m.run->io.port, 0x97);
 	assert_false(m.run->ready_for_interrupt_injection);
@@ -254,7 +255,7 @@ static void test_window(void **state)
 	assert_int_equal(next_report(&m), 0x33);
 	/* With LINT0 masked there is no window. */
 	apic_on(&m, LINT0_MASKED);
-	machine_code(&m, (u8[]){ 0xe4, 0x97, 0xfb, 0x90, 0xe4, POLL_PORT, 0xeb, 0xfc }, 8);
+	code_with_handlers(&m, code, sizeof(code));
 	do {
 		run_until(&m, KVM_EXIT_IO);
 	} while (m.run->io.port != 0x97);
