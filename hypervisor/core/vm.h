@@ -5,10 +5,10 @@
  * Lifetime: the VM lives while its own descriptor or one of its vCPUs' is open (refs).
  * Locking order: vm->lock, then vm->stop_lock; vcpu->mutex never inside them; irqchip->lock,
  * vm->code_lock and vm->dirty_lock are leaves. A vCPU thread in the engine (v->in_guest) reads
- * vm->slots without a lock: whoever replaces the slots first stops all vCPUs (vm_stop_vcpus), so slot
- * pointers are good until the thread next leaves the engine. It may wait for another vCPU to serve a
- * request or to leave (code_cover), serving its own meanwhile, but for stop_lock only after
- * vcpu_leave().
+ * vm->slots, vm->bus and vm->ioeventfds without a lock: whoever replaces one of them first stops
+ * all vCPUs (vm_stop_vcpus), so slot pointers are good until the thread next leaves the engine. It
+ * may wait for another vCPU to serve a request or to leave (code_cover), serving its own meanwhile,
+ * but for stop_lock only after vcpu_leave().
  */
 #ifndef QUMRA_HYPERVISOR_CORE_VM_H
 #define QUMRA_HYPERVISOR_CORE_VM_H
