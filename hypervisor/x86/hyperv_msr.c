@@ -209,7 +209,7 @@ static int vp_get(struct vcpu *v, u32 index, u64 *val)
 		*val = runtime() + v->hv->runtime_offset;
 		return 0;
 	case HV_TSC_FREQUENCY:
-		*val = os_tsc_khz() * 1000ULL;
+		*val = vcpu_tsc_khz(v) * 1000ULL;
 		return 0;
 	case HV_APIC_FREQUENCY:
 		*val = APIC_HZ;

@@ -302,6 +302,31 @@ static void check_page(struct machine *m, const struct tsc_page *p)
 	assert_true(count >= by_page && count - by_page < 100000);
 }
 
+/* At another rate of the guest's TSC the page is another, and the time the same. */
+static void test_reference_time_scaled(void **state)
+{
+	struct tsc_page *p;
+	struct machine m;
+	u64 freq, scale;
+	long khz;
+
+	hv_machine(&m);
+	if (call_num(m.sys, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0) {
+		machine_free(&m);
+		skip();
+	}
+	p = (struct tsc_page *)DATA(&m);
+	assert_int_equal(flat_wrmsr(&m, REFERENCE_TSC, FLAT_DATA | 1), KVM_EXIT_IO);
+	scale = p->scale;
+	khz = call_num(m.vcpu, KVM_GET_TSC_KHZ, 0) / 2;
+	assert_int_equal(call_num(m.vcpu, KVM_SET_TSC_KHZ, khz), 0);
+	assert_int_equal(flat_rdmsr(&m, TSC_FREQUENCY, &freq), KVM_EXIT_IO);
+	assert_int_equal(freq, khz * 1000);
+	check_page(&m, p);
+	assert_in_range(p->scale, 2 * scale - scale / 1000, 2 * scale + scale / 1000);
+	machine_free(&m);
+}
+
 static void test_reference_time(void **state)
 {
 	struct kvm_clock_data zero = { .clock = 0 };
@@ -868,6 +893,7 @@ int test_hyperv(void)
 		cmocka_unit_test(test_crash_and_reset),
 		cmocka_unit_test(test_debugger),
 		cmocka_unit_test(test_reference_time),
+		cmocka_unit_test(test_reference_time_scaled),
 		cmocka_unit_test(test_call_forms),
 		cmocka_unit_test(test_call_ipi),
 		cmocka_unit_test(test_call_xmm),
