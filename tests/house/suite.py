@@ -4,7 +4,7 @@ import re
 import statistics
 import subprocess
 
-from harness import ROOT, Fail, Test
+from harness import ROOT, Fail, Test, run_process
 
 LAYERS = {      # a layer, and what its files may include with quotes
     "lib": ("lib",),
@@ -186,6 +186,13 @@ def looks(log):
     return report(log, problems, None)
 
 
+def kvm_api(build, log):
+    """docs/kvm-api.md says what the API's tables say, and why the rest is left out."""
+    made = run_process([os.path.join(ROOT, "scripts/kvm-api"), "--check", build.path], 60, log)
+    if made.status:
+        raise Fail((made.out or made.err).decode(errors="replace").strip().splitlines()[-1])
+
+
 def tests(build):
     if build.name:      # the sanitizers add symbols of their own
         return
@@ -196,3 +203,4 @@ def tests(build):
     yield Test("house/function-length", function_lengths)
     yield Test("house/exit", no_exit)
     yield Test("house/looks", looks)
+    yield Test("house/kvm-api", lambda log: kvm_api(build, log))
