@@ -156,13 +156,26 @@ static long vcpu_set_lapic(struct call *c)
 
 /* ---- the rest ----------------------------------------------------------------------------- */
 
+static void translate(struct vcpu *v)
+{
+	struct kvm_translation *t = v->guard_arg;
+	u64 gpa;
+
+	t->valid = !mmu_translate(v, t->linear_address, &gpa);
+	t->physical_address = t->valid ? gpa : ~0ULL;
+}
+
 static long vcpu_translate(struct call *c)
 {
 	struct kvm_translation *t = c->data;
-	u64 gpa;
 
-	t->valid = !mmu_translate(c->v, t->linear_address, &gpa);
-	t->physical_address = t->valid ? gpa : ~0ULL;
+	c->v->guard_arg = t;
+	/* A page table whose memory is gone leads nowhere. */
+	if (vcpu_guarded(c->v, translate) != UNWIND_NONE) {
+		c->v->memory_lost = false;
+		t->valid = 0;
+		t->physical_address = ~0ULL;
+	}
 	/* As KVM has it: these two were never filled in with more. */
 	t->writeable = 1;
 	t->usermode = 0;

@@ -42,13 +42,27 @@ static u32 chunks_hash(const u8 *host, u64 mask)
 	return h;
 }
 
+static void code_lock(struct vcpu *v)
+{
+	os_mutex_lock(&v->vm->code_lock);
+	v->code_locked = true;
+}
+
+void code_unlock(struct vcpu *v)
+{
+	if (!v->code_locked)
+		return;
+	v->code_locked = false;
+	os_mutex_unlock(&v->vm->code_lock);
+}
+
 u32 code_page_gen(struct vcpu *v, const struct code_page *p)
 {
 	u32 gen = load_acquire(&p->gen);
 
 	while (unlikely(gen & 1)) {
-		os_mutex_lock(&v->vm->code_lock);
-		os_mutex_unlock(&v->vm->code_lock);
+		code_lock(v);
+		code_unlock(v);
 		gen = load_acquire(&p->gen);
 	}
 	return gen;
@@ -118,10 +132,10 @@ void code_note_write(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned 
 		reader_check(v, p);
 		return;
 	}
-	os_mutex_lock(&v->vm->code_lock);
+	code_lock(v);
 	if (p->mask & chunks)
 		page_stale(v, p);
-	os_mutex_unlock(&v->vm->code_lock);
+	code_unlock(v);
 	own_stale(v, gpa);
 	v->boundary = true;
 }
@@ -136,11 +150,11 @@ void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
 	/* A glance without the lock may see halves of a change, but then it sees a difference. */
 	if (!mask || chunks_hash(host, mask) == READ_ONCE(p->hash))
 		return;
-	os_mutex_lock(&v->vm->code_lock);
+	code_lock(v);
 	stale = p->mask && chunks_hash(host, p->mask) != p->hash;
 	if (stale)
 		page_stale(v, p);
-	os_mutex_unlock(&v->vm->code_lock);
+	code_unlock(v);
 	if (stale)
 		own_stale(v, gpa);
 }
@@ -246,21 +260,21 @@ void code_cover(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int o
 		!READ_ONCE(p->writers))
 		return;
 	/* The mask first: from now on no writer gets a fast tag for this page. */
-	os_mutex_lock(&v->vm->code_lock);
+	code_lock(v);
 	gen = p->gen;
 	fresh = chunks & ~p->mask;
 	hash = chunks_hash(host, fresh);
 	p->hash ^= hash;
 	p->readers |= own_bit(v);
 	__atomic_fetch_or(&p->mask, chunks, __ATOMIC_SEQ_CST);
-	os_mutex_unlock(&v->vm->code_lock);
+	code_unlock(v);
 	writers = __atomic_load_n(&p->writers, __ATOMIC_SEQ_CST);
 	if (likely(!writers))
 		return;
 	writers_stop(v, writers, gpa & PAGE_MASK);
 	/* What they wrote before they stopped is nothing that user space wrote. */
-	os_mutex_lock(&v->vm->code_lock);
+	code_lock(v);
 	if (p->gen == gen)
 		p->hash ^= hash ^ chunks_hash(host, fresh);
-	os_mutex_unlock(&v->vm->code_lock);
+	code_unlock(v);
 }

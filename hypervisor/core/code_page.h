@@ -54,6 +54,9 @@ struct code_page {
 };
 _Static_assert(sizeof(struct code_page) == 32, "two share a cache line");
 
+/* Of a thread that is torn out of here by a fault (x86/unwind.c); nothing, if it has not got the lock. */
+void code_unlock(struct vcpu *v);
+
 /* The number that code decoded from now on is valid under. */
 u32 code_page_gen(struct vcpu *v, const struct code_page *p);
 

@@ -294,7 +294,8 @@ int vm_read_guest(struct vm *vm, u64 gpa, void *buf, size_t n)
 		part = guest_span(vm, gpa, n, &s);
 		if (!part)
 			return -EFAULT;
-		memcpy(buf, memslot_host(s, gpa), part);
+		if (os_copy(buf, memslot_host(s, gpa), part))
+			return -EFAULT;
 	}
 	return 0;
 }
@@ -309,7 +310,8 @@ int vm_write_guest(struct vm *vm, u64 gpa, const void *buf, size_t n)
 		part = guest_span(vm, gpa, n, &s);
 		if (!part || (s->flags & KVM_MEM_READONLY))
 			return -EFAULT;
-		memcpy(memslot_host(s, gpa), buf, part);
+		if (os_copy(memslot_host(s, gpa), buf, part))
+			return -EFAULT;
 		for (page = gpa & ~PAGE_MASK; page < gpa + part; page += PAGE)
 			memslot_mark_dirty(vm, NULL, s, page);
 	}

@@ -228,6 +228,15 @@ static void run_defer(struct vcpu *v)
 		v->kick = 1;
 }
 
+/* v->run is filled in, or the guest's memory is gone. */
+static int run_left(struct vcpu *v)
+{
+	int ret = v->memory_lost ? -EFAULT : 0;
+
+	v->memory_lost = false;
+	return ret;
+}
+
 /* Brings the event on its way, or the one chosen now, into the guest. */
 static int run_inject(struct vcpu *v)
 {
@@ -240,7 +249,7 @@ static int run_inject(struct vcpu *v)
 	if (why == UNWIND_SHUTDOWN)
 		return run_exit(v, KVM_EXIT_SHUTDOWN);
 	if (why == UNWIND_EXIT)
-		return 0;
+		return run_left(v);
 	run_defer(v);
 	return 1;
 }
@@ -320,7 +329,7 @@ static int run_engine(struct vcpu *v)
 	lapic_pv_eoi_sync(v);
 	switch (why) {
 	case UNWIND_EXIT:
-		return 0;
+		return run_left(v);
 	case UNWIND_SHUTDOWN:
 		return run_exit(v, KVM_EXIT_SHUTDOWN);
 	case UNWIND_NONE:

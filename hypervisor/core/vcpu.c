@@ -83,6 +83,7 @@ int vcpu_create(struct vm *vm, u32 id, struct kvm_run *run, struct vcpu **out)
 	if (ret)
 		goto out;
 	mmu_init(v);
+	vcpu_memory_catch(v);
 	cpuid_set(v, v->cpuid, 0);
 	ret = v->engine->vcpu_create(v);
 	if (ret)

@@ -11,6 +11,7 @@
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/insn/opcode.h"
 #include "hypervisor/irqchip/irqchip.h"
+#include "hypervisor/x86/system.h"
 
 #define AREA_SIZE	(512u << 10)
 #define STUB_ALIGN	16u
@@ -415,13 +416,11 @@ void native_fault(struct vcpu *v, u64 vector)
 			raise_ud(v);
 		break;
 	case VEC_PF:
-		/* User space took away the memory behind a slot. */
+		/* User space took away the memory behind a slot. Translated code may have been in the
+		 * midst of a fragment: what the registers hold is not worth going on with. */
 		fpu_put(v);
 		vm_kill(v->vm, "guest memory is not accessible to the host");
-		v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
-		v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
-		v->run->internal.ndata = 0;
-		vcpu_unwind(v, UNWIND_EXIT);
+		vcpu_memory_lost(v);
 	}
 	vcpu_raise(v, (u8)vector, 0);
 }

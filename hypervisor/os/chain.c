@@ -1,7 +1,8 @@
 /*
  * The four signals that host faults become, shared with the program that embeds us.
  *
- * Ours comes first: faults in code areas are served (native.c). Every other goes to the action that
+ * Ours comes first: faults in code areas are served (native.c), and those of guest memory that user
+ * space took away (user.c). Every other goes to the action that
  * was there, under that action's own terms: its mask, SA_NODEFER, SA_RESETHAND, SA_SIGINFO; ours
  * is installed with its SA_ONSTACK and SA_RESTART. SIG_DFL ends the process by the same signal at
  * the same instruction, with our handler out of the way. sigaction(2), signal(7).
@@ -102,7 +103,8 @@ static void on_fault(unsigned int entry, int sig, siginfo_t *info, void *ctx)
 {
 	int saved;
 
-	if (info->si_code > 0 && native_area_fault(ctx))
+	if (info->si_code > 0 &&
+	    (native_area_fault(ctx) || native_fault_caught((u64)info->si_addr, ctx)))
 		return;
 	saved = errno;
 	pass_on(&below[signal_index(sig)][entry], sig, info, ctx);
@@ -243,16 +245,21 @@ void chain_mask_changed(void)
 	last_look = 0;
 }
 
-void os_code_guard(void)
+void chain_guard(u64 *last)
 {
 	u64 now = __rdtsc();
 
-	if (likely(now - last_look < (u64)os_tsc_khz() * OS_GUARD_MS))
+	if (likely(now - *last < (u64)os_tsc_khz() * OS_GUARD_MS))
 		return;
 	if (!load_acquire(&installed) || load_acquire(&dying))
 		return;
-	last_look = now;
+	*last = now;
 	guard_look();
+}
+
+void os_code_guard(void)
+{
+	chain_guard(&last_look);
 }
 
 /* ---- a binding that sees the program's sigaction(2) ---------------------------------------- */

@@ -1,4 +1,4 @@
-/* The seam's environment: settings, user space's memory, log, threads. */
+/* The seam's environment: settings, log, threads. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -15,39 +15,6 @@ const char *os_getenv(const char *name)
 u64 os_thread_self(void)
 {
 	return (u64)pthread_self();
-}
-
-/* User space is our own process: a wrong pointer above the first page is its own fault,
- * literally. */
-#define USER_FIRST	4096ULL
-#define USER_END	0x7ffffffff000ULL
-
-bool os_user_range(u64 addr, u64 n)
-{
-	return n <= USER_END && addr <= USER_END - n;
-}
-
-static bool user_bad(u64 addr, size_t n)
-{
-	return n && (addr < USER_FIRST || !os_user_range(addr, n));
-}
-
-int os_user_read(void *dst, u64 addr, size_t n)
-{
-	if (user_bad(addr, n))
-		return -EFAULT;
-	if (n)
-		memcpy(dst, (const void *)addr, n);
-	return 0;
-}
-
-int os_user_write(u64 addr, const void *src, size_t n)
-{
-	if (user_bad(addr, n))
-		return -EFAULT;
-	if (n)
-		memcpy((void *)addr, src, n);
-	return 0;
 }
 
 static const char *const level_name[] = {

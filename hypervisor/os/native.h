@@ -19,6 +19,8 @@ void native_area_resume(const void *rx, u64 resume);
 void native_area_remove(const void *rx);
 /* In a signal handler: was it a fault in an area? ctx (ucontext_t) then goes on as it should. */
 bool native_area_fault(void *ctx);
+/* user.c: the same for a fault at this address that os_fault_catch() is for. */
+bool native_fault_caught(u64 address, void *ctx);
 
 /* perfmap.c: opens the map of names if it is wanted, before any code runs. */
 void perfmap_init(void);
@@ -43,5 +45,7 @@ void fd_fork_end(bool child);
 void native_fork_child(void);
 void chain_fork_child(void);
 void timer_fork_child(void);
+/* os_code_guard() by a clock of one's own: *last is when it looked. */
+void chain_guard(u64 *last);
 
 #endif

@@ -277,11 +277,29 @@ void os_file_close(int file, void *mem, size_t size);
 
 /* ---- user space --------------------------------------------------------------------------- */
 
-/* Between our memory and the caller's of an ioctl. 0 or -EFAULT. */
+/* Between our memory and the caller's of an ioctl. 0, or -EFAULT: it is not mapped so that it
+ * could be; what was copied by then is not undone. */
 int os_user_read(void *dst, u64 addr, size_t n);
 int os_user_write(u64 addr, const void *src, size_t n);
 /* Could [addr, addr + n) be user space's memory at all? */
 bool os_user_range(u64 addr, u64 n);
+/* memcpy where one side is guest memory, which user space may have taken away: 0 or -EFAULT.
+ * Registers kept, once there is an area. */
+int os_copy(void *dst, const void *src, size_t n);
+
+/*
+ * Page faults of this thread at addresses that owns() calls its own do not end the process: the
+ * thread goes on in land(arg), which does not return, with the vector registers and the stack's
+ * end as they were. For plain accesses of guest memory, and only while the place that land() jumps
+ * to is good and no lock is held that it does not know of. owns() runs in a signal handler. c stays
+ * valid until the next call; NULL: nothing is caught. Returns the former one. Registers kept.
+ */
+struct os_fault_catch {
+	bool (*owns)(void *arg, u64 addr);
+	void (*land)(void *arg) __noreturn_;
+	void *arg;
+};
+const struct os_fault_catch *os_fault_catch(const struct os_fault_catch *c);
 
 /* ---- environment, log --------------------------------------------------------------------- */
 

@@ -339,6 +339,15 @@ int mmu_translate(struct vcpu *v, u64 la, u64 *gpa)
 	return 0;
 }
 
+/* Code is about to be read in places that must not unwind: if its memory is gone, then here. */
+static void fetch_touch(struct vcpu *v, u64 gpa)
+{
+	const struct memslot *s = memslot_find(v->vm, gpa);
+
+	if (s)
+		READ_ONCE(*(u8 *)memslot_host(s, gpa));
+}
+
 u64 mmu_fetch_page(struct vcpu *v, u64 la, bool *global)
 {
 	enum mmu_index idx = v->cpl == 3 ? MMU_USER : MMU_KERNEL;
@@ -355,6 +364,7 @@ u64 mmu_fetch_page(struct vcpu *v, u64 la, bool *global)
 		large_add(&v->space->large_code, la, map.page_size);
 	if (global)
 		*global = map.global && v->cr4 & CR4_PGE;
+	fetch_touch(v, map.gpa);
 	return map.gpa & ~(PAGE_SIZE - 1);
 }
 

@@ -69,6 +69,10 @@ void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error
  * buffer is restored.
  */
 enum unwind vcpu_guarded(struct vcpu *v, void (*fn)(struct vcpu *v));
+/* User space took guest memory away: unwinds, and KVM_RUN returns -EFAULT. */
+__noreturn_ void vcpu_memory_lost(struct vcpu *v);
+/* Once, when a vCPU is made: such faults inside vcpu_guarded() do the same. */
+void vcpu_memory_catch(struct vcpu *v);
 
 /* Interrupts or NMIs may have become possible (IF set, NMI unblocked, shadow over): looks whether one waits
  * and requests its delivery. No unwinding. */

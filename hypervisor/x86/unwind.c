@@ -5,6 +5,9 @@
  * every frame between. So a handler holds no lock and no resource when it may unwind (but for
  * vcpu_exclusive_begin, which ends here), and whatever it changed before stays changed.
  *
+ * Guest memory that user space unmapped or made read-only faults wherever it is touched: os_fault_catch()
+ * leads such faults here, and the vCPU leaves with -EFAULT from KVM_RUN, as in the kernel.
+ *
  * vcpu_guarded() puts a second place on top, for code that must see each unwinding (event
  * delivery). __builtin_longjmp needs a frame other than setjmp's, hence the separate functions,
  * never inlined.
@@ -61,11 +64,44 @@ __attribute__((noinline)) static enum unwind guarded_call(struct vcpu *volatile 
 
 enum unwind vcpu_guarded(struct vcpu *v, void (*fn)(struct vcpu *v))
 {
+	const struct os_fault_catch *before = os_fault_catch(&v->memory_catch);
 	void *saved[ARRAY_SIZE(v->unwind)];
 	enum unwind why;
 
 	memcpy(saved, v->unwind, sizeof(saved));
 	why = guarded_call(v, fn);
 	memcpy(v->unwind, saved, sizeof(saved));
+	os_fault_catch(before);
 	return why;
+}
+
+/* ---- memory that went away ----------------------------------------------------------------- */
+
+static bool memory_owns(void *arg, u64 addr)
+{
+	const struct vcpu *v = arg;
+	const struct memslots *all = v->vm->slots;
+	u32 i;
+
+	for (i = 0; i < all->n; i++)
+		if (addr - all->slot[i].hva < all->slot[i].size)
+			return true;
+	return false;
+}
+
+void vcpu_memory_lost(struct vcpu *v)
+{
+	code_unlock(v);
+	v->memory_lost = true;
+	vcpu_unwind(v, UNWIND_EXIT);
+}
+
+static __noreturn_ void memory_land(void *arg)
+{
+	vcpu_memory_lost(arg);
+}
+
+void vcpu_memory_catch(struct vcpu *v)
+{
+	v->memory_catch = (struct os_fault_catch){ memory_owns, memory_land, v };
 }

@@ -249,6 +249,10 @@ struct vcpu {
 	u64 mem_space;		/* ORed to guest physical addresses: core/vm.h */
 	void *unwind[5];	/* __builtin_setjmp buffer of the engine's loop */
 	u32 unwind_reason;	/* enum unwind */
+	struct os_fault_catch memory_catch;	/* x86/unwind.c */
+	void *guard_arg;	/* for vcpu_guarded()'s function, where it takes one */
+	bool memory_lost;	/* why the engine comes back with UNWIND_EXIT: KVM_RUN is -EFAULT */
+	bool code_locked;	/* vm->code_lock is ours (core/code_page.c) */
 	struct io_log io;
 	u32 guest_debug;	/* KVM_SET_GUEST_DEBUG: KVM_GUESTDBG_* */
 	u64 guest_debug_dr[8];	/* with KVM_GUESTDBG_USE_HW_BP: instead of the guest's own */

@@ -104,5 +104,6 @@ int test_tsc(void);
 int test_pv(void);
 int test_hyperv(void);
 int test_features(void);
+int test_pointers(void);
 
 #endif

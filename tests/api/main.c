@@ -107,5 +107,6 @@ int main(int argc, char **argv)
 	failed += test_pv();
 	failed += test_hyperv();
 	failed += test_features();
+	failed += test_pointers();
 	return failed != 0;
 }
