@@ -12,7 +12,8 @@
 #define SYNC_FIELDS	(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
 #define X2APIC_FLAGS	KVM_X2APIC_API_USE_32BIT_IDS
 #define GUESTDBG_FLAGS	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP | \
-			 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP)
+			 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP | \
+			 KVM_GUESTDBG_BLOCKIRQ)
 
 #define DIRTY_LOG_FLAGS	(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET)
 #define MSR_REASONS	(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | \
@@ -31,6 +32,7 @@
 static const int capability[] = {
 	[KVM_CAP_IRQCHIP] = 1,
 	[KVM_CAP_HLT] = 1,
+	[KVM_CAP_MMU_SHADOW_CACHE_CONTROL] = 1,
 	[KVM_CAP_USER_MEMORY] = 1,
 	[KVM_CAP_SET_TSS_ADDR] = 1,
 	[KVM_CAP_EXT_CPUID] = 1,
@@ -195,6 +197,11 @@ int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 		if (arg & ~(u64)MSR_REASONS)
 			return -EINVAL;
 		vm->user_msr_mask = arg;
+		return 0;
+	case KVM_CAP_MAX_VCPU_ID:
+		if (arg > MAX_VCPU_IDS || (vm->max_vcpu_ids && vm->max_vcpu_ids != arg))
+			return -EINVAL;
+		vm->max_vcpu_ids = (u32)arg;
 		return 0;
 	default:
 		return -EINVAL;

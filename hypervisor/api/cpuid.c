@@ -46,11 +46,41 @@ long sys_get_emulated_cpuid(struct call *c)
 	return entries_out(c, e, ARRAY_SIZE(e));
 }
 
+static bool entries_equal(const struct kvm_cpuid_entry2 *a, const struct kvm_cpuid_entry2 *b)
+{
+	return a->function == b->function && a->index == b->index && a->flags == b->flags &&
+	       a->eax == b->eax && a->ebx == b->ebx && a->ecx == b->ecx && a->edx == b->edx;
+}
+
+/* Once a guest has seen its CPUID, it can only be set to what it is. Bits that follow the guest's
+ * state are not compared: they are brought up to date in the new table, too. */
+static long cpuid_unchanged(struct vcpu *v, const struct kvm_cpuid_entry2 *e, u32 n)
+{
+	struct kvm_cpuid_entry2 *old;
+	bool same = true;
+
+	if (n != v->cpuid_n)
+		return -EINVAL;
+	old = os_alloc(MAX_ENTRIES * ENTRY_SIZE);
+	if (!old)
+		return -ENOMEM;
+	memcpy(old, v->cpuid, n * ENTRY_SIZE);
+	cpuid_set(v, e, n);
+	for (u32 i = 0; i < n && same; i++)
+		same = entries_equal(&v->cpuid[i], &old[i]);
+	cpuid_set(v, old, n);
+	os_free(old);
+	return same ? 0 : -EINVAL;
+}
+
 /* Which instructions exist, and which physical addresses, was decided by the old table. */
 static long cpuid_install(struct vcpu *v, const struct kvm_cpuid_entry2 *e, u32 n)
 {
-	int ret = cpuid_set(v, e, n);
+	int ret;
 
+	if (v->ran)
+		return cpuid_unchanged(v, e, n);
+	ret = cpuid_set(v, e, n);
 	if (ret)
 		return ret;
 	vcpu_update_mode(v);

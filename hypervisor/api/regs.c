@@ -111,6 +111,7 @@ static void sregs_head_get(struct vcpu *v, struct sregs_head *s)
 static bool sregs_head_valid(const struct vcpu *v, const struct sregs_head *s)
 {
 	bool paging64 = (s->efer & EFER_LME) && (s->cr0 & CR0_PG);
+	u64 cr4 = s->cr4;
 
 	if (paging64 && (!(s->cr4 & CR4_PAE) || !(s->efer & EFER_LMA) ||
 			 (s->cr3 & v->mmu.maxphyaddr_mask)))
@@ -118,7 +119,10 @@ static bool sregs_head_valid(const struct vcpu *v, const struct sregs_head *s)
 	/* seg[0] is CS, by sregs_order. */
 	if (!paging64 && ((s->efer & EFER_LMA) || s->seg[0].l))
 		return false;
-	return !cr_check(v, s->cr0, s->cr4, s->efer);
+	/* KVM never asks CPUID for the first two; they have no effect here, as CPUID says. Nor does
+	 * it want long mode for PCIDE, which has no effect without. */
+	cr4 &= ~(CR4_VME | CR4_PVI | (paging64 ? 0 : CR4_PCIDE));
+	return !cr_check(v, s->cr0, cr4, s->efer);
 }
 
 static void set_cr8(struct vcpu *v, u64 cr8)

@@ -51,6 +51,35 @@ static long vm_reset_dirty_rings(struct call *c)
 	return ret;
 }
 
+/*
+ * How many pages shadow page tables may take. There are none here, so any number is kept to; it is
+ * remembered, as on a KVM with nested paging.
+ */
+#define MMU_PAGES_MIN		64
+#define MMU_PAGES_PER_MILLE	20
+
+static long vm_set_nr_mmu_pages(struct call *c)
+{
+	if ((u32)c->arg < MMU_PAGES_MIN)
+		return -EINVAL;
+	WRITE_ONCE(c->vm->mmu_pages, (u32)c->arg);
+	return 0;
+}
+
+static long vm_get_nr_mmu_pages(struct call *c)
+{
+	u64 pages = 0;
+	u32 i;
+
+	if (READ_ONCE(c->vm->mmu_pages))
+		return READ_ONCE(c->vm->mmu_pages);
+	os_mutex_lock(&c->vm->lock);
+	for (i = 0; i < c->vm->slots->n; i++)
+		pages += c->vm->slots->slot[i].size >> 12;
+	os_mutex_unlock(&c->vm->lock);
+	return MAX((u32)(pages * MMU_PAGES_PER_MILLE / 1000), MMU_PAGES_MIN);
+}
+
 /* Both name pages that VT-x needs in the guest's memory; nothing of ours lives there. */
 static long vm_set_tss_addr(struct call *c)
 {
@@ -137,7 +166,9 @@ static long vm_create_vcpu(struct call *c)
 	long ret = -EINVAL;
 
 	os_mutex_lock(&c->vm->lock);
-	if (c->arg < MAX_VCPU_IDS)
+	if (!c->vm->max_vcpu_ids)
+		c->vm->max_vcpu_ids = MAX_VCPU_IDS;
+	if (c->arg < c->vm->max_vcpu_ids)
 		ret = create_vcpu_locked(c->vm, c->arg);
 	os_mutex_unlock(&c->vm->lock);
 	return ret;
@@ -334,6 +365,8 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_CREATE_VCPU, vm_create_vcpu),
 	ROW(KVM_GET_DIRTY_LOG, vm_get_dirty_log),
 	ROW(KVM_SET_USER_MEMORY_REGION, vm_set_memory_region),
+	ROW(KVM_SET_NR_MMU_PAGES, vm_set_nr_mmu_pages),
+	ROW(KVM_GET_NR_MMU_PAGES, vm_get_nr_mmu_pages),
 	ROW(KVM_SET_TSS_ADDR, vm_set_tss_addr),
 	ROW(KVM_SET_IDENTITY_MAP_ADDR, vm_set_identity_map_addr),
 	ROW(KVM_CREATE_IRQCHIP, vm_create_irqchip),

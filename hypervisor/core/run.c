@@ -174,8 +174,16 @@ static bool smi_allowed(const struct vcpu *v)
 	return !v->smm && !v->irq_shadow && v->event.type == EV_NONE && !io_unfinished(v);
 }
 
+/* A debugger steps through code with interrupts on, and wants to see none. */
+static bool irqs_blocked(const struct vcpu *v)
+{
+	return v->guest_debug & KVM_GUESTDBG_BLOCKIRQ;
+}
+
 static bool irq_pending(struct vcpu *v)
 {
+	if (irqs_blocked(v))
+		return false;
 	return v->extint_pending || (v->vm->irqchip && irqchip_has_interrupt(v));
 }
 
@@ -203,6 +211,8 @@ static int irq_take(struct vcpu *v)
 /* SDM 3A 6.9: SMI, then NMI, then interrupts. In SMM the latter two are blocked at first. */
 static void inject_select(struct vcpu *v)
 {
+	if (irqs_blocked(v))
+		return;
 	if (v->smi_pending && smi_allowed(v))
 		smm_enter(v);
 	if (v->nmi_pending && vcpu_nmi_allowed(v)) {
@@ -224,7 +234,8 @@ static void inject_select(struct vcpu *v)
 static void run_defer(struct vcpu *v)
 {
 	v->irq_wanted = irq_window_wanted(v) || irq_pending(v);
-	if ((v->nmi_pending && !v->nmi_blocked) || (v->smi_pending && !v->smm))
+	if (!irqs_blocked(v) &&
+	    ((v->nmi_pending && !v->nmi_blocked) || (v->smi_pending && !v->smm)))
 		v->kick = 1;
 }
 
@@ -323,6 +334,7 @@ static int run_engine(struct vcpu *v)
 	/* An event that is still there: its delivery made room for requests. */
 	if (ret <= 0 || v->event.type != EV_NONE)
 		return ret;
+	v->ran = true;
 	os_code_guard();
 	vm_watch(v->vm);
 	why = engine_run(v);

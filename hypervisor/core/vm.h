@@ -138,6 +138,8 @@ struct vm {
 	struct coalesced coalesced;
 	u64 tss_addr, identity_map_addr;
 	u32 bsp_id;
+	u32 max_vcpu_ids;	/* KVM_CAP_MAX_VCPU_ID; 0: not limited yet */
+	u32 mmu_pages;		/* KVM_SET_NR_MMU_PAGES; 0: not set */
 	u32 disabled_quirks;
 	bool split_irqchip, x2apic_32bit_ids;
 	s64 clock_offset; /* kvmclock = host monotonic ns + clock_offset; see kvmclock_now() */

@@ -1,10 +1,10 @@
 /*
- * The seam's view of memory that is not ours: what ioctl arguments point to, and guest memory. User space may have
- * unmapped it or made it read-only, so each access may fault.
+ * The seam's view of memory that is not ours: what ioctl arguments point to, and guest memory. User
+ * space may have unmapped it or made it read-only, so each access may fault.
  *
- * Copies are made by one routine whose instructions are entered as a code area (native.c): a fault ends the call.
- * Accesses by other code, the engines' that run guests, are caught by os_fault_catch(): the signal handler makes the
- * thread go on in land().
+ * Copies are made by one routine whose instructions are entered as a code area (native.c): a fault
+ * ends the call. Accesses by other code, the engines' that run guests, are caught by
+ * os_fault_catch(): the signal handler makes the thread go on in land().
  */
 #include <errno.h>
 #include <pthread.h>
@@ -73,8 +73,8 @@ static bool user_bad(u64 addr, size_t n)
 	return n && (addr < USER_FIRST || !os_user_range(addr, n));
 }
 
-/* By another clock than that of the entries into guest code: those fault in the ordinary course of things, and a
- * thread may have blocked signals since its last ioctl. */
+/* By another clock than that of the entries into guest code: those fault in the ordinary course of
+ * things, and a thread may have blocked signals since its last ioctl. */
 static void user_guard(void)
 {
 	static __thread u64 last __attribute__((tls_model("initial-exec")));

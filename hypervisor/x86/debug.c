@@ -178,6 +178,14 @@ void debug_after_insn(struct vcpu *v)
 
 /* ---- MOV DR ---- */
 
+/* General detect: of the guest's DR7, or of the debugger's in its place. */
+static __noreturn_ void debug_access(struct vcpu *v)
+{
+	if (v->guest_debug & KVM_GUESTDBG_USE_HW_BP)
+		debug_exit(v, VEC_DB, DR6_BD);
+	debug_raise(v, EV_FAULT, DR6_BD);
+}
+
 /* DR4 and DR5 are other names of DR6 and DR7 unless CR4.DE says that they are nothing. */
 static unsigned int dr_check(struct vcpu *v, unsigned int nr)
 {
@@ -185,8 +193,8 @@ static unsigned int dr_check(struct vcpu *v, unsigned int nr)
 		raise_ud(v);
 	if (v->cpl != 0)
 		raise_gp(v, 0);
-	if (v->dr7 & DR7_GD)
-		debug_raise(v, EV_FAULT, DR6_BD);
+	if (debug_control(v) & DR7_GD)
+		debug_access(v);
 	return nr == 4 || nr == 5 ? nr + 2 : nr;
 }
 
@@ -203,7 +211,7 @@ void dr_write(struct vcpu *v, unsigned int nr, u64 val)
 	else if (nr == 7)
 		v->dr7 = (val & DR7_WRITABLE) | DR7_FIXED;
 	else
-		v->dr[nr] = val;
+		v->dr[nr & 3] = val;
 	/* Pages come to be watched, or no longer are. */
 	if (nr != 6)
 		mmu_flush_all(v);
@@ -215,5 +223,5 @@ u64 dr_read(struct vcpu *v, unsigned int nr)
 	nr = dr_check(v, nr);
 	if (nr == 6)
 		return v->dr6;
-	return nr == 7 ? v->dr7 : v->dr[nr];
+	return nr == 7 ? v->dr7 : v->dr[nr & 3];
 }

@@ -252,6 +252,7 @@ struct vcpu {
 	struct os_fault_catch memory_catch;	/* x86/unwind.c */
 	void *guard_arg;	/* for vcpu_guarded()'s function, where it takes one */
 	bool memory_lost;	/* why the engine comes back with UNWIND_EXIT: KVM_RUN is -EFAULT */
+	bool ran;		/* it has executed an instruction: its CPUID stays */
 	bool code_locked;	/* vm->code_lock is ours (core/code_page.c) */
 	struct io_log io;
 	u32 guest_debug;	/* KVM_SET_GUEST_DEBUG: KVM_GUESTDBG_* */
