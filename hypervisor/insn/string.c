@@ -304,6 +304,62 @@ static void outs_one(struct vcpu *v, const struct insn *i, unsigned int size)
 	index_move(v, i, R_RSI, 1, size);
 }
 
+/*
+ * How many elements at seg:off one exit to user space may move: those of a page of plain memory,
+ * where nothing can happen between two of them; or as many as it has moved.
+ */
+static u32 batch_length(struct vcpu *v, const struct insn *i, unsigned int seg, u64 off,
+	unsigned int size, u64 n, enum mem_access acc)
+{
+	u32 known = pio_batch_known(v);
+
+	if (known)
+		return (u32)MIN(n, known);
+	if (!can_run(v))
+		return 1;
+	n = MIN(MIN(n, run_length(v, i, seg, off, size)), IO_BATCH / size);
+	return n > 1 ? (u32)mem_plain_run(v, seg, off, size, n, acc) : 1;
+}
+
+static u64 ins_some(struct vcpu *v, const struct insn *i, unsigned int size, u64 n)
+{
+	u64 di = index_get(v, i, R_RDI), val;
+	u16 port = (u16)v->r[R_RDX];
+	u8 buf[IO_BATCH];
+	u32 k, count;
+
+	io_check(v, port, size);
+	mem_probe(v, SEG_ES, di, size, MEM_WRITE);	/* before the device sees the read */
+	count = batch_length(v, i, SEG_ES, di, size, n, MEM_WRITE);
+	count = pio_read_batch(v, port, size, count, buf);
+	for (k = 0; k < count; k++) {
+		val = 0;
+		memcpy(&val, buf + k * size, size);
+		mem_write(v, SEG_ES, di + k * size, size, val);
+	}
+	index_move(v, i, R_RDI, count, size);
+	return count;
+}
+
+static u64 outs_some(struct vcpu *v, const struct insn *i, unsigned int size, u64 n)
+{
+	u64 si = index_get(v, i, R_RSI), val = 0;
+	u16 port = (u16)v->r[R_RDX];
+	u8 buf[IO_BATCH];
+	u32 k, count;
+
+	io_check(v, port, size);
+	mem_probe(v, i->seg, si, size, MEM_READ);
+	count = batch_length(v, i, i->seg, si, size, n, MEM_READ);
+	for (k = 0; k < count; k++) {
+		val = mem_read(v, i->seg, si + k * size, size);
+		memcpy(buf + k * size, &val, size);
+	}
+	count = pio_write_batch(v, port, size, count, buf);
+	index_move(v, i, R_RSI, count, size);
+	return count;
+}
+
 #define DEFINE_STRING_IO(size, name)						\
 static void name##_one##size(struct vcpu *v, const struct insn *i)		\
 {										\
@@ -311,8 +367,7 @@ static void name##_one##size(struct vcpu *v, const struct insn *i)		\
 }										\
 static u64 name##_run##size(struct vcpu *v, const struct insn *i, u64 n)	\
 {										\
-	name##_one(v, i, size);							\
-	return 1;								\
+	return name##_some(v, i, size, n);					\
 }										\
 DEFINE_REP(size, name)
 DEFINE_STRING_IO(1, ins)

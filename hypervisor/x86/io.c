@@ -94,6 +94,8 @@ void io_complete(struct vcpu *v)
 	f->failed = f->msr && v->run->msr.error;
 	if (!f->write)
 		memcpy(f->data, run_data(v, f), f->len);
+	if (!f->write && f->pio)
+		memcpy(v->io_batch.data, run_data(v, f), v->io_batch.count * f->len);
 	v->io.waiting = false;
 	v->io.done++;
 	v->io.next = 0;
@@ -101,7 +103,9 @@ void io_complete(struct vcpu *v)
 
 /* ---- exits ----------------------------------------------------------------------------------- */
 
-static __noreturn_ void exit_pio(struct vcpu *v, const struct io_fragment *f)
+/* count elements, of which a write's are in data. */
+static __noreturn_ void exit_pio(struct vcpu *v, const struct io_fragment *f, u32 count,
+	const void *data)
 {
 	struct kvm_run *run = v->run;
 
@@ -109,9 +113,13 @@ static __noreturn_ void exit_pio(struct vcpu *v, const struct io_fragment *f)
 	run->io.direction = f->write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
 	run->io.size = f->len;
 	run->io.port = (u16)f->addr;
-	run->io.count = 1;
+	run->io.count = count;
 	run->io.data_offset = RUN_PIO_OFFSET;
-	memcpy((char *)run + RUN_PIO_OFFSET, f->data, f->len);
+	if (f->write)
+		memcpy((char *)run + RUN_PIO_OFFSET, data, count * f->len);
+	else
+		memset((char *)run + RUN_PIO_OFFSET, 0, count * f->len);
+	v->io_batch.count = count;
 	log_wait(v, f);
 }
 
@@ -157,7 +165,7 @@ static void pio_access(struct vcpu *v, struct io_fragment *f)
 	err = f->write ? bus_write(v, BUS_PIO, f->addr, f->len, f->data) :
 			 bus_read(v, BUS_PIO, f->addr, f->len, f->data);
 	if (err)
-		exit_pio(v, f);
+		exit_pio(v, f, 1, f->data);
 	log_served(v, f);
 }
 
@@ -177,6 +185,60 @@ void pio_write(struct vcpu *v, u16 port, unsigned int size, u32 val)
 
 	memcpy(f.data, &val, size);
 	pio_access(v, &f);
+}
+
+/* ---- several elements of INS or OUTS ---- */
+
+u32 pio_batch_known(const struct vcpu *v)
+{
+	const struct io_fragment *f = &v->io.frag[v->io.next];
+
+	return v->io.next < v->io.done && f->pio ? v->io_batch.count : 0;
+}
+
+/*
+ * n elements at buf. What a device of ours takes is one element; user space gets all that are there
+ * by one exit. Returns how many were moved.
+ */
+static u32 pio_batch(struct vcpu *v, struct io_fragment *f, u32 n, u8 *buf)
+{
+	const struct io_fragment *old = log_replay(v, f);
+	int err;
+
+	if (old) {
+		n = MIN(n, v->io_batch.count);
+		if (!f->write)
+			memcpy(buf, v->io_batch.data, n * f->len);
+		return n;
+	}
+	fpu_put(v);
+	log_check_room(v);
+	v->stat.pio++;
+	if (f->write)
+		memcpy(f->data, buf, f->len);
+	err = f->write ? bus_write(v, BUS_PIO, f->addr, f->len, f->data) :
+			 bus_read(v, BUS_PIO, f->addr, f->len, f->data);
+	if (err)
+		exit_pio(v, f, n, buf);
+	log_served(v, f);
+	v->io_batch.count = 1;
+	memcpy(v->io_batch.data, f->data, f->len);
+	memcpy(buf, f->data, f->len);
+	return 1;
+}
+
+u32 pio_read_batch(struct vcpu *v, u16 port, unsigned int size, u32 n, void *buf)
+{
+	struct io_fragment f = { .addr = port, .len = (u8)size, .pio = true };
+
+	return pio_batch(v, &f, n, buf);
+}
+
+u32 pio_write_batch(struct vcpu *v, u16 port, unsigned int size, u32 n, void *buf)
+{
+	struct io_fragment f = { .addr = port, .len = (u8)size, .write = true, .pio = true };
+
+	return pio_batch(v, &f, n, buf);
 }
 
 #define TSS_IOMAP_FIELD	102	/* I/O map base address, 64-bit TSS too. SDM 3A figure 8-2 */

@@ -322,6 +322,20 @@ void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
 	return p.host;
 }
 
+u64 mem_plain_run(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, u64 n,
+	enum mem_access acc)
+{
+	struct access a = access_data(v);
+	struct place p;
+
+	if (!mem_in_page(mem_linear(v, seg, off, size, acc), n * size))
+		return 1;
+	if (!vcpu_64bit(v) && !segment_limit_allows(&v->seg[seg], off, (unsigned int)(n * size)))
+		return 1;
+	place_find(v, &a, mem_linear(v, seg, off, size, acc), acc, &p);
+	return p.host ? n : 1;
+}
+
 void mem_probe(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc)
 {
 	u64 la = mem_linear(v, seg, off, size, acc);

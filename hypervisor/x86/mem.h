@@ -61,6 +61,10 @@ void mem_rmw_end(struct vcpu *v, struct mem_rmw *m);
 
 /* Faults now if any of the bytes cannot be accessed; no other effect. */
 void mem_probe(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc);
+/* Of n elements from off up, all in one page, the first of which can be accessed: n, if all are plain
+ * memory inside the segment, else 1. */
+u64 mem_plain_run(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, u64 n,
+	enum mem_access acc);
 void mem_copy_in(struct vcpu *v, unsigned int seg, u64 off, void *buf, unsigned int size);
 void mem_copy_out(struct vcpu *v, unsigned int seg, u64 off, const void *buf, unsigned int size);
 

@@ -101,6 +101,13 @@ struct io_log {
 	struct io_fragment frag[IO_FRAGMENTS];
 };
 
+/* A repeated INS or OUTS moves several elements by one exit: those of fragment [done] or the last one. */
+#define IO_BATCH 1024	/* bytes, as in KVM */
+struct io_batch {
+	u32 count;
+	u8 data[IO_BATCH];
+};
+
 /* With any 32-bit offset, an address that no tag holds. */
 #define HIT_NEVER	BIT(62)
 
@@ -255,6 +262,7 @@ struct vcpu {
 	bool ran;		/* it has executed an instruction: its CPUID stays */
 	bool code_locked;	/* vm->code_lock is ours (core/code_page.c) */
 	struct io_log io;
+	struct io_batch io_batch;
 	u32 guest_debug;	/* KVM_SET_GUEST_DEBUG: KVM_GUESTDBG_* */
 	u64 guest_debug_dr[8];	/* with KVM_GUESTDBG_USE_HW_BP: instead of the guest's own */
 

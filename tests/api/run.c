@@ -96,6 +96,80 @@ static void test_string_io(void **state)
 	machine_free(&m);
 }
 
+#define WORDS	700
+
+/* Serves string I/O of WORDS words at most; what user space does meanwhile (registers set to what they are, a slot
+ * that comes) must not lose any. Returns how many exits it took. */
+static u32 serve_words(struct machine *m, int direction, u16 *words)
+{
+	struct kvm_userspace_memory_region mem = { .slot = 1, .guest_phys_addr = 0x200000, .memory_size = 4096,
+		.userspace_addr = (u64)m->ram };
+	u32 done = 0, exits = 0;
+
+	for (; done < WORDS; done += m->run->io.count, exits++) {
+		struct kvm_sregs s;
+		size_t size;
+
+		run_until(m, KVM_EXIT_IO);
+		assert_int_equal(m->run->io.direction, direction);
+		assert_int_equal(m->run->io.size, 2);
+		assert_true(m->run->io.count <= WORDS - done);
+		size = m->run->io.count * 2;
+		if (direction == KVM_EXIT_IO_IN)
+			memcpy(io_data(m->run), words + done, size);
+		else
+			memcpy(words + done, io_data(m->run), size);
+		s = get_sregs(m->vcpu);
+		assert_int_equal(call(m->vcpu, KVM_SET_SREGS, &s), 0);
+		if (exits == 0)
+			assert_int_equal(call(m->vm, KVM_SET_USER_MEMORY_REGION, &mem), 0);
+	}
+	return exits;
+}
+
+/* From and to addresses that cross pages, one of them with the code that is running. */
+static void test_string_io_long(void **state)
+{
+	u16 words[WORDS], got[WORDS];
+	struct machine m;
+	u32 i, exits;
+
+	for (i = 0; i < WORDS; i++)
+		words[i] = (u16)(i * 31 + 7);
+	machine_new(&m, PLAIN);
+	/* cld; mov di, 0xd81; mov cx, 700; mov dx, 0x10; ... at 0x1400: rep insw; mov si, 0xd81; mov cx, 700; rep
+	 * outsw; hlt */
+	CODE(&m, 0xfc, 0xbf, 0x81, 0x0d, 0xb9, 0xbc, 0x02, 0xba, 0x10, 0x00, 0xe9, 0xf3, 0x03);
+	memcpy(m.ram + 0x1400, (const u8[]){ 0xf3, 0x6d, 0xbe, 0x81, 0x0d, 0xb9, 0xbc, 0x02, 0xf3, 0x6f, 0xf4 }, 11);
+	exits = serve_words(&m, KVM_EXIT_IO_IN, words);
+	exits += serve_words(&m, KVM_EXIT_IO_OUT, got);
+	run_to_halt(&m);
+	assert_memory_equal(m.ram + 0xd81, words, sizeof(words));
+	assert_memory_equal(got, words, sizeof(words));
+	if (!api_is_host())
+		assert_true(exits < 20);
+	machine_free(&m);
+}
+
+/* Downwards, and to a device: element by element. */
+static void test_string_io_down(void **state)
+{
+	static const u8 in[] = { 1, 2, 3, 4 };
+	struct machine m;
+	u32 i;
+
+	machine_new(&m, PLAIN);
+	/* std; mov di, 0x203; mov cx, 4; mov dx, 0x10; rep insb; hlt */
+	CODE(&m, 0xfd, 0xbf, 0x03, 0x02, 0xb9, 0x04, 0x00, 0xba, 0x10, 0x00, 0xf3, 0x6c, 0xf4);
+	for (i = 0; i < 4; i += m.run->io.count) {
+		run_until(&m, KVM_EXIT_IO);
+		memcpy(io_data(m.run), in + i, m.run->io.count);
+	}
+	run_to_halt(&m);
+	assert_memory_equal(m.ram + 0x200, ((const u8[]){ 4, 3, 2, 1 }), 4);
+	machine_free(&m);
+}
+
 static void expect_mmio(struct machine *m, u64 addr, u32 len, bool write)
 {
 	run_until(m, KVM_EXIT_MMIO);
@@ -351,6 +425,8 @@ int test_run(void)
 		cmocka_unit_test(test_out),
 		cmocka_unit_test(test_in),
 		cmocka_unit_test(test_string_io),
+		cmocka_unit_test(test_string_io_long),
+		cmocka_unit_test(test_string_io_down),
 		cmocka_unit_test(test_mmio),
 		cmocka_unit_test(test_mmio_to_mmio),
 		cmocka_unit_test(test_triple_fault),
