@@ -204,12 +204,13 @@ int lapic_deliver_set(struct vm *vm, const u64 set[2], u32 bits, u32 first, cons
 	return taken;
 }
 
-/* What SDM 3A table 11-3 calls invalid is dropped; but NMI to oneself works on real parts. */
+/* What SDM 3A table 11-3 calls invalid is dropped; but NMI and SMI to oneself work on real parts. */
 static bool ipi_valid(const struct apic_msg *m)
 {
 	switch (m->mode) {
 	case APIC_FIXED:
 	case APIC_NMI:
+	case APIC_SMI:
 		return true;
 	case APIC_LOWEST:
 	case APIC_INIT:
