@@ -419,8 +419,26 @@ static void run_publish(struct vcpu *v)
 		irqchip_has_pic(v->vm) || (irq_unmasked(v) && irq_window_possible(v));
 }
 
+/*
+ * KVM_SET_SIGNAL_MASK: what it blocks waits until KVM_RUN is over. What it lets in need not be let
+ * in, as it only has to end KVM_RUN: a timer looks for it.
+ */
+static u64 signals_hold(struct vcpu *v)
+{
+	os_timer_arm(&v->signal_poll, os_clock_ns() + SIGNAL_POLL_NS);
+	return os_signals_hold(v->signal_mask);
+}
+
+static void signals_restore(struct vcpu *v, u64 mask)
+{
+	os_signals_block(mask);
+	os_timer_cancel(&v->signal_poll);
+}
+
 int vcpu_run(struct vcpu *v)
 {
+	bool masked = v->signal_mask_set;
+	u64 mask = 0;
 	int ret;
 
 	if (!v->lapic) {
@@ -433,13 +451,13 @@ int vcpu_run(struct vcpu *v)
 		hv_complete(v);
 	if (unlikely(v->pv.watch))
 		pv_enter(v);
-	if (v->signal_mask_set)
-		os_timer_arm(&v->signal_poll, os_clock_ns() + SIGNAL_POLL_NS);
+	if (masked)
+		mask = signals_hold(v);
 	os_run_set(v);
 	ret = v->run->immediate_exit ? run_finish_io(v) : run_loop(v);
 	os_run_set(NULL);
-	if (v->signal_mask_set)
-		os_timer_cancel(&v->signal_poll);
+	if (masked)
+		signals_restore(v, mask);
 	run_publish(v);
 	vcpu_stats_publish(v);
 	return ret;

@@ -136,6 +136,8 @@ void os_yield(void);
 u64 os_signals_pending(void);
 /* Blocks exactly those in mask for this thread; returns what was blocked before. */
 u64 os_signals_block(u64 mask);
+/* Blocks those in mask too, but for faults that code areas may raise; returns what was blocked. */
+u64 os_signals_hold(u64 mask);
 
 /*
  * Signals of the program that a binding above us catches (preload/): what the calling thread runs,

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -180,7 +181,18 @@ u64 os_signals_block(u64 mask)
 {
 	u64 before = 0;
 
-	sys6(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, (unsigned long)&mask, (unsigned long)&before,
+	sys6(SYS_rt_sigprocmask, SIG_SETMASK, (unsigned long)&mask, (unsigned long)&before,
+		sizeof(mask), 0, 0);
+	return before;
+}
+
+u64 os_signals_hold(u64 mask)
+{
+	static const u64 faults = BIT(SIGSEGV - 1) | BIT(SIGBUS - 1) | BIT(SIGFPE - 1) | BIT(SIGILL - 1);
+	u64 before = 0;
+
+	mask &= ~faults;
+	sys6(SYS_rt_sigprocmask, SIG_BLOCK, (unsigned long)&mask, (unsigned long)&before,
 		sizeof(mask), 0, 0);
 	return before;
 }
