@@ -1,0 +1,242 @@
+"""softkvm: unmodified programs on our hypervisor, and what softkvm says where it cannot help."""
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+
+from harness import ROOT, Fail, Skip, Test, environment, run_process
+
+spec = importlib.util.spec_from_file_location("boot_suite", os.path.join(ROOT, "tests", "boot", "suite.py"))
+boot_suite = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(boot_suite)
+
+CLOCKS = ("kvm-clock", "tsc", "tsc-early")
+# QEMU's machine, its irqchip, CPUs. Without an irqchip of the hypervisor's, Debian 12's QEMU hangs with more than one CPU
+# (its APs spin on a SIPI that it never takes back), on any KVM.
+MACHINES = (("pc", "on", 1), ("pc", "off", 1), ("pc", "on", 4), ("q35", "on", 2), ("q35", "off", 1), ("microvm", "on", 1),
+            ("microvm", "on", 2))
+
+
+def softkvm(build, *args):
+    path = os.path.join(build.path, "softkvm")
+    if not os.path.exists(path):
+        raise Fail(f"{path} is not built")
+    return [path, *(["--engine", build.engine] if build.engine else []), *args]
+
+
+def preloaded(build):
+    """The library has its sanitizer with it, which then is not the first of the program's libraries."""
+    return environment(ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=0:exitcode=99") if build.name else None
+
+
+def built_test(build, *path):
+    path = os.path.join(build.path, "tests", *path)
+    if not os.path.exists(path):
+        raise Skip("the tests' libraries are not installed")
+    return path
+
+
+# ---- programs of ours that know only /dev/kvm ----------------------------------------------------------------------
+
+
+def client(build, log):
+    r = run_process(softkvm(build, built_test(build, "softkvm", "softkvm-client")), 120 * build.slow, log,
+                    env=preloaded(build))
+    bad = re.findall(rb"^FAIL (.*)$", r.out, re.M)
+    if r.status or bad:
+        raise Fail(f"status {r.status}: {b', '.join(bad).decode()}")
+    return r.out.decode().strip().splitlines()[-1]
+
+
+def client_on_host(build, log):
+    """The oracle: what the program expects is what a kernel does."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        raise Skip("no /dev/kvm")
+    r = run_process([built_test(build, "softkvm", "softkvm-client")], 300, log)
+    if r.status:
+        raise Fail(f"status {r.status}")
+
+
+def api(build, log):
+    """All tests of the API once more, by system calls."""
+    r = run_process(softkvm(build, built_test(build, "api", "api-test"), "softkvm"), 120 * build.slow, log,
+                    env=preloaded(build))
+    if r.status:
+        raise Fail(f"status {r.status}")
+    if b"SKIPPED" in r.err + r.out:
+        raise Fail("a test was skipped")
+
+
+def as_nobody(command):
+    if os.getuid():
+        return command
+    return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+
+
+def reachable_by_nobody(build):
+    return not os.getuid() or not subprocess.run(as_nobody(["test", "-x", os.path.join(build.path, "softkvm")]),
+                                                 check=False).returncode
+
+
+def without_device(build, log):
+    """An ordinary user, and no device node at all."""
+    if not reachable_by_nobody(build):
+        raise Skip("other users cannot reach the build")
+    program = built_test(build, "softkvm", "softkvm-client")
+    inner = 'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && test ! -e /dev/kvm && exec "$@"'
+    if os.getuid():
+        raise Skip("only root takes the node away")
+    r = run_process(["unshare", "-m", "sh", "-c", inner, "sh", *as_nobody(softkvm(build, program))], 120 * build.slow, log)
+    if r.status:
+        raise Fail(f"status {r.status}")
+
+
+# ---- whole machines ------------------------------------------------------------------------------------------------
+
+
+def own_vmm(build, log):
+    """Our VMM by real system calls."""
+    kernel, initrd = boot_suite.files("cloud-amd64")
+    limit = 240 * build.slow
+    r = run_process(softkvm(build, build.qumra, "run", "--accel", "kvm", "--kernel", kernel, "--initrd", initrd, "--cpus", "2",
+                            "--append", "console=ttyS0 panic=-1 cpus=2"), limit, log, env=preloaded(build))
+    return boot_suite.judge(r, limit, CLOCKS)
+
+
+def qemu(build, machine, irqchip, cpus, log):
+    if not shutil.which("qemu-system-x86_64"):
+        raise Skip("no QEMU")
+    kernel, initrd = boot_suite.files("cloud-amd64")
+    r = run_process(softkvm(build, "qemu-system-x86_64", "-accel", "kvm", "-machine", f"{machine},kernel-irqchip={irqchip}",
+                            "-smp", str(cpus), "-m", "512", "-display", "none", "-nodefaults", "-no-user-config",
+                            "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
+                            "-append", f"console=ttyS0 panic=-1 cpus={cpus}"), 240, log)
+    return boot_suite.judge(r, 240, (*CLOCKS, "hpet", "acpi_pm"))
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+class Command:
+    """Runs softkvm and remembers what is wrong."""
+
+    def __init__(self, build, log):
+        self.build, self.log, self.problems = build, log, []
+
+    def expect(self, name, args, status, pattern, lines=None, before=(), **env):
+        r = run_process([*before, *softkvm(self.build), *args], 60, self.log, env=environment(**env) if env else None)
+        text = (r.err + r.out).decode(errors="replace")
+        if r.status != status:
+            self.problems.append(f"{name}: status {r.status}, not {status}")
+        elif pattern and not re.search(pattern, text):
+            self.problems.append(f"{name}: does not say {pattern}")
+        elif lines is not None and len(text.splitlines()) != lines:
+            self.problems.append(f"{name}: {len(text.splitlines())} lines")
+
+    def verdict(self):
+        for p in self.problems:
+            self.log.write(f"FAIL {p}\n".encode())
+        if self.problems:
+            raise Fail(f"{len(self.problems)}, first: {self.problems[0]}")
+
+
+def compiled(folder, name, source, *flags):
+    path = os.path.join(folder, name)
+    done = subprocess.run(["cc", "-o", path, *flags, "-x", "c", "-"], input=source.encode(), check=False,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return path if done.returncode == 0 else None
+
+
+def script(folder, name, text, mode=0o755):
+    path = os.path.join(folder, name)
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, mode)
+    return path
+
+
+def refusals(build, log):
+    c = Command(build, log)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        plain = compiled(folder, "plain", "int main(void) { return 7; }")
+        static = compiled(folder, "static", "int main(void) { return 0; }", "-static")
+        narrow = compiled(folder, "narrow", "void _start(void) { for (;;); }", "-m32", "-nostdlib")
+        c.expect("a program", [plain], 7, "", 0)
+        c.expect("missing, by PATH", ["no-such-program-here"], 127, "no program no-such-program-here.*installed", 1)
+        c.expect("missing, by path", [folder + "/nothing"], 127, "No such file", 1)
+        c.expect("a folder", [folder], 126, "cannot be executed", 1)
+        c.expect("not executable", [script(folder, "data", "text", 0o644)], 126, "cannot be executed", 1)
+        c.expect("text", [script(folder, "text", "text")], 126, "neither a program", 1)
+        c.expect("a script", [script(folder, "script", "#!/bin/sh\nexit 9\n")], 9, "", 0)
+        c.expect("a script of nothing", [script(folder, "lost", "#!/no/such/shell\n")], 126, "is not there", 1)
+        c.expect("cut ELF", [script(folder, "cut", "\x7fELF")], 126, "neither a program", 1)
+        if static:
+            c.expect("static", [static], 126, "statically linked.*use a dynamically linked build", 1)
+            c.expect("a script of a static one", [script(folder, "by", f"#!{static}\n")], 126, "statically linked", 1)
+        if narrow:
+            c.expect("32 bits", [narrow], 126, "no 64-bit x86 program", 1)
+        if not os.getuid() and reachable_by_nobody(build):
+            os.chmod(plain, 0o4755)
+            c.expect("setuid", [plain], 126, "setuid.*copy", 1, before=as_nobody([]))
+            os.chmod(plain, 0o755)
+    c.verdict()
+
+
+def options(build, log):
+    c = Command(build, log)
+    c.expect("--help", ["--help"], 0, "(?s)Usage: softkvm.*--trace.*Examples:")
+    c.expect("--version", ["--version"], 0, r"^softkvm \d", 1)
+    c.expect("--check", ["--check"], 0, r"(?m)^hardware /dev/kvm: (yes|no) \(kvm-[a-z-]+: [\s\S]*^softkvm: yes")
+    c.expect("nothing", [], 2, "which program", 1)
+    c.expect("a wrong option", ["--stat", "true"], 2, "did you mean --stats", 1)
+    c.expect("a wrong engine", ["--engine", "tcg", "true"], 2, "dbt and interp", 1)
+    c.expect("a wrong kind", ["--trace=exits,foo", "true"], 2, '"foo" is none of', 1)
+    c.expect("no value", ["--trace"], 2, "needs a value", 1)
+    c.expect("a value too many", ["--stats=1", "true"], 2, "takes no value", 1)
+    c.expect("options behind --", ["--", "true", "--stats"], 0, "", 0)
+    c.expect("options of the program", ["sh", "-c", "exit 3", "--help"], 3, "", 0)
+    c.expect("LD_PRELOAD of others stays", ["sh", "-c", "echo $LD_PRELOAD"], 0, "libsoftkvm.so:/no/such.so",
+             LD_PRELOAD="/no/such.so")
+    c.verdict()
+
+
+def figures(build, log):
+    """--stats and --trace of a small program."""
+    program = built_test(build, "softkvm", "softkvm-client")
+    with tempfile.TemporaryDirectory() as folder:
+        trace = os.path.join(folder, "trace")
+        r = run_process(softkvm(build, "--stats", "--trace=exits,fds,memory,ioctls", "--trace-file", trace,
+                                os.path.join(build.path, "tests", "api", "api-test"), "softkvm", "test_line_and_msi"), 60, log)
+        with open(trace) as f:
+            text = f.read()
+        r2 = run_process(softkvm(build, "--trace=fds", program, "copies"), 60, log)
+    if r.status or r2.status:
+        raise Fail(f"status {r.status}, {r2.status}")
+    for want in ("KVM_EXIT_IO [1-9]", "KVM_RUN [1-9]", "vcpus [1-9]", "halts [1-9]", "KVM_CREATE_VCPU [1-9]"):
+        if not re.search(f"^{want}".encode(), r.err, re.M):
+            raise Fail(f"--stats does not say {want}")
+    for want in (r"exits: vcpu fd \d+: out port 0x99, 1 bytes times 1: 0x\d+$", r"memory: slot 0 .*: 0, 0x20000 bytes",
+                 r"ioctls: fd \d+: KVM_CREATE_VM, 0 = \d+$", r"fds: open /dev/kvm = \d+$"):
+        if not re.search(want, text, re.M):
+            raise Fail(f"--trace does not say {want}")
+    if not re.search(rb"fds: dup \d+ = 200$", r2.err, re.M):
+        raise Fail("--trace does not say it on standard error")
+
+
+def tests(build):
+    for k, b in enumerate(build.variants()):
+        for name, function, cost in (("client", client, 10), ("api", api, 5)):
+            yield Test(b.test(f"softkvm/{name}"), lambda log, f=function, b=b: f(b, log), cost=cost * b.slow)
+        if k and not build.name:
+            yield Test(b.test("softkvm/qemu-pc-on-1"), lambda log, b=b: qemu(b, "pc", "on", 1, log), cost=100)
+    if build.name:
+        return
+    for name, function, cost in (
+            ("refusals", refusals, 3), ("options", options, 2), ("figures", figures, 2), ("client-on-host", client_on_host, 30),
+            ("without-device", without_device, 10), ("own-vmm", own_vmm, 20)):
+        yield Test(f"softkvm/{name}", lambda log, f=function: f(build, log), cost=cost)
+    for machine in MACHINES:
+        yield Test("softkvm/qemu-" + "-".join(map(str, machine)), lambda log, m=machine: qemu(build, *m, log), cost=20)
