@@ -169,6 +169,7 @@ void lapic_eoi(struct lapic *l);
 void lapic_timer_init(struct lapic *l);
 void lapic_timer_stop(struct lapic *l);
 void lapic_timer_start(struct lapic *l, u32 count); /* from TMICT and TDCR, counting from count */
+void lapic_timer_restore(struct lapic *l, u32 count);	/* by KVM_SET_LAPIC */
 u32 lapic_timer_count(const struct lapic *l);
 void lapic_timer_write_lvt(struct lapic *l, u32 val);
 void lapic_timer_write_divide(struct lapic *l, u32 val);

@@ -68,7 +68,7 @@ static u32 state_sanitize(const struct lapic *l, unsigned int nr, u32 val)
 static void state_restart_timer(struct lapic *l, u32 count)
 {
 	if ((l->reg[LR_LVT_TIMER] & LVT_TIMER_MODE) != LVT_TIMER_DEADLINE)
-		lapic_timer_start(l, count);
+		lapic_timer_restore(l, count);
 }
 
 int lapic_set_state(struct vcpu *v, const struct kvm_lapic_state *s)

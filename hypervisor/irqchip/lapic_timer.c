@@ -76,6 +76,20 @@ void lapic_timer_start(struct lapic *l, u32 count)
 	timer_arm(l, os_clock_ns() + MIN(counts_to_ns(l, count), t->period));
 }
 
+/*
+ * Saved state with a counter of zero: QEMU never saves it. As KVM does, a periodic timer begins a
+ * period, and a one-shot one expires at once, which is better than never.
+ */
+void lapic_timer_restore(struct lapic *l, u32 count)
+{
+	if (count || timer_mode(l) == LVT_TIMER_PERIODIC || !l->reg[LR_TMICT]) {
+		lapic_timer_start(l, count ? count : l->reg[LR_TMICT]);
+		return;
+	}
+	l->timer.period = counts_to_ns(l, l->reg[LR_TMICT]);
+	timer_arm(l, os_clock_ns());
+}
+
 /* ns until the counter reads zero. */
 static u64 timer_remaining(const struct lapic *l)
 {

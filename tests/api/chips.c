@@ -179,6 +179,32 @@ static void test_routing(void **state)
 }
 
 /* A sleeping vCPU is woken by the PIT: channel 0 in mode 2, about 1 ms. */
+/* State without a current count, as QEMU restores it: the timer that was on its way still comes. */
+static void timer_restored(u32 mode)
+{
+	struct kvm_lapic_state lapic;
+	struct machine m;
+
+	machine_new(&m, WITH_IRQCHIP);
+	chips_on(&m);
+	vectors_report(&m);
+	CODE(&m, 0xfb, 0xf4, 0xeb, 0xfd);	/* sti; again: hlt; jmp again */
+	assert_int_equal(call(m.vcpu, KVM_GET_LAPIC, &lapic), 0);
+	*(u32 *)(lapic.regs + 0x320) = 0x55 | mode;
+	*(u32 *)(lapic.regs + 0x3e0) = 0xb;
+	*(u32 *)(lapic.regs + 0x380) = 1000000;
+	*(u32 *)(lapic.regs + 0x390) = 0;
+	assert_int_equal(call(m.vcpu, KVM_SET_LAPIC, &lapic), 0);
+	assert_int_equal(reported(&m), 0x55);
+	machine_free(&m);
+}
+
+static void test_timer_restored(void **state)
+{
+	timer_restored(0);
+	timer_restored(BIT(17));
+}
+
 static void test_pit(void **state)
 {
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
@@ -239,6 +265,7 @@ int test_chips(void)
 		cmocka_unit_test(test_without_lapic),
 		cmocka_unit_test(test_line_and_msi),
 		cmocka_unit_test(test_routing),
+		cmocka_unit_test(test_timer_restored),
 		cmocka_unit_test(test_pit),
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_fixed_pages),
