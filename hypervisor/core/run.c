@@ -394,6 +394,9 @@ static int run_loop(struct vcpu *v)
 			break;
 		}
 		ret = run_requests(v);
+		/* One that was caught since: its kick may just have been cleared. */
+		if (ret > 0 && os_run_caught())
+			return run_interrupted(v);
 		if (ret > 0 && unlikely(v->pv.watch))
 			pv_run(v);
 		if (ret > 0)

@@ -312,14 +312,14 @@ static void test_mask_blocks(void)
 
 static void test_timer(void)
 {
-	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM };
+	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGPROF };
 	struct itimerspec every = { .it_interval.tv_nsec = 500000, .it_value.tv_nsec = 500000 };
 	struct guest g;
 	timer_t t;
 	int runs = 0;
 
 	guest_new(&g, code_forever, sizeof(code_forever));
-	action_set(SIGALRM, count_call, SA_RESTART);
+	action_set(SIGPROF, count_call, SA_RESTART);
 	CHECK(timer_create(CLOCK_MONOTONIC, &ev, &t) == 0 && timer_settime(t, 0, &every, NULL) == 0);
 	while (calls < 500) {
 		CHECK(guest_run(&g) == -EINTR);
