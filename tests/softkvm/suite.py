@@ -4,9 +4,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 
-from harness import ROOT, Fail, Skip, Test, environment, run_process
+from harness import ROOT, Fail, Skip, Test, environment, run_process, script_output
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from qemu_guest import Qemu  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("boot_suite", os.path.join(ROOT, "tests", "boot", "suite.py"))
 boot_suite = importlib.util.module_from_spec(spec)
@@ -118,6 +122,51 @@ def qemu(build, machine, irqchip, cpus, cpu, log):
                             "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
                             "-append", f"console=ttyS0 panic=-1 cpus={cpus}"), 240, log)
     return boot_suite.judge(r, 240, (*CLOCKS, "hpet", "acpi_pm"), (QEMU_CPU,))
+
+
+SHELL = b"\x1b[6n"      # ash asks the terminal for its cursor behind each prompt
+
+
+def shell_initramfs():
+    out = os.path.join(boot_suite.GUEST_FILES, "softkvm-shell.cpio")
+    with boot_suite.fetch_lock:
+        busybox = script_output("scripts/fetch-busybox", "amd64")
+        if not os.path.exists(out):
+            script_output("scripts/make-initramfs", out, busybox, "scripts/init-shell")
+    return out
+
+
+def migration(build, machine, cpus, log):
+    """A busy guest moves to another QEMU, and is reset and rebooted there."""
+    if not shutil.which("qemu-system-x86_64"):
+        raise Skip("no QEMU")
+    kernel, _ = boot_suite.files("cloud-amd64")
+    initrd = shell_initramfs()
+    command = softkvm(build, "qemu-system-x86_64", "-accel", "kvm", "-machine", machine, "-smp", str(cpus), "-m", "256",
+                      "-display", "none", "-nodefaults", "-no-user-config", "-kernel", kernel, "-initrd", initrd,
+                      "-append", "console=ttyS0 panic=-1 quiet")
+    with tempfile.TemporaryDirectory() as folder:
+        state = os.path.join(folder, "state")
+        with Qemu(command, folder, "from", log) as q:
+            q.expect(SHELL)
+            q.type("x=41; (while :; do :; done) & echo busy$((1+1))")
+            q.expect(b"busy2")
+            q.command("stop")
+            q.command("cont")
+            q.command(f'migrate "exec:cat > {state}"')
+            q.wait_for("info migrate", "completed")
+        with Qemu([*command, "-incoming", f"exec:cat {state}"], folder, "to", log) as q:
+            q.wait_for("info status", "running")
+            q.type("echo; echo here$((x+1)); sleep 0.2; echo slept$((x+2))")
+            q.expect(b"here42")
+            q.expect(b"slept43")
+            q.command("system_reset")
+            q.expect(SHELL)
+            q.type("echo b > /proc/sysrq-trigger")
+            q.expect(SHELL)
+            q.type("poweroff -f")
+            if q.process.wait(60):
+                raise Fail(f"status {q.process.returncode}")
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
@@ -242,5 +291,7 @@ def tests(build):
             ("refusals", refusals, 3), ("options", options, 2), ("figures", figures, 2), ("client-on-host", client_on_host, 30),
             ("without-device", without_device, 10), ("own-vmm", own_vmm, 20)):
         yield Test(f"softkvm/{name}", lambda log, f=function: f(build, log), cost=cost)
+    for machine, cpus in (("pc", 1), ("q35", 2)):
+        yield Test(f"softkvm/migration-{machine}-{cpus}", lambda log, m=machine, n=cpus: migration(build, m, n, log), cost=30)
     for machine in MACHINES:
         yield Test("softkvm/qemu-" + "-".join(map(str, machine)).replace(",", "-"), lambda log, m=machine: qemu(build, *m, log), cost=20)

@@ -1,0 +1,81 @@
+"""A QEMU under softkvm that a test talks with: its console, and its monitor."""
+import os
+import select
+import socket
+import subprocess
+import time
+
+from harness import Fail, environment
+
+
+class Qemu:
+    """folder: for its monitor's socket. Ends with `with`."""
+
+    def __init__(self, command, folder, name, log):
+        self.monitor = os.path.join(folder, name)
+        self.log, self.text = log, b""
+        self.process = subprocess.Popen([*command, "-serial", "stdio", "-monitor", f"unix:{self.monitor},server=on,wait=off"],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *what):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def expect(self, what, seconds=60):
+        """Reads the console up to what."""
+        end = time.monotonic() + seconds
+        while what not in self.text:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                raise Fail(f"{what!r} did not appear; there is {self.text[-200:]!r}")
+            chunk = os.read(self.process.stdout.fileno(), 65536)
+            if not chunk:
+                raise Fail(f"QEMU ended before {what!r}")
+            self.log.write(chunk)
+            self.text += chunk
+        self.text = self.text[self.text.index(what) + len(what):]
+
+    def type(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def command(self, line, seconds=60):
+        """One of the monitor's; returns its answer."""
+        end = time.monotonic() + seconds
+        with socket.socket(socket.AF_UNIX) as s:
+            while True:
+                try:
+                    s.connect(self.monitor)
+                    break
+                except OSError:
+                    if time.monotonic() > end:
+                        raise Fail("the monitor does not listen") from None
+                    time.sleep(0.05)
+            s.settimeout(seconds)
+            self._prompt(s)
+            s.sendall(line.encode() + b"\n")
+            return self._prompt(s)
+
+    @staticmethod
+    def _prompt(s):
+        got = b""
+        while not got.endswith(b"(qemu) "):
+            chunk = s.recv(4096)
+            if not chunk:
+                raise Fail("the monitor hung up")
+            got += chunk
+        return got.decode(errors="replace")
+
+    def wait_for(self, line, word, seconds=60):
+        """Until the monitor's answer has the word."""
+        end = time.monotonic() + seconds
+        while word not in self.command(line):
+            if time.monotonic() > end:
+                raise Fail(f"{line}: never {word}")
+            time.sleep(0.1)
