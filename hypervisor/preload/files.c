@@ -156,11 +156,9 @@ static void forget(int fd)
 
 static void forget_range(u32 first, u32 last)
 {
-	u32 end = (u32)sysconf(_SC_OPEN_MAX);
-
 	if (!process_attached() || !process_owns())
 		return;
-	for (u32 fd = first; fd <= last && fd < end; fd++)
+	for (u32 fd = first; fd <= last && fd < NR_FDS; fd++)
 		if (qkvm_owns((int)fd))
 			forget((int)fd);
 }

@@ -44,6 +44,9 @@ enum next_name {
 };
 void *next_function(enum next_name name);
 
+/* Descriptors of ours are below (os/fd.c). */
+#define NR_FDS		(1 << 20)
+
 /* errno's way of an answer of ours. */
 static inline long answer(long ret)
 {

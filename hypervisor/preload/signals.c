@@ -258,14 +258,23 @@ void signals_attach(void)
 			action_locked(sig, &now, NULL);
 }
 
+/* No handler in between: it may call what waits for the locks that are held. */
+static u64 mask_before_fork;	/* under the lock */
+
 void signals_fork_begin(void)
 {
+	u64 mask = os_signals_block(~0ULL);
+
 	os_mutex_lock(&lock);
+	mask_before_fork = mask;
 }
 
 void signals_fork_end(bool child)
 {
+	u64 mask = mask_before_fork;
+
 	os_mutex_unlock(&lock);
 	if (child)
 		chain_mask_changed();
+	os_signals_block(mask);
 }

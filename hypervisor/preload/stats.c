@@ -118,7 +118,7 @@ static void __attribute__((destructor)) stats_end(void)
 {
 	if (!stats.on || stats.pid != getpid())
 		return;
-	for (int fd = 0; fd < sysconf(_SC_OPEN_MAX); fd++)
+	for (int fd = 0; fd < NR_FDS; fd++)
 		if (qkvm_owns(fd))
 			stats_close(fd);
 	stats_print();
