@@ -211,11 +211,16 @@ static u32 pio_batch(struct vcpu *v, struct io_fragment *f, u32 n, u8 *buf)
 			memcpy(buf, v->io_batch.data, n * f->len);
 		return n;
 	}
-	fpu_put(v);
 	log_check_room(v);
 	v->stat.pio++;
 	if (f->write)
 		memcpy(f->data, buf, f->len);
+	if (io_signals(v, BUS_PIO, f)) {
+		log_served(v, f);
+		v->io_batch.count = 1;
+		return 1;
+	}
+	fpu_put(v);
 	err = f->write ? bus_write(v, BUS_PIO, f->addr, f->len, f->data) :
 			 bus_read(v, BUS_PIO, f->addr, f->len, f->data);
 	if (err)

@@ -38,13 +38,18 @@ static void enable(int vcpu, u32 cap, u64 arg)
 }
 
 /* A guest that sees Hyper-V, with an id of its own and a local APIC. */
-static void hv_machine(struct machine *m)
+static void hv_capable_machine(struct machine *m)
 {
 	machine_new(m, WITH_IRQCHIP);
 	if (call_num(m->sys, KVM_CHECK_EXTENSION, KVM_CAP_HYPERV_SYNIC2) <= 0) {
 		machine_free(m);
 		skip();
 	}
+}
+
+static void hv_machine(struct machine *m)
+{
+	hv_capable_machine(m);
 	cpuid_with(m, 0x100, true);
 	lapic_enable(m->vcpu);
 	assert_int_equal(flat_wrmsr(m, GUEST_OS_ID, 0x8100000000000000), KVM_EXIT_IO);
@@ -129,8 +134,10 @@ static void test_not_seen(void **state)
 	struct machine m;
 	u64 val;
 
-	hv_machine(&m);
+	hv_capable_machine(&m);
 	cpuid_with(&m, 0, false);
+	lapic_enable(m.vcpu);
+	assert_int_equal(set_msr(m.vcpu, GUEST_OS_ID, 0x8100000000000000), 1);
 	assert_int_equal(flat_rdmsr(&m, GUEST_OS_ID, &val), KVM_EXIT_SHUTDOWN);
 	assert_int_equal(msr_get(m.vcpu, GUEST_OS_ID, &val), 1);
 	assert_true(val == 0x8100000000000000);

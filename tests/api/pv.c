@@ -76,6 +76,9 @@ static void test_enforced_leaf(void **state)
 	assert_int_equal(flat_hypercall(&m, HC_SCHED_YIELD, 0, 0, 0, 0), E_NOSYS);
 	assert_int_equal(flat_hypercall(&m, HC_KICK, 0, 0, 0, 0), E_NOSYS);
 	assert_int_equal(flat_hypercall(&m, HC_SEND_IPI, 0, 0, 0, 0x41), E_NOSYS);
+	machine_free(&m);
+	machine_new(&m, WITH_IRQCHIP);	/* CPUID is fixed once a vCPU has run */
+	enable(m.vcpu, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1);
 	cpuid_with(&m, 0x100, false);
 	assert_int_equal(flat_hypercall(&m, HC_SCHED_YIELD, 0, 0, 0, 0), 0);
 	assert_int_equal(msr_get(m.vcpu, MSR_SYSTEM_TIME, &val), 1);
