@@ -187,6 +187,23 @@ int qkvm_mmap(int fd, unsigned long size, void **addr)
 	return ret;
 }
 
+int qkvm_mapped(int fd, void *addr, unsigned long size, unsigned long offset)
+{
+	struct handle *h = os_fd_object(fd, handle_hold);
+	bool ring = offset <= RING_OFFSET && size > RING_OFFSET - offset;
+	int ret = 0;
+
+	if (!h)
+		return -EBADF;
+	if (h->kind != HANDLE_VCPU)
+		ret = -ENODEV;
+	else if (ring && !h->foreign)
+		ret = os_pages_alias(h->vm->coalesced.ring, 4096,
+			(char *)addr + (RING_OFFSET - offset));
+	handle_release(h);
+	return ret;
+}
+
 int qkvm_close(int fd)
 {
 	return handle_close(fd);

@@ -37,6 +37,9 @@ enum qkvm_kind { QKVM_SYSTEM, QKVM_VM, QKVM_VCPU };
 bool qkvm_owns(int fd);
 /* Its enum qkvm_kind, or -EBADF. */
 int qkvm_kind(int fd);
+/* The caller has mapped size bytes of a vCPU's fd from offset at addr by mmap(2): completes it. 0 or
+ * -errno. */
+int qkvm_mapped(int fd, void *addr, unsigned long size, unsigned long offset);
 /* copy is a duplicate of fd, made by dup(2) or the like: it is ours from now on. 0 or -errno. */
 int qkvm_dup(int fd, int copy);
 /* fd's number is about to be given to another file: as qkvm_close(), but the number stays open. */

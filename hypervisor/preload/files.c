@@ -236,19 +236,35 @@ EXPORT ssize_t read(int fd, void *buf, size_t size)
 	return qkvm_owns(fd) ? answer(-EINVAL) : NEXT(read)(fd, buf, size);
 }
 
-/* A vCPU's memory is the descriptor's own; the others have none. */
-static bool cannot_map(int fd, int flags)
+/* A vCPU's memory is the descriptor's own, but for what it shares with others; VMs have none. */
+static void *map_ours(void *addr, size_t size, int prot, int flags, int fd, off_t off)
 {
-	return !(flags & MAP_ANONYMOUS) && qkvm_owns(fd) && qkvm_kind(fd) != QKVM_VCPU;
+	void *at;
+	int ret;
+
+	if (qkvm_kind(fd) != QKVM_VCPU) {
+		errno = ENODEV;
+		return MAP_FAILED;
+	}
+	at = NEXT(mmap)(addr, size, prot, flags, fd, off);
+	if (at == MAP_FAILED)
+		return at;
+	call_begin(CALL_SHORT);
+	ret = qkvm_mapped(fd, at, size, (unsigned long)off);
+	call_end();
+	if (!ret)
+		return at;
+	munmap(at, size);
+	errno = -ret;
+	return MAP_FAILED;
 }
 
 #define MMAP(name, offset) \
 	EXPORT void *name(void *addr, size_t size, int prot, int flags, int fd, offset off) \
 	{ \
-		if (!cannot_map(fd, flags)) \
-			return NEXT(name)(addr, size, prot, flags, fd, off); \
-		errno = ENODEV; \
-		return MAP_FAILED; \
+		if (!(flags & MAP_ANONYMOUS) && qkvm_owns(fd)) \
+			return map_ours(addr, size, prot, flags, fd, off); \
+		return NEXT(name)(addr, size, prot, flags, fd, off); \
 	}
 MMAP(mmap, off_t)
 MMAP(mmap64, off64_t)
