@@ -21,7 +21,8 @@ CLOCKS = ("kvm-clock", "tsc", "tsc-early")
 # (its APs spin on a SIPI that it never takes back), on any KVM.
 MACHINES = (    # cost a boot each
     ("pc", "on", 1, "qemu64"), ("pc", "off", 1, "qemu64"), ("pc", "on", 4, "host,migratable=off"), ("q35", "on", 2, "qemu64"),
-    ("q35", "off", 1, "host"), ("q35", "on", 1, "Skylake-Client"), ("microvm", "on", 2, "host"))
+    ("q35", "off", 1, "host"), ("q35", "on", 1, "Skylake-Client"), ("microvm", "on", 2, "host"),
+    ("q35", "split", 2, "host"), ("microvm", "split", 1, "qemu64"))
 # What QEMU 7.2's CPUs lack on AMD's processors, on any KVM: an invariant TSC (unless migratable=off), and the leaf that
 # says SRSO_NO.
 QEMU_CPU = re.compile("Marking TSC unstable due to TSCs unsynchronized|Speculative Return Stack Overflow: WARNING")
