@@ -223,8 +223,9 @@ static u32 pio_batch(struct vcpu *v, struct io_fragment *f, u32 n, u8 *buf)
 	fpu_put(v);
 	err = f->write ? bus_write(v, BUS_PIO, f->addr, f->len, f->data) :
 			 bus_read(v, BUS_PIO, f->addr, f->len, f->data);
+	/* An ioeventfd that did not take this element may take a later one, by its value. */
 	if (err)
-		exit_pio(v, f, n, buf);
+		exit_pio(v, f, f->write && v->vm->ioeventfds ? 1 : n, buf);
 	log_served(v, f);
 	v->io_batch.count = 1;
 	memcpy(v->io_batch.data, f->data, f->len);

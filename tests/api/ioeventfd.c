@@ -170,6 +170,27 @@ static void test_strings_and_reads(void **state)
 	close(fd);
 }
 
+/* Of several elements, those of one value. */
+static void test_string_match(void **state)
+{
+	int fd = new_eventfd();
+	struct machine m;
+	u32 exits = 0;
+
+	machine_new(&m, PLAIN);
+	assert_int_equal(ioeventfd(m.vm, fd, PORT, 1, PIO | MATCH, 7), 0);
+	/* mov si, 0x100; mov dx, PORT; mov cx, 6; rep outsb; hlt */
+	CODE(&m, 0xbe, 0x00, 0x01, 0xba, PORT & 255, PORT >> 8, 0xb9, 0x06, 0x00, 0xf3, 0x6e, 0xf4);
+	memcpy(m.ram + 0x100, (u8[]){ 1, 2, 7, 3, 7, 4 }, 6);
+	while (!call_num(m.vcpu, KVM_RUN, 0) && m.run->exit_reason == KVM_EXIT_IO)
+		exits += m.run->io.count;
+	assert_int_equal(m.run->exit_reason, KVM_EXIT_HLT);
+	assert_int_equal(take_eventfd(fd), 2);
+	assert_int_equal(exits, 4);
+	machine_free(&m);
+	close(fd);
+}
+
 /* One instruction with an access that leaves to user space and one that an ioeventfd takes: it is
  * executed again for the answer, and signals once. */
 static void test_once(void **state)
@@ -396,6 +417,7 @@ int test_ioeventfd(void)
 		cmocka_unit_test(test_physical),
 		cmocka_unit_test(test_wide_match),
 		cmocka_unit_test(test_strings_and_reads),
+		cmocka_unit_test(test_string_match),
 		cmocka_unit_test(test_once),
 		cmocka_unit_test(test_halves),
 		cmocka_unit_test(test_refusals),
