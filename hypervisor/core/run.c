@@ -382,6 +382,13 @@ static int run_interrupted(struct vcpu *v)
 	return ret;
 }
 
+/* It writes into the guest's memory. That may be gone: then it is left at that. */
+static void run_pv(struct vcpu *v, void (*fn)(struct vcpu *v))
+{
+	if (vcpu_guarded(v, fn) != UNWIND_NONE)
+		v->memory_lost = false;
+}
+
 static int run_loop(struct vcpu *v)
 {
 	int ret;
@@ -398,7 +405,7 @@ static int run_loop(struct vcpu *v)
 		if (ret > 0 && os_run_caught())
 			return run_interrupted(v);
 		if (ret > 0 && unlikely(v->pv.watch))
-			pv_run(v);
+			run_pv(v, pv_run);
 		if (ret > 0)
 			ret = run_window(v);
 		if (ret > 0)
@@ -453,7 +460,7 @@ int vcpu_run(struct vcpu *v)
 	if (unlikely(v->hv))
 		hv_complete(v);
 	if (unlikely(v->pv.watch))
-		pv_enter(v);
+		run_pv(v, pv_enter);
 	if (masked)
 		mask = signals_hold(v);
 	os_run_set(v);
