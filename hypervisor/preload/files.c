@@ -5,6 +5,7 @@
  * KVM's) and the mapping of a vCPU's need nothing of ours.
  */
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -236,6 +237,13 @@ EXPORT ssize_t read(int fd, void *buf, size_t size)
 	return qkvm_owns(fd) ? answer(-EINVAL) : NEXT(read)(fd, buf, size);
 }
 
+/* The dirty ring is shared, and no code. Linux kvm_main.c kvm_vcpu_mmap() */
+static bool ring_refused(int prot, int flags, off_t off)
+{
+	return off >= KVM_DIRTY_LOG_PAGE_OFFSET * 4096L &&
+		(prot & PROT_EXEC || (flags & MAP_TYPE) == MAP_PRIVATE);
+}
+
 /* A vCPU's memory is the descriptor's own, but for what it shares with others; VMs have none. */
 static void *map_ours(void *addr, size_t size, int prot, int flags, int fd, off_t off)
 {
@@ -244,6 +252,10 @@ static void *map_ours(void *addr, size_t size, int prot, int flags, int fd, off_
 
 	if (qkvm_kind(fd) != QKVM_VCPU) {
 		errno = ENODEV;
+		return MAP_FAILED;
+	}
+	if (ring_refused(prot, flags, off)) {
+		errno = EINVAL;
 		return MAP_FAILED;
 	}
 	at = NEXT(mmap)(addr, size, prot, flags, fd, off);
