@@ -284,7 +284,11 @@ void cache_destroy(struct vcpu *v);
 void cache_flush(struct vcpu *v);			/* everything */
 /* Room for one more fragment; may evict the oldest ones. */
 void cache_reserve(struct vcpu *v);
-#define FRAGMENT_ROOM	(24u << 10)	/* bytes of code, at most */
+/*
+ * Bytes of code, at most: a loop of 48 instructions, twice, with 190 in line (PUSH of an operand with a
+ * segment and two registers in memory) and 80 out of line (two misses, flags had again) for each.
+ */
+#define FRAGMENT_ROOM	(32u << 10)
 u32 cache_frag(struct dbt *d);
 u32 cache_cross(struct dbt *d);
 u32 cache_exit(struct dbt *d);

@@ -367,10 +367,14 @@ static void xrstor(struct vcpu *v, const struct insn *i, u64 supervisor, bool ne
 	u64 load, init, mxcsr_from;
 	bool compact;
 
+	/* Which page faults where several would: as on AMD. */
+	mem_probe(v, i->seg, ea, 1, MEM_READ);
 	part_load(v, i, ea, &x, offsetof(struct xsave_image, xstate_bv), 64);
 	if (!header_valid(v, &x, allowed, need_compact))
 		raise_gp(v, 0);
 	compact = x.xcomp_bv & XCOMP_COMPACT;
+	if (!compact)
+		mem_probe(v, i->seg, ea + area_size(rfbm) - 1, 1, MEM_READ);
 	load = rfbm & x.xstate_bv;
 	init = rfbm & ~x.xstate_bv;
 	/* The standard form loads MXCSR even where it initializes the registers. SDM 1 13.8.1 */
