@@ -88,7 +88,7 @@ def on_qemu(guest, log):
         r = run_process(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "64", "-display", "none",
                          "-smp", guest.options.get("cpus", "1"),
                          "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
-                         "-kernel", built(guest, log)], 60, log)
+                         "-kernel", built(guest, log)], 240, log)
     except FileNotFoundError:
         raise Skip("no QEMU") from None
     want = 0 if guest.options.get("status") == "3" else int(guest.options.get("status", PASSED))
