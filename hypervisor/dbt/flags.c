@@ -244,7 +244,6 @@ static void flags_again(struct trans *t)
 		undo_and_run(t, i, o, r == RECIPE_ADD);
 	}
 	t->fl = FL_HOST;
-	t->setter = (u8)s;
 }
 
 void flags_found(struct trans *t, const struct cold *c, bool save)
