@@ -69,8 +69,7 @@ bool loop_plain(unsigned int kind)
 
 struct habits {
 	u32 changed;		/* registers, by bit */
-	u32 wild;		/* of these: not by adding to them */
-	u32 added;		/* what is added */
+	u32 wild;		/* of these: not by adding what stays the same */
 };
 
 /* The register that this adds to or subtracts from; what: another one, or R_ZERO. */
@@ -86,11 +85,15 @@ static unsigned int step_of(const struct trans *t, unsigned int k, unsigned int 
 		return R_ZERO;
 	if (s == &x_add_EI || s == &x_sub_EI || s == &x_inc_E || s == &x_dec_E)
 		return i->rm >> 3;
-	*what = i->reg >> 3;
-	if (s == &x_add_EG || s == &x_sub_EG)
+	if (s == &x_add_EG || s == &x_sub_EG) {
+		*what = i->reg >> 3;
 		return i->rm >> 3;
-	*what = i->rm >> 3;
-	return s == &x_add_GE || s == &x_sub_GE ? i->reg >> 3 : R_ZERO;
+	}
+	if (s == &x_add_GE || s == &x_sub_GE) {
+		*what = i->rm >> 3;
+		return i->reg >> 3;
+	}
+	return R_ZERO;
 }
 
 /* Registers that a copy or a sum takes its value from, by bit; 0: it is another instruction. */
@@ -112,15 +115,15 @@ static bool has(u32 set, unsigned int reg)
 	return reg < 16 && set >> reg & 1;
 }
 
-/* What instruction k does to registers; wild: as far as it is known. */
-static u32 made_wild(const struct trans *t, unsigned int k, u32 wild)
+/* Registers that go anywhere by instruction k, as far as it is known. */
+static u32 made_wild(const struct trans *t, unsigned int k, const struct habits *h)
 {
 	unsigned int what, reg = step_of(t, k, &what);
 	u32 set = insn_changes(t, k), from = sum_of(t, k);
 
-	if (reg < 16)
+	if (reg < 16 && !has(h->changed, what))
 		set &= ~(u32)BIT(reg);
-	return from && !(from & wild) ? 0 : set;
+	return from && !(from & h->wild) ? 0 : set;
 }
 
 static void habits_find(struct habits *h, const struct trans *t)
@@ -128,21 +131,12 @@ static void habits_find(struct habits *h, const struct trans *t)
 	u32 wild;
 
 	*h = (struct habits){ 0 };
-	for (unsigned int k = 0; k <= t->loop_last; k++) {
-		unsigned int what;
-
-		step_of(t, k, &what);
+	for (unsigned int k = 0; k <= t->loop_last; k++)
 		h->changed |= insn_changes(t, k);
-		if (what < 16)
-			h->added |= (u32)BIT(what);
-	}
-	/* Who adds what changes itself may go anywhere. */
-	if (h->added & h->changed)
-		h->wild |= h->changed;
 	do {
 		wild = h->wild;
 		for (unsigned int k = 0; k <= t->loop_last; k++)
-			h->wild |= made_wild(t, k, wild);
+			h->wild |= made_wild(t, k, h);
 	} while (h->wild != wild);
 }
 
