@@ -92,6 +92,7 @@ static void goto_target(struct trans *t, s64 to)
 	}
 	if (t->fl == FL_LOST)
 		flags_need(t);
+	emit_flags_store(&t->e);
 	exit = exit_new(t, to, t->fl, t->off[t->k]);
 	if (t->d->exit[exit].kind == EXIT_CELL) {
 		emit_page_move(t, t->d->exit[exit].pages, t->d->exit[exit].fl);
@@ -523,7 +524,7 @@ void poll_emit(struct trans *t)
 		return;
 	t->polled = true;
 	if (!copy)
-		flags_yield(t);
+		flags_yield_to_ax(t);
 	emit_alu_mem_imm(&t->e, false, ALU_CMP, HOT(kick), 0);
 	site = emit_jcc(&t->e, CC_NZ, TO_LATER);
 	cold_add(t, copy ? COLD_POLL_COPY : COLD_POLL, site);
@@ -614,6 +615,9 @@ static void cold_page(struct trans *t, struct cold *c)
 	t->fl = c->fl;
 	t->setter = c->setter;
 	group_page(t, &t->group[c->arg]);
+	if (c->ax_flags)
+		emit_flags_load(&t->e);
+	t->e.ax_flags = false;
 	emit_jmp(&t->e, c->back);
 }
 
@@ -640,6 +644,8 @@ void cold_emit(struct trans *t)
 		struct cold *c = &t->cold[k];
 
 		emit_patch(t->e.base, c->site, t->e.at);
+		t->e.ax_flags = c->ax_flags;
+		emit_flags_store(&t->e);
 		switch (c->kind) {
 		case COLD_STACK: cold_stack(t, c); break;
 		case COLD_ROOM: cold_room(t, c); break;

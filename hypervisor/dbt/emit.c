@@ -97,11 +97,19 @@ static __always_inline_ void put_modrm_mem(struct emitter *e, u8 reg, const stru
 	put(e, &x);
 }
 
+static __always_inline_ bool uses_ax(const struct hop *o, u8 reg, const struct place *mem, u8 rm)
+{
+	return reg == H_AX || (o->vex && o->vvvv == H_AX) ||
+		(mem ? mem->base == H_AX || mem->index == H_AX : rm == H_AX);
+}
+
 static __always_inline_ void op_put(struct emitter *e, const struct hop *o, u8 reg,
 	const struct place *mem, u8 rm)
 {
 	struct bytes x = { 0 };
 
+	if (unlikely(e->ax_flags) && uses_ax(o, reg, mem, rm))
+		emit_flags_store(e);
 	if (reg == H_11 || (!mem && rm == H_11))	/* it may be changed */
 		e->r11 = 0;
 	if (o->lock)
@@ -183,6 +191,8 @@ void emit_shl(struct emitter *e, bool w, u8 rm, u8 count)
 
 void emit_mov_imm(struct emitter *e, u8 reg, u64 imm)
 {
+	if (reg == H_AX)
+		emit_flags_store(e);
 	if (imm == (u64)(s64)(s32)imm && imm >> 31) {	/* sign-extended */
 		emit_rr(e, true, 0xc7, 0, reg);
 		put32(e, (u32)imm);
@@ -265,17 +275,38 @@ void emit_tlb_index(struct emitter *e)
 	put32(e, (TLB_ENTRIES - 1) << 6);
 }
 
-/* lahf; seto al; mov gs:[flags], eax */
-void emit_flags_save(struct emitter *e)
+void emit_flags_take(struct emitter *e)
 {
-	PUT(e, 0x9f, 0x0f, 0x90, 0xc0, 0x65, OP_STORE, 0x04, 0x25);
+	PUT(e, 0x9f, 0x0f, 0x90, 0xc0);		/* lahf; seto al */
+	e->ax_flags = true;
+}
+
+void emit_flags_store(struct emitter *e)
+{
+	if (!e->ax_flags)
+		return;
+	e->ax_flags = false;
+	PUT(e, 0x65, OP_STORE, 0x04, 0x25);	/* mov gs:[flags], eax */
 	put32(e, (u32)offsetof(struct vcpu, hot.flags));
 }
 
-/* mov eax, gs:[flags]; add al, 0x7f (OF := bit 0); sahf */
+void emit_flags_load(struct emitter *e)
+{
+	PUT(e, 0x65, OP_LOAD, 0x04, 0x25);	/* mov eax, gs:[flags] */
+	put32(e, (u32)offsetof(struct vcpu, hot.flags));
+	e->ax_flags = true;
+}
+
+void emit_flags_save(struct emitter *e)
+{
+	emit_flags_take(e);
+	emit_flags_store(e);
+}
+
 void emit_flags_restore(struct emitter *e)
 {
-	PUT(e, 0x65, OP_LOAD, 0x04, 0x25);
-	put32(e, (u32)offsetof(struct vcpu, hot.flags));
-	PUT(e, 0x04, 0x7f, 0x9e);
+	if (!e->ax_flags)
+		emit_flags_load(e);
+	e->ax_flags = false;
+	PUT(e, 0x04, 0x7f, 0x9e);		/* add al, 0x7f (OF := bit 0); sahf */
 }

@@ -16,6 +16,7 @@ struct emitter {
 	u8 *base;	/* the code area, writable */
 	u32 at;		/* where the next byte goes */
 	u8 r11;		/* what R11 holds, a number of the caller's; 0: no more */
+	bool ax_flags;	/* AX holds flags as hot.flags would; what uses AX stores them first */
 };
 
 /* A memory operand of the host: [base + index * 2^scale + disp], or gs:[disp]. */
@@ -125,7 +126,7 @@ static inline void emit_patch(u8 *base, u32 site, u32 target)
 
 	__builtin_memcpy(base + site, &rel, 4);
 }
-enum { CC_O = 0, CC_B = 2, CC_AE = 3, CC_Z = 4, CC_NZ = 5, CC_BE = 6, CC_A = 7 };
+enum { CC_O = 0, CC_B = 2, CC_AE = 3, CC_Z = 4, CC_NZ = 5, CC_BE = 6, CC_A = 7, CC_L = 12, CC_G = 15 };
 
 void emit_align(struct emitter *e, u32 n);
 
@@ -135,5 +136,9 @@ void emit_tlb_index(struct emitter *e);
 /* Arithmetic flags to and from v->hot.flags, through RAX. */
 void emit_flags_save(struct emitter *e);
 void emit_flags_restore(struct emitter *e);
+/* The same in two steps: to and from RAX (ax_flags), and from there to memory, where they are in it. */
+void emit_flags_take(struct emitter *e);
+void emit_flags_store(struct emitter *e);
+void emit_flags_load(struct emitter *e);
 
 #endif

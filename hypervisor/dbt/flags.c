@@ -263,6 +263,7 @@ void flags_save(struct trans *t)
 {
 	if (t->fl == FL_LOST)
 		flags_again(t);
+	emit_flags_store(&t->e);
 	if (t->fl != FL_HOST)
 		return;
 	emit_flags_save(&t->e);
@@ -275,17 +276,18 @@ void flags_need(struct trans *t)
 		flags_again(t);
 	if (t->fl != FL_SAVED)
 		return;
+	t->fl = t->e.ax_flags ? FL_HOST : FL_BOTH;
 	emit_flags_restore(&t->e);
-	t->fl = FL_BOTH;
 }
 
 void flags_written(struct trans *t)
 {
 	t->fl = FL_HOST;
+	t->e.ax_flags = false;
 	t->setter = (u8)t->k;
 }
 
-void flags_yield(struct trans *t)
+void flags_yield_to_ax(struct trans *t)
 {
 	if (t->fl == FL_LOST)
 		return;
@@ -293,8 +295,15 @@ void flags_yield(struct trans *t)
 		t->fl = FL_LOST;
 		return;
 	}
-	flags_save(t);
+	if (t->fl == FL_HOST)
+		emit_flags_take(&t->e);
 	t->fl = FL_SAVED;
+}
+
+void flags_yield(struct trans *t)
+{
+	flags_yield_to_ax(t);
+	emit_flags_store(&t->e);
 }
 
 /* ---- a fault of the host CPU where they were lost ---- */

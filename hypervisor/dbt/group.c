@@ -293,7 +293,8 @@ static void group_add(struct trans *t, unsigned int k, const struct access *a,
 	const struct track *r)
 {
 	struct group *g, key = { .base = a->base, .index = a->index, .value = VALUE_RIP,
-		.index_value = NO_VALUE, .write = a->write, .lead = (u8)k };
+		.index_value = NO_VALUE, .write = a->write, .lead = (u8)k, .step = R_ZERO,
+		.folded = R_ZERO };
 	s64 delta = 0, disp;
 
 	if (a->base != R_RIP) {
@@ -359,15 +360,15 @@ static struct place group_slot(const struct trans *t, const struct group *g)
 	return HOT(hot.slot[group_number(t, g)]);
 }
 
-/* The present access's registers and a displacement. AX may take part. */
-static struct place access_place(struct trans *t, s32 disp)
+/* The present access's registers and a displacement. scratch may take part. */
+static struct place access_place(struct trans *t, s32 disp, u8 scratch)
 {
-	struct place p = at_base(H_AX, disp);
+	struct place p = at_base(scratch, disp);
 
 	if (t->regs[t->k].base == R_RIP)
-		emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.page));
+		emit_rm(&t->e, true, OP_LOAD, scratch, HOT(hot.page));
 	else
-		p.base = reg_use(t, t->regs[t->k].base, H_AX);
+		p.base = reg_use(t, t->regs[t->k].base, scratch);
 	if (t->regs[t->k].index != R_ZERO) {
 		p.index = host_of(t->regs[t->k].index);
 		p.scale = t->regs[t->k].scale;
@@ -375,21 +376,48 @@ static struct place access_place(struct trans *t, s32 disp)
 	return p;
 }
 
-/* Its page, where the slot was set. */
-static struct place group_slot_page(const struct trans *t, const struct group *g)
+struct place group_first(struct trans *t, const struct group *g, u8 scratch)
+{
+	return access_place(t, g->lo - t->delta[t->k], scratch);
+}
+
+struct place group_slot_page(const struct trans *t, const struct group *g)
 {
 	return HOT(hot.slot_page[group_number(t, g)]);
+}
+
+/* R11 += what the loop does not change. */
+static void group_fold(struct trans *t, const struct group *g)
+{
+	struct place sum = at_base(host_of(g->base), 0);
+
+	if (g->folded == R_ZERO)
+		return;
+	sum.index = H_11;
+	if (g->folded != g->base) {
+		sum = at_base(H_11, 0);
+		sum.index = host_of(g->index);
+		sum.scale = g->scale;
+	}
+	emit_rm(&t->e, true, OP_LEA, H_11, sum);
 }
 
 /* The whole check; R11: the addend. */
 void group_page(struct trans *t, struct group *g)
 {
-	struct place first = access_place(t, g->lo - t->delta[t->k]);
+	struct place first = group_first(t, g, H_AX);
 
 	check_range(t, first, (unsigned int)(g->hi - g->lo), g->write, COLD_TWIN);
+	group_fold(t, g);
 	emit_rm(&t->e, true, OP_STORE, H_11, group_slot(t, g));
-	if (t->loop && g->carried)
+	if (!t->loop || !g->carried || g->fixed)
+		return;
+	if (g->step == R_ZERO) {
 		emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));
+		return;
+	}
+	loop_limit(t, g);
+	emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
 }
 
 static void group_lead(struct trans *t, struct group *g)
@@ -403,18 +431,29 @@ static void group_lead(struct trans *t, struct group *g)
 static void group_stays(struct trans *t, struct group *g)
 {
 	struct cold *c;
-	u32 site;
 
-	flags_yield(t);
-	emit_rm(&t->e, true, OP_LEA, H_AX, access_place(t, g->lo - t->delta[t->k]));
-	emit_rm(&t->e, true, OP_SUB, H_AX, group_slot_page(t, g));
-	emit_alu_imm(&t->e, true, ALU_CMP, H_AX, 4096 - (g->hi - g->lo));
-	site = emit_jcc(&t->e, CC_A, TO_LATER);
-	c = cold_add(t, COLD_PAGE, site);
+	flags_yield_to_ax(t);
+	c = cold_add(t, COLD_PAGE, loop_look(t, g));
 	c->arg = (u32)(g - t->group);
 	c->back = t->e.at;
 	emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
 	g->ready = true;
+}
+
+/* By base and index, which are in host registers: AX has no part in it. */
+static void indexed_place(struct trans *t, const struct group *g, s32 disp, struct place *m)
+{
+	*m = access_place(t, disp, H_11);
+	if (g->folded == g->base) {
+		m->base = H_11;
+	} else if (g->folded == g->index) {
+		m->index = H_11;
+		m->scale = 0;
+	} else {
+		emit_rm(&t->e, true, OP_LEA, H_11,
+			(struct place){ .base = m->base, .index = H_11 });
+		m->base = H_11;
+	}
 }
 
 bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m)
@@ -426,18 +465,18 @@ bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m)
 	g = &t->group[t->group_of[t->k] - 1];
 	if (g->members < 2 && !(t->loop && g->carried))
 		return false;
-	if (!g->ready && t->again && g->carried)
+	if (!g->ready && loop_stays(t, g))
 		group_stays(t, g);
 	else if (!g->ready)
 		group_lead(t, g);
 	else if (t->e.r11 != group_number(t, g))
 		emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
 	t->e.r11 = group_number(t, g);
-	*m = access_place(t, disp);
-	if (m->index != H_NONE) {
-		emit_rm(&t->e, true, OP_LEA, H_AX, *m);
-		*m = at_base(H_AX, 0);
+	if (t->regs[t->k].index != R_ZERO) {
+		indexed_place(t, g, disp, m);
+		return true;
 	}
+	*m = access_place(t, disp, H_AX);
 	m->index = H_11;
 	m->scale = 0;
 	if (need_ax && m->base == H_AX) {

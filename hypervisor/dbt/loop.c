@@ -4,10 +4,10 @@
  * second copy's to itself. There a group (group.c) whose registers did not change needs no check, and
  * one whose registers only step along needs just a look whether it is still in the page it was in:
  *
- *	lea rax, [first byte]
- *	sub rax, gs:[slot_page]
- *	cmp rax, 4096 - length
- *	ja out of line			the whole check, and a new page
+ *	lea r11, [first byte]		where one register steps one way:
+ *	sub r11, gs:[slot_page]
+ *	cmp r11, 4096 - length		cmp reg, gs:[its last value in the page]
+ *	ja out of line			jg (or jl): the whole check, and a new page
  *	mov r11, gs:[slot]
  *
  * What makes this right is what makes groups right: from one turn to the next nothing runs but these
@@ -70,6 +70,7 @@ bool loop_plain(unsigned int kind)
 struct habits {
 	u32 changed;		/* registers, by bit */
 	u32 wild;		/* of these: not by adding what stays the same */
+	u32 up, down;		/* of these: by adding numbers above 0 only, below 0 only */
 };
 
 /* The register that this adds to or subtracts from; what: another one, or R_ZERO. */
@@ -126,18 +127,69 @@ static u32 made_wild(const struct trans *t, unsigned int k, const struct habits 
 	return from && !(from & h->wild) ? 0 : set;
 }
 
+/* The number that instruction k adds to a register, which step_of() names; or 0. */
+static s64 step_by(const struct trans *t, unsigned int k)
+{
+	const struct insn *i = &t->insn[k];
+	const struct exec_set *s = opcode_row(i->row)->set;
+
+	if (i->opsize != 8)
+		return 0;
+	if (t->form[k]->kind == FORM_LEA)
+		return i->asize == 8 ? i->disp : 0;
+	return s == &x_add_EI ? (s64)i->imm : s == &x_sub_EI ? -(s64)i->imm :
+		s == &x_inc_E ? 1 : s == &x_dec_E ? -1 : 0;
+}
+
+static void habits_add(struct habits *h, const struct trans *t, unsigned int k)
+{
+	unsigned int what, reg = step_of(t, k, &what);
+	u32 set = insn_changes(t, k), one = reg < 16 ? (u32)BIT(reg) : 0;
+	s64 by = one && what == R_ZERO ? step_by(t, k) : 0;
+
+	h->changed |= set;
+	h->up &= ~(by > 0 ? set & ~one : set);
+	h->down &= ~(by < 0 ? set & ~one : set);
+}
+
 static void habits_find(struct habits *h, const struct trans *t)
 {
 	u32 wild;
 
-	*h = (struct habits){ 0 };
+	*h = (struct habits){ .up = 0xffff, .down = 0xffff };
 	for (unsigned int k = 0; k <= t->loop_last; k++)
-		h->changed |= insn_changes(t, k);
+		habits_add(h, t, k);
 	do {
 		wild = h->wild;
 		for (unsigned int k = 0; k <= t->loop_last; k++)
 			h->wild |= made_wild(t, k, h);
 	} while (h->wild != wild);
+}
+
+/* Which register may be kept in the slot's sum: one of two, the same for all members. */
+static unsigned int group_fixed_part(const struct trans *t, const struct group *g,
+	const struct habits *h)
+{
+	unsigned int k, number = (unsigned int)(g - t->group) + 1;
+
+	if (g->index == R_ZERO)
+		return R_ZERO;
+	for (k = 0; k < t->n; k++)
+		if (t->group_of[k] == number &&
+			(t->regs[k].base != g->base || t->regs[k].index != g->index))
+			return R_ZERO;
+	return !has(h->changed, g->base) ? g->base : !has(h->changed, g->index) ? g->index : R_ZERO;
+}
+
+static void group_find_step(struct group *g, const struct habits *h)
+{
+	bool base = has(h->changed, g->base), index = has(h->changed, g->index);
+	unsigned int reg = base ? g->base : g->index;
+
+	if (base == index || !has(h->up | h->down, reg))
+		return;
+	g->step = (u8)reg;
+	g->down = has(h->down, reg);
 }
 
 static bool groups_carry(struct trans *t, const struct habits *h)
@@ -149,8 +201,78 @@ static bool groups_carry(struct trans *t, const struct habits *h)
 			!has(h->wild, g->index);
 		g->fixed = !has(h->changed, g->base) && !has(h->changed, g->index);
 		any |= g->carried;
+		if (!g->carried)
+			continue;
+		g->folded = (u8)group_fixed_part(t, g, h);
+		if (!g->fixed)
+			group_find_step(g, h);
 	}
 	return any;
+}
+
+/* ---- steps ---- */
+
+/*
+ * The limit is for the register as it is at the group's first access. It is compared as a signed
+ * number, which must not come around: behind a limit of 2^62 there is room for all steps of a turn.
+ */
+bool loop_stays(const struct trans *t, const struct group *g)
+{
+	return t->again && g->carried && (g->step == R_ZERO || t->k == g->lead);
+}
+
+u32 loop_look(struct trans *t, const struct group *g)
+{
+	struct emitter *e = &t->e;
+
+	if (g->step != R_ZERO) {
+		emit_rm(e, true, OP_CMP, reg_use(t, g->step, H_11), group_slot_page(t, g));
+		return emit_jcc(e, g->down ? CC_L : CC_G, TO_LATER);
+	}
+	emit_rm(e, true, OP_LEA, H_11, group_first(t, g, H_11));
+	emit_rm(e, true, OP_SUB, H_11, group_slot_page(t, g));
+	emit_alu_imm(e, true, ALU_CMP, H_11, 4096 - (g->hi - g->lo));
+	return emit_jcc(e, CC_A, TO_LATER);
+}
+
+/* AX: how far it may go, in bytes, divided by its scale. */
+static void limit_distance(struct trans *t, const struct group *g)
+{
+	struct emitter *e = &t->e;
+
+	emit_rm(e, true, OP_LEA, H_11, group_first(t, g, H_11));
+	emit_alu_imm(e, false, ALU_AND, H_11, 4095);
+	if (g->down) {
+		emit_rr(e, false, OP_STORE, H_11, H_AX);
+	} else {
+		emit_mov_imm(e, H_AX, (u64)(4096 - (g->hi - g->lo)));
+		emit_rr(e, false, 0x29, H_11, H_AX);		/* sub */
+	}
+	if (g->step == g->index && g->scale)
+		emit_shr(e, false, H_AX, g->scale);
+}
+
+void loop_limit(struct trans *t, const struct group *g)
+{
+	struct emitter *e = &t->e;
+	u8 reg;
+
+	if (t->k != g->lead) {		/* the next turn checks again */
+		emit_mov_imm(e, H_AX, g->down ? ~0ULL >> 1 : 1ULL << 63);
+		emit_rm(e, true, OP_STORE, H_AX, group_slot_page(t, g));
+		return;
+	}
+	limit_distance(t, g);
+	reg = reg_use(t, g->step, H_11);
+	if (g->down)
+		emit_rr(e, true, 0xf7, 3, H_AX);		/* neg */
+	emit_rr(e, true, 0x01, reg, H_AX);			/* add */
+	emit_rm(e, true, OP_STORE, H_AX, group_slot_page(t, g));
+	if (g->index == R_ZERO)		/* an address: far from 2^62 */
+		return;
+	emit_rr(e, true, OP_STORE, reg, H_AX);
+	emit_rr(e, true, 0x01, H_AX, H_AX);
+	cold_add(t, COLD_TWIN, emit_jcc(e, CC_O, TO_LATER));
 }
 
 /* ---- the two copies ---- */

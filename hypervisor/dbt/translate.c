@@ -18,7 +18,7 @@ struct cold *cold_add(struct trans *t, enum cold_kind kind, u32 site)
 	struct cold *c = &t->cold[t->n_cold++];
 
 	*c = (struct cold){ .kind = kind, .fl = t->fl, .setter = t->setter,
-		.insn = (u8)t->k, .site = site };
+		.insn = (u8)t->k, .ax_flags = t->e.ax_flags, .site = site };
 	return c;
 }
 
@@ -52,6 +52,7 @@ void site_now(struct trans *t)
 {
 	u32 recipe = t->fl == FL_LOST ? rec_of(t, t->setter) : NONE, n = cache_site(t->d);
 
+	emit_flags_store(&t->e);
 	t->d->site[n] = (struct site){ .host = t->e.at, .off = t->off[t->k],
 		.saved = t->fl != FL_HOST, .recipe = recipe };
 }
@@ -213,11 +214,20 @@ static bool keeps_r11(const struct trans *t, unsigned int first_cold)
 	return true;
 }
 
+/* Are all its uses of AX the emitter's to see? */
+static bool spares_ax_flags(unsigned int kind)
+{
+	return kind == FORM_GENERIC || kind == FORM_VECTOR || kind == FORM_SHIFT_CL ||
+		kind == FORM_LEA || kind == FORM_MOV_IMM || kind == FORM_NOP || kind == FORM_JCC;
+}
+
 static void insn_emit(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
 	unsigned int first_cold = t->n_cold;
 
+	if (!spares_ax_flags(form_now(t)->kind))
+		emit_flags_store(&t->e);
 	if (!(t->shadow >> t->k & 1))
 		poll_emit(t);
 	room_emit(t);
@@ -279,6 +289,7 @@ static void line_emit(struct trans *t)
 	t->body = t->e.at;
 	t->n_cold = 0;
 	t->e.r11 = 0;
+	t->e.ax_flags = false;
 	t->polled = t->room = t->done = t->x87_page = false;
 	t->x87_seg = 0;
 	memset(t->rec, 0, sizeof(t->rec));
@@ -296,7 +307,7 @@ static void body_emit(struct trans *t)
 {
 	loop_find(t);
 	poll_find(t);
-	t->loop_fl = t->f->body_saved ? FL_SAVED : FL_HOST;
+	t->loop_fl = FL_HOST;
 	t->loop_setter = t->loop ? loop_setter(t) : NO_SETTER;
 	if (t->loop_setter != NO_SETTER)
 		t->loop_fl = FL_LOST;

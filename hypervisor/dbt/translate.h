@@ -25,6 +25,7 @@ struct cold {
 	u8 kind;
 	u8 fl, setter;	/* as in struct trans */
 	u8 insn;	/* which one */
+	bool ax_flags;	/* as in struct emitter */
 	u32 site;	/* rel32 that leads here */
 	u32 back;
 	u32 arg;	/* exit; displacement; group */
@@ -39,6 +40,9 @@ struct group {
 	bool ready;	/* its slot is set in the code emitted so far */
 	bool carried;	/* a loop's next turn uses the slot again (loop.c) ... */
 	bool fixed;	/* ... for the same address */
+	u8 step;	/* ... or where this register alone changes, in one direction; or R_ZERO */
+	bool down;
+	u8 folded;	/* the slot has this register's value added, and its scale; or R_ZERO */
 	u8 lead;	/* the first instruction */
 	u8 members;
 	u32 value, index_value;	/* what their addresses are made of: numbers of group.c */
@@ -129,6 +133,7 @@ void flags_need(struct trans *t);	/* in the host's RFLAGS; AX is lost */
 void flags_written(struct trans *t);	/* the instruction has just set all of them */
 /* The host's may be clobbered, by a check whose code out of line calls flags_found(). */
 void flags_yield(struct trans *t);
+void flags_yield_to_ax(struct trans *t);	/* ... which leaves AX alone, too */
 /* Out of line: the flags are lost there, and are wanted. In the host; with "save" in hot.flags. */
 void flags_found(struct trans *t, const struct cold *c, bool save);
 u8 loop_setter(struct trans *t);
@@ -166,12 +171,21 @@ bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m);
 
 /* COLD_PAGE: group g's slot for the page that the present instruction accesses. */
 void group_page(struct trans *t, struct group *g);
+/* Its first byte, from the present access's registers; scratch may take part. */
+struct place group_first(struct trans *t, const struct group *g, u8 scratch);
+/* Where a loop keeps the page, or the register's last value in it. */
+struct place group_slot_page(const struct trans *t, const struct group *g);
 /* General registers that an instruction may change, by bit. */
 u32 insn_changes(const struct trans *t, unsigned int k);
 
 /* ---- loop.c ---- */
 bool loop_plain(unsigned int kind);	/* changes nothing but registers, flags and memory */
 void loop_find(struct trans *t);
+/* Has the present access to look where it is, in a later turn? */
+bool loop_stays(const struct trans *t, const struct group *g);
+/* Behind a whole check for the group: how far its register may go. AX and R11 are lost. */
+void loop_limit(struct trans *t, const struct group *g);
+u32 loop_look(struct trans *t, const struct group *g);	/* to the jump to COLD_PAGE */
 bool loop_again(struct trans *t);
 bool loop_target(const struct trans *t, s64 to);	/* is a branch there a back edge? */
 void loop_flags(struct trans *t);
