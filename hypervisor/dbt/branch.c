@@ -95,6 +95,7 @@ static void goto_target(struct trans *t, s64 to)
 	emit_flags_store(&t->e);
 	exit = exit_new(t, to, t->fl, t->off[t->k]);
 	if (t->d->exit[exit].kind == EXIT_CELL) {
+		homes_leave(t);
 		emit_page_move(t, t->d->exit[exit].pages, t->d->exit[exit].fl);
 		emit_cell_jump(t, exit);
 		return;
@@ -478,9 +479,9 @@ void poll_find(struct trans *t)
 		t->poll_end--;
 }
 
-static bool setter_reg(u8 off)
+static bool setter_reg(const struct trans *t, u8 off)
 {
-	return !(off & 7) && host_of(off >> 3) != H_NONE;
+	return !(off & 7) && host_of(t, off >> 3) != H_NONE;
 }
 
 /* Sets all flags, from registers only: the check may stand before it in place of the old flags. */
@@ -492,7 +493,7 @@ static bool flags_setter(const struct trans *t, unsigned int k)
 
 	return t->form[k]->kind == FORM_GENERIC && !(i->flags & I_MEM) && set == RFLAGS_ARITH &&
 		!(row->f_read & RFLAGS_ARITH) && !(row->attr & ATTR_COUNT) && !(i->flags & I_VEX) &&
-		setter_reg(i->reg) && setter_reg(i->rm);
+		setter_reg(t, i->reg) && setter_reg(t, i->rm);
 }
 
 /*
@@ -554,6 +555,7 @@ static void cold_slow(struct trans *t, struct cold *c)
 	u32 rec;
 
 	flags_found(t, c, true);
+	homes_leave(t);
 	rec = rec_to_r11(t, c->insn);
 
 	if (t->insn[c->insn].flags & I_BRANCH || c->kind == COLD_EXEC) {
@@ -562,6 +564,11 @@ static void cold_slow(struct trans *t, struct cold *c)
 	}
 	rec_at(t->d, rec)->back = t->end_of[c->insn];
 	emit_jmp(&t->e, t->d->tramp.slow_back);
+	if (!t->borrowed)
+		return;
+	rec_at(t->d, rec)->back = t->e.at;
+	homes_enter(t);
+	emit_jmp(&t->e, t->end_of[c->insn]);
 }
 
 static void cold_stack(struct trans *t, struct cold *c)
@@ -587,12 +594,13 @@ static void cold_link(struct trans *t, struct cold *c)
 {
 	struct exit *x = &t->d->exit[c->arg];
 
+	homes_leave(t);
 	if (x->kind == EXIT_CELL) {
 		emit_page_move(t, x->pages, x->fl);
 		emit_cell_jump(t, c->arg);
 		return;
 	}
-	x->site = c->site;
+	x->site = t->borrowed ? emit_jmp(&t->e, t->e.at + JMP_BYTES) : c->site;
 	emit_stub(t, c->arg);
 }
 
@@ -602,10 +610,10 @@ static void cold_twin(struct trans *t, struct cold *c)
 
 	t->d->exit[exit].twin = true;
 	t->d->exit[exit].site = c->site;
-	if (c->fl == FL_LOST) {
-		flags_found(t, c, true);
+	flags_found(t, c, true);
+	homes_leave(t);
+	if (c->fl == FL_LOST || t->borrowed)
 		t->d->exit[exit].site = emit_jmp(&t->e, t->e.at + JMP_BYTES);
-	}
 	emit_stub(t, exit);
 }
 
@@ -635,6 +643,7 @@ static void cold_poll(struct trans *t, struct cold *c)
 		flags_found(t, c, false);
 		fl = FL_HOST;
 	}
+	homes_leave(t);
 	leave(t, fl, off << LEAVE_BITS | LEAVE_POLL);
 }
 

@@ -132,7 +132,8 @@ _Static_assert(sizeof(struct exit) == 24, "there are many");
 struct site {
 	u32 host;
 	u16 off;
-	u16 saved;
+	u16 saved : 1;
+	u16 homes : 15;		/* which registers are elsewhere: homes_word() */
 	u32 recipe;		/* record of the instruction whose flags were lost, or NONE */
 };
 
@@ -374,6 +375,7 @@ u64 dbt_go(struct vcpu *v, u32 rec);
 const struct insn *rec_insn(struct dbt *d, u32 rec);
 
 /* ---- flags.c ---- */
+void homes_restore(struct vcpu *v, u16 word);	/* of a site: all registers to v->r */
 /* v->rflags as behind an instruction that has a recipe, when its inputs are as they were. */
 void flags_from_recipe(struct vcpu *v, const struct insn *setter);
 

@@ -54,9 +54,9 @@ static struct operands operands_of(const struct insn *i, const struct exec_set *
 	return (struct operands){ i->rm >> 3, i->reg >> 3 };
 }
 
-static bool in_host(unsigned int guest)
+static bool in_host(const struct trans *t, unsigned int guest)
 {
-	return guest == R_ZERO || host_of(guest) != H_NONE;
+	return guest == R_ZERO || host_of(t, guest) != H_NONE;
 }
 
 /* How to have the flags of instruction k again; *inputs: of what registers, by bit. */
@@ -74,13 +74,13 @@ static enum recipe insn_recipe(const struct trans *t, unsigned int k, u32 *input
 		return RECIPE_NONE;
 	*inputs = (u32)BIT(o.dst);
 	if (r == RECIPE_LOGIC)
-		return in_host(o.dst) && i->opsize >= 4 ? r : RECIPE_NONE;
+		return in_host(t, o.dst) && i->opsize >= 4 ? r : RECIPE_NONE;
 	if (o.src != R_ZERO)
 		*inputs |= (u32)BIT(o.src);
 	if (r == RECIPE_AGAIN)
 		return r;
 	/* Twice a register: its upper bit is gone. */
-	if (i->opsize < 4 || !in_host(o.dst) || !in_host(o.src) ||
+	if (i->opsize < 4 || !in_host(t, o.dst) || !in_host(t, o.src) ||
 		(r == RECIPE_ADD && o.dst == o.src) || (s64)i->imm == -0x80000000LL)
 		return RECIPE_NONE;
 	return r;
@@ -203,13 +203,22 @@ u8 loop_setter(struct trans *t)
 	return s;
 }
 
+u32 setter_inputs(const struct trans *t, u8 setter)
+{
+	u32 inputs = 0;
+
+	if (setter != NO_SETTER)
+		insn_recipe(t, setter, &inputs);
+	return inputs;
+}
+
 /* ---- once more ---- */
 
 static void undo_and_run(struct trans *t, const struct insn *i, struct operands o, bool add)
 {
 	bool w = i->opsize == 8;
 	s32 imm = (s32)i->imm;
-	u8 dst = host_of(o.dst), src = host_of(o.src);
+	u8 dst = host_of(t, o.dst), src = host_of(t, o.src);
 
 	if (o.src == R_ZERO) {
 		emit_rm(&t->e, w, OP_LEA, H_AX, at_base(dst, add ? -imm : imm));
@@ -239,7 +248,7 @@ static void flags_again(struct trans *t)
 		emit_generic(t);
 		t->k = k;
 	} else if (r == RECIPE_LOGIC) {
-		emit_rr(&t->e, i->opsize == 8, 0x85, host_of(o.dst), host_of(o.dst));	/* test */
+		emit_rr(&t->e, i->opsize == 8, 0x85, host_of(t, o.dst), host_of(t, o.dst));	/* test */
 	} else {
 		undo_and_run(t, i, o, r == RECIPE_ADD);
 	}

@@ -58,14 +58,14 @@ static bool operand_grouped(unsigned int kind)
 }
 
 /* One register in memory at most: there is one scratch register for it. */
-static bool registers_grouped(const struct insn *i)
+static bool registers_grouped(const struct trans *t, const struct insn *i)
 {
 	if (i->base == R_RIP)
 		return i->index == R_ZERO;
 	if (i->base >= 16)
 		return false;
 	return i->index == R_ZERO ||
-		(host_of(i->base) != H_NONE && host_of(i->index) != H_NONE);
+		(host_of(t, i->base) != H_NONE && host_of(t, i->index) != H_NONE);
 }
 
 static bool operand_access(const struct trans *t, unsigned int k, struct access *a)
@@ -74,7 +74,7 @@ static bool operand_access(const struct trans *t, unsigned int k, struct access 
 
 	if (!operand_grouped(t->form[k]->kind) || !(i->flags & I_MEM) || i->asize != 8)
 		return false;
-	if (i->seg == SEG_FS || i->seg == SEG_GS || !registers_grouped(i) ||
+	if (i->seg == SEG_FS || i->seg == SEG_GS || !registers_grouped(t, i) ||
 		i->disp < -DISP_MAX || i->disp > DISP_MAX)
 		return false;
 	*a = (struct access){ .base = i->base, .index = i->index, .scale = i->scale,
@@ -360,7 +360,7 @@ static struct place group_slot(const struct trans *t, const struct group *g)
 	return HOT(hot.slot[group_number(t, g)]);
 }
 
-/* The present access's registers and a displacement. scratch may take part. */
+/* The present access's registers and a displacement. scratch may take part: one is in memory at most. */
 static struct place access_place(struct trans *t, s32 disp, u8 scratch)
 {
 	struct place p = at_base(scratch, disp);
@@ -370,7 +370,7 @@ static struct place access_place(struct trans *t, s32 disp, u8 scratch)
 	else
 		p.base = reg_use(t, t->regs[t->k].base, scratch);
 	if (t->regs[t->k].index != R_ZERO) {
-		p.index = host_of(t->regs[t->k].index);
+		p.index = reg_use(t, t->regs[t->k].index, scratch);
 		p.scale = t->regs[t->k].scale;
 	}
 	return p;
@@ -389,16 +389,14 @@ struct place group_slot_page(const struct trans *t, const struct group *g)
 /* R11 += what the loop does not change. */
 static void group_fold(struct trans *t, const struct group *g)
 {
-	struct place sum = at_base(host_of(g->base), 0);
+	unsigned int scale = g->folded == g->index ? g->scale : 0;
+	struct place sum = at_base(H_11, 0);
 
 	if (g->folded == R_ZERO)
 		return;
-	sum.index = H_11;
-	if (g->folded != g->base) {
-		sum = at_base(H_11, 0);
-		sum.index = host_of(g->index);
-		sum.scale = g->scale;
-	}
+	emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));	/* AX is the page, for later */
+	sum.index = reg_use(t, g->folded, H_AX);
+	sum.scale = (u8)scale;
 	emit_rm(&t->e, true, OP_LEA, H_11, sum);
 }
 
@@ -413,7 +411,8 @@ void group_page(struct trans *t, struct group *g)
 	if (!t->loop || !g->carried || g->fixed)
 		return;
 	if (g->step == R_ZERO) {
-		emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));
+		if (g->folded == R_ZERO)	/* else it is there */
+			emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));
 		return;
 	}
 	loop_limit(t, g);
@@ -443,17 +442,17 @@ static void group_stays(struct trans *t, struct group *g)
 /* By base and index, which are in host registers: AX has no part in it. */
 static void indexed_place(struct trans *t, const struct group *g, s32 disp, struct place *m)
 {
-	*m = access_place(t, disp, H_11);
-	if (g->folded == g->base) {
-		m->base = H_11;
-	} else if (g->folded == g->index) {
-		m->index = H_11;
-		m->scale = 0;
-	} else {
-		emit_rm(&t->e, true, OP_LEA, H_11,
-			(struct place){ .base = m->base, .index = H_11 });
-		m->base = H_11;
+	u8 base = host_of(t, t->regs[t->k].base);
+
+	*m = at_base(H_11, disp);
+	if (g->folded != g->base && g->folded == g->index) {
+		m->index = base;
+		return;
 	}
+	if (g->folded != g->base)
+		emit_rm(&t->e, true, OP_LEA, H_11, (struct place){ .base = base, .index = H_11 });
+	m->index = host_of(t, t->regs[t->k].index);
+	m->scale = t->regs[t->k].scale;
 }
 
 bool group_access(struct trans *t, s32 disp, bool need_ax, struct place *m)

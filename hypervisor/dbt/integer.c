@@ -79,10 +79,10 @@ static bool plan_copy(struct plan *p, unsigned int guest, unsigned int use, u8 *
 }
 
 /* off: byte offset into v->r. */
-static bool plan_gpr(struct plan *p, u8 off, unsigned int size, unsigned int use, u8 *out)
+static bool plan_gpr(struct plan *p, const struct trans *t, u8 off, unsigned int size, unsigned int use, u8 *out)
 {
 	unsigned int guest = off >> 3;
-	u8 host = host_of(guest);
+	u8 host = host_of(t, guest);
 
 	if (p->high && (guest == R_RSP || guest >= 8))
 		return false;
@@ -90,6 +90,8 @@ static bool plan_gpr(struct plan *p, u8 off, unsigned int size, unsigned int use
 		if (!plan_copy(p, guest, use, &host))
 			return false;
 	}
+	if (p->high && host >= 8)
+		return false;
 	if (is_high(off)) {
 		host += 4;
 	} else if (size == 1 && host >= H_SP && host <= H_DI) {
@@ -136,13 +138,13 @@ static bool plan_home(struct plan *p, const struct trans *t, unsigned int use, u
 	const struct insn *i = insn_now(t);
 	const struct opcode *row = opcode_row(i->row);
 
-	if (host_of(i->rm >> 3) != H_NONE || p->high ||
+	if (host_of(t, i->rm >> 3) != H_NONE || p->high ||
 		!(i->flags & I_MODRM) || home_differs(row) || (use & USE_WRITE && size == 4))
 		return false;
 	if (form_now(t)->kind != FORM_GENERIC && form_now(t)->kind != FORM_SHIFT_CL)
 		return false;
 	p->home = true;
-	p->home_at = HOT_REG(i->rm >> 3);
+	p->home_at = home_place(t, i->rm >> 3);
 	return true;
 }
 
@@ -157,18 +159,18 @@ static bool plan_operand(struct plan *p, const struct trans *t, unsigned int k)
 	switch (o->place) {
 	case PL_REG: case PL_ACCREG:
 		p->reg = i->reg;
-		return !gpr || plan_gpr(p, i->reg, size, use, &p->reg);
+		return !gpr || plan_gpr(p, t, i->reg, size, use, &p->reg);
 	case PL_RM: case PL_U: case PL_M:
 		if (i->flags & I_MEM)
 			return true;
 		p->rm = i->rm;
 		return !gpr || (o->place == PL_RM && plan_home(p, t, use, size)) ||
-			plan_gpr(p, i->rm, size, use, &p->rm);
+			plan_gpr(p, t, i->rm, size, use, &p->rm);
 	case PL_OPC: case PL_ACC:
-		return plan_gpr(p, i->rm, size, use, &p->rm);
+		return plan_gpr(p, t, i->rm, size, use, &p->rm);
 	case PL_VVVV:
 		p->op.vvvv = i->vvvv;
-		return !gpr || plan_gpr(p, i->vvvv, size, use, &p->op.vvvv);
+		return !gpr || plan_gpr(p, t, i->vvvv, size, use, &p->op.vvvv);
 	default:
 		return true;
 	}
@@ -251,12 +253,12 @@ static void emit_planned(struct trans *t, const struct plan *p, const struct pla
 	unsigned int k;
 
 	for (k = 0; k < p->n_copies; k++) {
-		u8 h = host_of(p->copy[k].guest);
+		u8 h = host_of(t, p->copy[k].guest);
 
 		if (!p->copy[k].load)
 			continue;
 		if (h == H_NONE)
-			emit_rm(&t->e, true, OP_LOAD, p->copy[k].host, HOT_REG(p->copy[k].guest));
+			emit_rm(&t->e, true, OP_LOAD, p->copy[k].host, home_place(t, p->copy[k].guest));
 		else
 			emit_rr(&t->e, true, OP_STORE, h, p->copy[k].host);
 	}
@@ -268,12 +270,12 @@ static void emit_planned(struct trans *t, const struct plan *p, const struct pla
 		emit_op(&t->e, &p->op, p->reg, p->home ? &p->home_at : m, p->rm);
 	emit_imm(t);
 	for (k = 0; k < p->n_copies; k++) {
-		u8 h = host_of(p->copy[k].guest);
+		u8 h = host_of(t, p->copy[k].guest);
 
 		if (!p->copy[k].store)
 			continue;
 		if (h == H_NONE)
-			emit_rm(&t->e, true, OP_STORE, p->copy[k].host, HOT_REG(p->copy[k].guest));
+			emit_rm(&t->e, true, OP_STORE, p->copy[k].host, home_place(t, p->copy[k].guest));
 		else
 			emit_rr(&t->e, true, OP_STORE, p->copy[k].host, h);
 	}
@@ -317,7 +319,7 @@ static bool emit_short(struct trans *t)
 	h = reg_use(t, i->rm >> 3, H_AX);
 	PUT(&t->e, (u8)(0x40 | (i->flags & I_W ? 8 : 0) | h >> 3), 0x0f, 0xc8 | (h & 7));
 	if (h == H_AX)
-		emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(i->rm >> 3));
+		emit_rm(&t->e, true, OP_STORE, H_AX, home_place(t, i->rm >> 3));
 	return true;
 }
 
@@ -366,13 +368,13 @@ bool emit_vector(struct trans *t)
 bool emit_lea(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
-	u8 h = host_of(i->reg >> 3), to = h == H_NONE ? H_AX : h;
+	u8 h = host_of(t, i->reg >> 3), to = h == H_NONE ? H_AX : h;
 
 	if (i->opsize == 2 || !operand_encodable(t))
 		return false;
 	operand_address(t, i->opsize == 8, to);
 	if (h == H_NONE)
-		emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(i->reg >> 3));
+		emit_rm(&t->e, true, OP_STORE, H_AX, home_place(t, i->reg >> 3));
 	return true;
 }
 
@@ -403,7 +405,7 @@ bool emit_mov_imm_form(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
 	unsigned int guest = i->rm >> 3;
-	u8 h = host_of(guest);
+	u8 h = host_of(t, guest);
 	struct hop o = { .op = i->opsize == 1 ? 0xc6 : 0xc7, .opsize16 = i->opsize == 2 };
 
 	if (i->flags & I_MEM)
@@ -411,7 +413,7 @@ bool emit_mov_imm_form(struct trans *t)
 	if (i->opsize >= 4) {
 		emit_mov_imm(&t->e, h == H_NONE ? H_AX : h, i->opsize == 4 ? (u32)i->imm : i->imm);
 		if (h == H_NONE)
-			emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(guest));
+			emit_rm(&t->e, true, OP_STORE, H_AX, home_place(t, guest));
 		return true;
 	}
 	if (is_high(i->rm) || h == H_NONE)
@@ -493,8 +495,8 @@ bool emit_muldiv(struct trans *t)
 	const struct form *f = form_now(t);
 	struct hop o = { .op = f->op, .w = i->opsize == 8, .opsize16 = i->opsize == 2 };
 	unsigned int guest = i->rm >> 3;
-	u8 h = guest == R_RAX ? H_AX : host_of(guest);
-	struct place m = HOT_REG(guest);
+	u8 h = guest == R_RAX ? H_AX : host_of(t, guest);
+	struct place m = home_place(t, guest);
 
 	if (i->flags & I_MEM) {
 		if (!operand_encodable(t))
@@ -514,8 +516,8 @@ bool emit_cmpxchg(struct trans *t)
 	const struct insn *i = insn_now(t);
 	struct hop o = { .map = 1, .op = form_now(t)->op, .w = i->opsize == 8,
 		.opsize16 = i->opsize == 2, .lock = i->flags & I_LOCK };
-	u8 reg = i->reg >> 3 == R_RAX ? H_AX : host_of(i->reg >> 3);
-	u8 rm = i->rm >> 3 == R_RAX ? H_AX : host_of(i->rm >> 3);
+	u8 reg = i->reg >> 3 == R_RAX ? H_AX : host_of(t, i->reg >> 3);
+	u8 rm = i->rm >> 3 == R_RAX ? H_AX : host_of(t, i->rm >> 3);
 	struct place m;
 
 	if (reg == H_NONE || is_high(i->reg))
@@ -606,7 +608,7 @@ bool emit_pop(struct trans *t)
 {
 	const struct insn *i = insn_now(t);
 	s32 size = i->opsize;
-	u8 h = host_of(i->rm >> 3);
+	u8 h = host_of(t, i->rm >> 3);
 	struct place m;
 
 	if (!stack_usable(t) || i->flags & I_MEM)
@@ -616,7 +618,7 @@ bool emit_pop(struct trans *t)
 	if (i->rm >> 3 != R_RSP)
 		stack_move(t, size);
 	if (h == H_NONE)
-		emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(i->rm >> 3));
+		emit_rm(&t->e, true, OP_STORE, H_AX, home_place(t, i->rm >> 3));
 	return true;
 }
 

@@ -313,11 +313,17 @@ void loop_find(struct trans *t)
 /* The first copy is there. False: the back edges lead to the fragment's entry, as there was a call. */
 bool loop_again(struct trans *t)
 {
-	t->loop_head = t->e.at;
-	if (t->helpers)
-		t->loop_head = t->loop_fl == FL_SAVED ? fragment_saved(t->f) : fragment_host(t->f);
+	u32 enter = t->e.at;
+
+	if (t->helpers) {
+		enter = t->loop_fl == FL_SAVED ? fragment_saved(t->f) : fragment_host(t->f);
+	} else {
+		homes_choose(t, setter_inputs(t, t->loop_setter));
+		homes_enter(t);
+		t->loop_head = t->e.at;
+	}
 	for (unsigned int k = 0; k < t->n_loop_sites; k++)
-		emit_patch(t->e.base, t->loop_site[k], t->loop_head);
+		emit_patch(t->e.base, t->loop_site[k], enter);
 	for (unsigned int k = 0; k < t->n_groups; k++)
 		t->group[k].ready = t->group[k].carried && t->group[k].fixed;
 	t->again = true;

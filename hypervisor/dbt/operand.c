@@ -1,5 +1,5 @@
 /*
- * Operands: where guest registers are, and the check of each memory access against the TLB.
+ * Operands: the check of each memory access against the TLB.
  *
  *	lea r11d, [address]		which entry
  *	shr r11d, 6
@@ -17,23 +17,13 @@
  */
 #include "hypervisor/dbt/translate.h"
 
-static const u8 hosts[16] = {
-	H_10, H_CX, H_DX, H_BX, H_15, H_BP, H_SI, H_DI, H_8, H_9, H_NONE, H_NONE, H_12, H_13, H_14,
-	H_NONE,
-};
-
-u8 host_of(unsigned int guest)
-{
-	return guest < 16 ? hosts[guest] : H_NONE;
-}
-
 u8 reg_use(struct trans *t, unsigned int guest, u8 scratch)
 {
-	u8 h = host_of(guest);
+	u8 h = host_of(t, guest);
 
 	if (h != H_NONE)
 		return h;
-	emit_rm(&t->e, true, OP_LOAD, scratch, HOT_REG(guest));
+	emit_rm(&t->e, true, OP_LOAD, scratch, home_place(t, guest));
 	return scratch;
 }
 
@@ -49,26 +39,26 @@ struct address {
 };
 #define NO_REG	0xff
 
-static void address_base(struct address *a, unsigned int guest)
+static void address_base(const struct trans *t, struct address *a, unsigned int guest)
 {
 	if (guest == R_ZERO)
 		return;
 	if (guest == R_RIP)
 		a->rip = true;
-	else if (host_of(guest) == H_NONE)
+	else if (host_of(t, guest) == H_NONE)
 		a->mem_base = (u8)guest;
 	else
-		a->base = host_of(guest);
+		a->base = host_of(t, guest);
 }
 
-static void address_index(struct address *a, unsigned int guest)
+static void address_index(const struct trans *t, struct address *a, unsigned int guest)
 {
 	if (guest == R_ZERO)
 		return;
-	if (host_of(guest) == H_NONE)
+	if (host_of(t, guest) == H_NONE)
 		a->mem_index = (u8)guest;
 	else
-		a->index = host_of(guest);
+		a->index = host_of(t, guest);
 }
 
 static u8 segment_needed(const struct trans *t, unsigned int seg)
@@ -90,8 +80,8 @@ static bool address_of(const struct trans *t, struct address *a)
 		.seg = segment_needed(t, i->seg) };
 	if (i->asize == 2 || i->base == R_TEMP)
 		return false;
-	address_base(a, i->base);
-	address_index(a, i->index);
+	address_base(t, a, i->base);
+	address_index(t, a, i->index);
 	if (a->rip && (!a->wide || a->index != H_NONE || a->mem_index != NO_REG))
 		return false;
 	if (a->rip)
@@ -121,14 +111,14 @@ static void address_load(struct trans *t, const struct address *a, struct place 
 		emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.page));
 		p->base = H_AX;
 	} else if (a->mem_base != NO_REG) {
-		emit_rm(&t->e, true, OP_LOAD, H_AX, HOT_REG(a->mem_base));
+		emit_rm(&t->e, true, OP_LOAD, H_AX, home_place(t, a->mem_base));
 		p->base = H_AX;
 	} else if (a->mem_index != NO_REG) {
-		emit_rm(&t->e, true, OP_LOAD, H_AX, HOT_REG(a->mem_index));
+		emit_rm(&t->e, true, OP_LOAD, H_AX, home_place(t, a->mem_index));
 		p->index = H_AX;
 	}
 	if (both_in_memory(a)) {
-		emit_rm(&t->e, true, OP_LOAD, H_11, HOT_REG(a->mem_index));
+		emit_rm(&t->e, true, OP_LOAD, H_11, home_place(t, a->mem_index));
 		p->index = H_11;
 	}
 }
@@ -276,7 +266,7 @@ void base_check(struct trans *t, unsigned int guest, s32 disp, unsigned int size
 	struct place *m)
 {
 	bool wide = long_mode(t);
-	struct place p = at_base(host_of(guest), disp);
+	struct place p = at_base(host_of(t, guest), disp);
 
 	if (group_access(t, disp, false, m))
 		return;

@@ -226,6 +226,7 @@ static void leave_fault(struct vcpu *v)
 	const struct site *s = frag ? site_find(d, &d->frag[frag], host) : NULL;
 
 	if (s) {
+		homes_restore(v, s->homes);
 		v->r[R_RIP] = (v->hot.page + s->off) & v->rip_mask;
 		if (s->recipe) {
 			flags_from_recipe(v, rec_insn(d, s->recipe));

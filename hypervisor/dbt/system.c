@@ -77,7 +77,7 @@ static void kernel_check(struct trans *t)
 /* All of a guest register from AX. */
 static void guest_set(struct trans *t, unsigned int guest, bool wide)
 {
-	u8 h = host_of(guest);
+	u8 h = host_of(t, guest);
 
 	if (h != H_NONE) {
 		emit_rr(&t->e, wide, OP_STORE, H_AX, h);
@@ -85,7 +85,7 @@ static void guest_set(struct trans *t, unsigned int guest, bool wide)
 	}
 	if (!wide)
 		emit_rr(&t->e, false, OP_STORE, H_AX, H_AX);
-	emit_rm(&t->e, true, OP_STORE, H_AX, HOT_REG(guest));
+	emit_rm(&t->e, true, OP_STORE, H_AX, home_place(t, guest));
 }
 
 static void rflags_or(struct trans *t, u32 bits)
@@ -328,7 +328,7 @@ static bool emit_rdgsbase(struct trans *t) { return base_read(t, SEG_GS); }
 static bool base_write(struct trans *t, enum segreg s)
 {
 	const struct insn *i = insn_now(t);
-	u8 h = host_of(i->rm >> 3);
+	u8 h = host_of(t, i->rm >> 3);
 	struct emitter *e = &t->e;
 
 	if (i->opsize != 8 || h == H_NONE || t->v->maxlinaddr > 48 || !fsgsbase_check(t))
@@ -433,12 +433,12 @@ static bool emit_from_sreg(struct trans *t)
 		emit_op(&t->e, &word, H_AX, &m, 0);
 		return true;
 	}
-	if (i->opsize == 2 && host_of(i->rm >> 3) == H_NONE)
+	if (i->opsize == 2 && host_of(t, i->rm >> 3) == H_NONE)
 		return false;
 	put8(&t->e, 0x66);
 	load_abs(t, false, at);
 	if (i->opsize == 2) {
-		emit_op(&t->e, &word, H_AX, NULL, host_of(i->rm >> 3));
+		emit_op(&t->e, &word, H_AX, NULL, host_of(t, i->rm >> 3));
 		return true;
 	}
 	PUT(&t->e, 0x0f, 0xb7, 0xc0);		/* movzx eax, ax */
@@ -472,9 +472,9 @@ static bool emit_bit(struct trans *t)
 	const struct form *f = form_now(t);
 	struct hop o = { .map = 1, .op = f->op, .w = i->opsize == 8, .lock = i->flags & I_LOCK };
 	struct place m = { .base = H_AX, .index = H_11 };
-	u8 index = host_of(i->reg >> 3);
-	bool r11 = i->base < 16 && i->index < 16 && host_of(i->base) == H_NONE &&
-		host_of(i->index) == H_NONE;	/* its address takes R11 */
+	u8 index = host_of(t, i->reg >> 3);
+	bool r11 = i->base < 16 && i->index < 16 && host_of(t, i->base) == H_NONE &&
+		host_of(t, i->index) == H_NONE;	/* its address takes R11 */
 
 	if (!(i->flags & I_MEM))
 		return emit_generic(t);

@@ -54,7 +54,7 @@ void site_now(struct trans *t)
 
 	emit_flags_store(&t->e);
 	t->d->site[n] = (struct site){ .host = t->e.at, .off = t->off[t->k],
-		.saved = t->fl != FL_HOST, .recipe = recipe };
+		.saved = t->fl != FL_HOST, .homes = homes_word(t) & 0x7fff, .recipe = recipe };
 }
 
 /* ---- instructions without a translation ---- */
@@ -62,8 +62,10 @@ void site_now(struct trans *t)
 void helper_call(struct trans *t)
 {
 	flags_save(t);
+	homes_leave(t);
 	rec_to_r11(t, t->k);
 	emit_call_to(&t->e, t->d->tramp.slow);
+	homes_enter(t);
 	t->fl = FL_BOTH;
 	t->setter = NO_SETTER;
 	t->helpers = true;
@@ -73,6 +75,7 @@ void helper_call(struct trans *t)
 void leave_exec(struct trans *t)
 {
 	flags_save(t);
+	homes_leave(t);
 	rec_to_r11(t, t->k);
 	emit_jmp(&t->e, t->d->tramp.go);
 	t->done = true;
@@ -351,6 +354,7 @@ static void trans_begin(struct trans *t, struct vcpu *v)
 	t->returns = mode_returns(t->d, t->mode);
 	t->n = t->k = 0;
 	t->helpers = t->twin = false;
+	homes_begin(t);
 	t->shadow = 0;
 }
 

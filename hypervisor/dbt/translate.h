@@ -90,6 +90,10 @@ struct trans {
 	u8 loop_fl, loop_setter;	/* as fl and setter where the second copy begins ... */
 	u32 loop_head;		/* ... which is here */
 	u32 loop_site[8], n_loop_sites;	/* back edges of the first copy */
+	/* home.c */
+	u8 home[16];		/* of guest registers, as host_of() tells */
+	u8 lender[HOME_BORROWERS];	/* or R_ZERO */
+	bool borrowed;
 	/* Of an access in a group: its registers, and what they hold above the group's values. */
 	struct { u8 base, index, scale; } regs[MAX_INSNS];
 	s32 delta[MAX_INSNS];
@@ -138,8 +142,19 @@ void flags_yield_to_ax(struct trans *t);	/* ... which leaves AX alone, too */
 void flags_found(struct trans *t, const struct cold *c, bool save);
 u8 loop_setter(struct trans *t);
 
+u32 setter_inputs(const struct trans *t, u8 setter);	/* registers that its recipe takes */
+
+/* ---- home.c ---- */
+void homes_begin(struct trans *t);
+u8 host_of(const struct trans *t, unsigned int guest);	/* H_NONE: in memory, ... */
+struct place home_place(const struct trans *t, unsigned int guest);	/* ... here */
+/* For a loop's second copy: who borrows; not from the registers of keep, by bit. */
+void homes_choose(struct trans *t, u32 keep);
+void homes_enter(struct trans *t);
+void homes_leave(struct trans *t);	/* both emit nothing where nobody borrows, and spare flags */
+u16 homes_word(const struct trans *t);	/* for struct site */
+
 /* ---- operand.c ---- */
-u8 host_of(unsigned int guest);		/* H_NONE: in memory */
 /*
  * Checks an access to the instruction's memory operand and says where it is. Saves the flags where
  * it clobbers them. AX and R11 hold parts of the address; with need_ax only R11 does.

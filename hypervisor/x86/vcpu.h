@@ -143,6 +143,9 @@ enum {
 #define TSC_RATIO_SHIFT	48
 #define TSC_RATIO_ONE	BIT(TSC_RATIO_SHIFT)
 
+/* Guest registers that translated code keeps in memory, but for some loops: dbt/home.c. */
+#define HOME_BORROWERS	3
+
 struct vcpu {
 	/*
 	 * ---- hot: the first page, which each space has once more at its start -----------------
@@ -195,6 +198,7 @@ struct vcpu {
 		u32 ret_void;
 		u64 arg;
 		u64 slot[16], slot_page[16];
+		u64 away[HOME_BORROWERS];	/* of lenders of registers: dbt/home.c */
 		u64 fault_rip, fault_vector;	/* of a host fault, by os/native.c */
 		/*
 		 * The last x87 instruction, where v->fpu does not have it yet (dbt/x87.c): opcode

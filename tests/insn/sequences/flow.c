@@ -239,7 +239,7 @@ struct walk_insn {
 };
 
 static void walk_access(struct flow *f, const struct walk_insn *w, unsigned int reg,
-	unsigned int base, unsigned int index, s32 disp)
+	unsigned int base, unsigned int index, unsigned int scale, s32 disp)
 {
 	u8 b[16];
 	unsigned int n = 0;
@@ -252,7 +252,7 @@ static void walk_access(struct flow *f, const struct walk_insn *w, unsigned int 
 	memcpy(b + n, w->op, w->n);
 	n += w->n;
 	b[n++] = (u8)(0x84 | (reg & 7) << 3);
-	b[n++] = (u8)(below(f, 4) << 6 | (index & 7) << 3 | (base & 7));
+	b[n++] = (u8)(scale << 6 | (index & 7) << 3 | (base & 7));
 	memcpy(b + n, &disp, 4);
 	gen_item(&f->g, b, n + 4, ROW_FLOW);
 }
@@ -266,6 +266,7 @@ static void walk_any(struct flow *f, const unsigned int *pointer)
 		{ 0, { 0x0f, 0x10 }, 2, false }, { 0, { 0x0f, 0x11 }, 2, false },
 		{ 0xf3, { 0x0f, 0x6f }, 2, false }, { 0xf3, { 0x0f, 0x7f }, 2, false },
 		{ 0x66, { 0x89 }, 1, false }, { 0, { 0x11 }, 1, true },
+		{ 0x66, { 0x0f, 0x6f }, 2, false }, { 0, { 0x13 }, 1, true },
 	};
 	unsigned int reg = any_reg(f);
 
@@ -274,7 +275,7 @@ static void walk_any(struct flow *f, const unsigned int *pointer)
 		while (reg == pointer[0] || reg == pointer[1] || reg == pointer[2])
 			reg = any_reg(f);
 	walk_access(f, &kinds[below(f, ARRAY_SIZE(kinds))], reg, pointer[below(f, 2)],
-		rnd_chance(f->g.r, 30) ? pointer[2] : R_RSP, (s32)below(f, 80) - 40);
+		rnd_chance(f->g.r, 30) ? pointer[2] : R_RSP, below(f, 4), (s32)below(f, 80) - 40);
 }
 
 /* add, sub, lea, inc, or add of the third register */
@@ -336,6 +337,30 @@ static void walk_end(struct flow *f, u64 slot, u64 to, unsigned int reg)
 	gen_forget(&f->g);
 }
 
+/* Flags that live across accesses: adc, adcx or adox of two registers, mulx of three. */
+static void walk_carry(struct flow *f)
+{
+	unsigned int reg = any_reg(f), rm = any_reg(f), third = any_reg(f);
+	u64 modrm = 0xc0u | (reg & 7) << 3 | (rm & 7), rex = 0x48u | (reg >> 3) << 2 | rm >> 3;
+	u64 pp = below(f, 2) ? 0x66 : 0xf3;
+
+	switch (f->g.bits == 64 ? below(f, 3) : 3) {
+	case 0:
+		flow_bytes(f, pp | rex << 8 | 0xf6380fULL << 16 | modrm << 40, 6, ROW_FLOW);
+		break;
+	case 1:
+		flow_bytes(f, 0xc4 | (0x42ULL | (u64)!(reg >> 3) << 7 | (u64)!(rm >> 3) << 5) << 8 |
+			(0x83ULL | (~third & 15) << 3) << 16 | 0xf6ULL << 24 | modrm << 32, 5, ROW_FLOW);
+		break;
+	case 2:
+		flow_bytes(f, rex | 0x11 << 8 | modrm << 16, 3, ROW_FLOW);
+		break;
+	default:
+		flow_bytes(f, 0x11 | modrm << 8, 2, ROW_FLOW);
+		break;
+	}
+}
+
 static u32 walk_start(struct flow *f)
 {
 	static const u64 edges[] = { AREA_DATA + 0x1000, AREA_DATA + DATA_SIZE, AREA_DATA, AT_RO,
@@ -353,6 +378,7 @@ static void element_walk(struct flow *f)
 {
 	u64 slot = flow_slot(f, 4), top;
 	unsigned int pointer[3], compared = any_reg(f);
+	bool carry = rnd_chance(f->g.r, 25);
 
 	for (unsigned int k = 0; k < 3; k++)
 		pointer[k] = any_reg(f);
@@ -368,6 +394,8 @@ static void element_walk(struct flow *f)
 		flow_mov(f, compared, below(f, 100), ROW_FLOW);
 	for (unsigned int n = 1 + below(f, 5); n; n--) {
 		walk_any(f, pointer);
+		if (carry)
+			walk_carry(f);
 		if (rnd_chance(f->g.r, 40))
 			walk_step(f, pointer[below(f, 3)], pointer[2]);
 	}
@@ -376,6 +404,37 @@ static void element_walk(struct flow *f)
 		walk_end(f, slot, top, compared);
 	else
 		loop_end(f, slot, top);
+}
+
+static void flow_mov64(struct flow *f, unsigned int reg, u64 val)
+{
+	u8 b[10] = { (u8)(0x48 | reg >> 3), (u8)(0xb8 | (reg & 7)) };
+
+	memcpy(b + 2, &val, 8);
+	gen_item(&f->g, b, sizeof(b), ROW_FLOW);
+}
+
+/* The same with an index that comes around, as a signed number or shifted; 64-bit code. */
+static void element_far(struct flow *f)
+{
+	static const struct walk_insn load = { 0, { 0x8b }, 1, true }, store = { 0, { 0x89 }, 1, true };
+	static const u64 far[] = { 1ULL << 63, 1ULL << 62, 3ULL << 62, 1ULL << 61, 1ULL << 60, 0 };
+	unsigned int base = any_reg(f), index = any_reg(f), scale = below(f, 4);
+	u64 slot = flow_slot(f, 4), at = far[below(f, ARRAY_SIZE(far))] + below(f, 8) - 4, top;
+	unsigned int step = (below(f, 2) ? 0xc0u : 0xe8u) | (index & 7);
+
+	flow_mov64(f, index, at);
+	flow_mov64(f, base, walk_start(f) - (at << scale));
+	flow_store(f, slot, 1 + below(f, 40), ROW_FIXED);
+	top = flow_here(f);
+	gen_forget(&f->g);
+	walk_access(f, below(f, 2) ? &load : &store, any_reg(f), base, index, scale, 0);
+	if (below(f, 2))
+		flow_bytes(f, 0x48u | index >> 3 | 0xff00 | (u64)(step & ~0x20u) << 16, 3, ROW_FLOW);
+	else
+		flow_bytes(f, 0x48u | index >> 3 | 0x8300 | (u64)step << 16 | (u64)below(f, 128) << 24,
+			4, ROW_FLOW);
+	loop_end(f, slot, top);
 }
 
 static u32 stack_top(struct flow *f)
@@ -604,7 +663,7 @@ static void element(struct flow *f)
 		if (f->depth < 3 && rnd_chance(f->g.r, 35))
 			element_loop(f);
 		else if (rnd_chance(f->g.r, f->theme->walk))
-			element_walk(f);
+			(f->g.bits == 64 && rnd_chance(f->g.r, 15) ? element_far : element_walk)(f);
 		else
 			flat[below(f, ARRAY_SIZE(flat))](f);
 	} else {
