@@ -370,6 +370,17 @@ static u32 walk_start(struct flow *f)
 	return (u32)(at + below(f, 4096) - 2048);
 }
 
+/* Divides by a register that counts down: at zero it faults, in some later turn. */
+static void walk_divide(struct flow *f, unsigned int reg)
+{
+	u64 rex = f->g.bits == 64 ? 0x40u | reg >> 3 : 0;
+	unsigned int skip = rex ? 0 : 8, n = rex ? 1 : 0;
+
+	flow_mov(f, R_RDX, 0, ROW_FLOW);
+	flow_bytes(f, (rex | (0xf7 | (0xf0u | (reg & 7)) << 8) << 8) >> skip, n + 2, ROW_FLOW);
+	flow_bytes(f, (rex | (0xff | (0xc8u | (reg & 7)) << 8) << 8) >> skip, n + 2, ROW_FLOW);
+}
+
 /*
  * A short loop that jumps back to its first instruction, with registers that step over pages: what
  * an engine keeps from one turn to the next must hold.
@@ -378,7 +389,7 @@ static void element_walk(struct flow *f)
 {
 	u64 slot = flow_slot(f, 4), top;
 	unsigned int pointer[3], compared = any_reg(f);
-	bool carry = rnd_chance(f->g.r, 25);
+	bool carry = rnd_chance(f->g.r, 25), divide = rnd_chance(f->g.r, 8);
 
 	for (unsigned int k = 0; k < 3; k++)
 		pointer[k] = any_reg(f);
@@ -386,16 +397,20 @@ static void element_walk(struct flow *f)
 	flow_mov(f, pointer[1], walk_start(f), ROW_FIXED);
 	flow_mov(f, pointer[2], below(f, 200), ROW_FIXED);
 	flow_store(f, slot, 1 + below(f, 40), ROW_FIXED);
+	if (divide)
+		flow_mov(f, compared, 1 + below(f, 20), ROW_FLOW);
 	top = flow_here(f);
 	gen_forget(&f->g);
 	if (rnd_chance(f->g.r, 20))
 		flow_bytes(f, 0xc0440f | (u64)below(f, 16) << 8, 3, ROW_FLOW);	/* cmovcc eax, eax */
-	if (rnd_chance(f->g.r, 30))
+	if (!divide && rnd_chance(f->g.r, 30))
 		flow_mov(f, compared, below(f, 100), ROW_FLOW);
-	for (unsigned int n = 1 + below(f, 5); n; n--) {
+	for (unsigned int n = 1 + below(f, rnd_chance(f->g.r, 10) ? 12 : 5); n; n--) {
 		walk_any(f, pointer);
 		if (carry)
 			walk_carry(f);
+		if (divide && n == 1)
+			walk_divide(f, compared);
 		if (rnd_chance(f->g.r, 40))
 			walk_step(f, pointer[below(f, 3)], pointer[2]);
 	}
@@ -424,7 +439,7 @@ static void element_far(struct flow *f)
 	unsigned int step = (below(f, 2) ? 0xc0u : 0xe8u) | (index & 7);
 
 	flow_mov64(f, index, at);
-	flow_mov64(f, base, walk_start(f) - (at << scale));
+	flow_mov64(f, base, AREA_DATA + 0xff8 - 8 * below(f, 8) - (at << scale));
 	flow_store(f, slot, 1 + below(f, 40), ROW_FIXED);
 	top = flow_here(f);
 	gen_forget(&f->g);
