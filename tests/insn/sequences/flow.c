@@ -378,7 +378,7 @@ static void walk_divide(struct flow *f, unsigned int reg)
 
 	flow_mov(f, R_RDX, 0, ROW_FLOW);
 	flow_bytes(f, (rex | (0xf7 | (0xf0u | (reg & 7)) << 8) << 8) >> skip, n + 2, ROW_FLOW);
-	flow_bytes(f, 0xd285, 2, ROW_FLOW);	/* test edx, edx: DIV leaves no flags to speak of */
+	flow_bytes(f, 0xd285, 2, ROW_SKIPPED);	/* test edx, edx: DIV leaves no flags to speak of */
 	flow_bytes(f, (rex | (0xff | (0xc8u | (reg & 7)) << 8) << 8) >> skip, n + 2, ROW_FLOW);
 }
 
