@@ -57,15 +57,18 @@ static bool operand_grouped(unsigned int kind)
 		kind == FORM_MOV_IMM || kind == FORM_JMP_IND || kind == FORM_CALL_IND;
 }
 
-/* One register in memory at most: there is one scratch register for it. */
+/*
+ * One register in memory at most: there is one scratch register for it. Beside an index none, but
+ * in loops (groups_drop()).
+ */
 static bool registers_grouped(const struct trans *t, const struct insn *i)
 {
 	if (i->base == R_RIP)
 		return i->index == R_ZERO;
 	if (i->base >= 16)
 		return false;
-	return i->index == R_ZERO ||
-		(host_of(t, i->base) != H_NONE && host_of(t, i->index) != H_NONE);
+	return i->index == R_ZERO || host_of(t, i->base) != H_NONE ||
+		host_of(t, i->index) != H_NONE;
 }
 
 static bool operand_access(const struct trans *t, unsigned int k, struct access *a)

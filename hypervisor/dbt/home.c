@@ -58,9 +58,12 @@ static void use_add(struct uses *u, unsigned int guest, u32 by)
 /* A register that a loop's slot has in its sum is not needed for the access. */
 static bool folded(const struct trans *t, unsigned int k, unsigned int guest)
 {
-	const struct group *g = &t->group[t->group_of[k] - 1];
+	const struct group *g;
 
-	return t->group_of[k] && g->carried && g->folded == guest;
+	if (!t->group_of[k])
+		return false;
+	g = &t->group[t->group_of[k] - 1];
+	return g->carried && g->folded == guest;
 }
 
 /* There is one scratch register for an address: beside an index a base must be in the host's. */

@@ -71,6 +71,7 @@ struct habits {
 	u32 changed;		/* registers, by bit */
 	u32 wild;		/* of these: not by adding what stays the same */
 	u32 up, down;		/* of these: by adding numbers above 0 only, below 0 only */
+	u8 made[16];		/* of those up: behind this instruction only (it is a sum), or 0 */
 };
 
 /* The register that this adds to or subtracts from; what: another one, or R_ZERO. */
@@ -152,6 +153,35 @@ static void habits_add(struct habits *h, const struct trans *t, unsigned int k)
 	h->down &= ~(by < 0 ? set & ~one : set);
 }
 
+static bool changed_once(const struct trans *t, unsigned int reg)
+{
+	unsigned int n = 0;
+
+	for (unsigned int k = 0; k <= t->loop_last; k++)
+		n += insn_changes(t, k) >> reg & 1;
+	return n == 1;
+}
+
+/* A sum of registers that stay and others that go up goes up, too, from where it is made. */
+static void habits_derive(struct habits *h, const struct trans *t)
+{
+	u32 steady = h->up | ~h->changed;
+
+	for (unsigned int k = 0; k <= t->loop_last; k++) {
+		u32 set = insn_changes(t, k), from = sum_of(t, k);
+		unsigned int reg = t->insn[k].reg >> 3;
+
+		if (opcode_row(t->insn[k].row)->set == &x_mov_EG)
+			reg = t->insn[k].rm >> 3;
+		if (!from || from & ~steady || set != (u32)BIT(reg) || from & set ||
+			t->insn[k].opsize != 8 || !changed_once(t, reg) ||
+			(t->form[k]->kind == FORM_LEA && t->insn[k].asize != 8))
+			continue;
+		h->up |= set;
+		h->made[reg] = (u8)(k + 1);
+	}
+}
+
 static void habits_find(struct habits *h, const struct trans *t)
 {
 	u32 wild;
@@ -159,6 +189,8 @@ static void habits_find(struct habits *h, const struct trans *t)
 	*h = (struct habits){ .up = 0xffff, .down = 0xffff };
 	for (unsigned int k = 0; k <= t->loop_last; k++)
 		habits_add(h, t, k);
+	h->up &= h->changed;
+	habits_derive(h, t);
 	do {
 		wild = h->wild;
 		for (unsigned int k = 0; k <= t->loop_last; k++)
@@ -186,10 +218,10 @@ static void group_find_step(struct group *g, const struct habits *h)
 	bool base = has(h->changed, g->base), index = has(h->changed, g->index);
 	unsigned int reg = base ? g->base : g->index;
 
-	if (base == index || !has(h->up | h->down, reg))
+	if (base == index || !has(h->up | h->down, reg) || (h->made[reg] && h->made[reg] > g->lead))
 		return;
 	g->step = (u8)reg;
-	g->down = has(h->down, reg);
+	g->down = !has(h->up, reg);
 }
 
 static bool groups_carry(struct trans *t, const struct habits *h)
@@ -210,11 +242,32 @@ static bool groups_carry(struct trans *t, const struct habits *h)
 	return any;
 }
 
+/* By base and index, one of them in memory: only where the slot has that one in its sum. */
+static void groups_drop(struct trans *t)
+{
+	for (unsigned int k = 0; k < t->n; k++) {
+		struct group *g;
+		bool base, index;
+
+		if (!t->group_of[k] || t->regs[k].index == R_ZERO)
+			continue;
+		g = &t->group[t->group_of[k] - 1];
+		base = host_of(t, t->regs[k].base) == H_NONE;
+		index = host_of(t, t->regs[k].index) == H_NONE;
+		if ((!base && !index) || (t->loop && g->carried && base != index &&
+			g->folded == (base ? t->regs[k].base : t->regs[k].index)))
+			continue;
+		g->members--;
+		t->group_of[k] = 0;
+	}
+}
+
 /* ---- steps ---- */
 
 /*
  * The limit is for the register as it is at the group's first access. It is compared as a signed
  * number, which must not come around: behind a limit of 2^62 there is room for all steps of a turn.
+ * A base alone is an address, which is below 2^48 or above -2^48.
  */
 bool loop_stays(const struct trans *t, const struct group *g)
 {
@@ -262,14 +315,18 @@ void loop_limit(struct trans *t, const struct group *g)
 		emit_rm(e, true, OP_STORE, H_AX, group_slot_page(t, g));
 		return;
 	}
+	if (g->index == R_ZERO) {	/* AX is the page */
+		emit_rm(e, true, OP_LEA, H_AX, at_base(H_AX, t->delta[t->k] - g->lo +
+			(g->down ? 0 : 4096 - (g->hi - g->lo))));
+		emit_rm(e, true, OP_STORE, H_AX, group_slot_page(t, g));
+		return;
+	}
 	limit_distance(t, g);
 	reg = reg_use(t, g->step, H_11);
 	if (g->down)
 		emit_rr(e, true, 0xf7, 3, H_AX);		/* neg */
 	emit_rr(e, true, 0x01, reg, H_AX);			/* add */
 	emit_rm(e, true, OP_STORE, H_AX, group_slot_page(t, g));
-	if (g->index == R_ZERO)		/* an address: far from 2^62 */
-		return;
 	emit_rr(e, true, OP_STORE, reg, H_AX);
 	emit_rr(e, true, 0x01, H_AX, H_AX);
 	cold_add(t, COLD_TWIN, emit_jcc(e, CC_O, TO_LATER));
@@ -304,10 +361,13 @@ void loop_find(struct trans *t)
 	if (edges)
 		t->n = t->loop_last + 1u;
 	groups_find(t);
-	if (!edges)
+	if (!edges) {
+		groups_drop(t);
 		return;
+	}
 	habits_find(&h, t);
 	t->loop = groups_carry(t, &h);
+	groups_drop(t);
 }
 
 /* The first copy is there. False: the back edges lead to the fragment's entry, as there was a call. */
