@@ -83,7 +83,7 @@ void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 		e->interrupt.shadow = KVM_X86_SHADOW_INT_MOV_SS;
 	else if (v->irq_shadow)
 		e->interrupt.shadow = KVM_X86_SHADOW_INT_STI;
-	e->nmi.pending = v->nmi_pending;
+	e->nmi.pending = v->nmi_pending != 0;
 	e->nmi.masked = v->nmi_blocked;
 	e->smi.smm = v->smm;
 	e->smi.pending = v->smi_pending;
@@ -168,8 +168,10 @@ int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 		v->irq_shadow = e->interrupt.shadow != 0;
 	}
 	v->nmi_blocked = e->nmi.masked;
-	if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
-		v->nmi_pending = e->nmi.pending;
+	if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING) {
+		v->nmi_pending = 0;
+		event_nmi(v, e->nmi.pending);
+	}
 	if (e->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
 		v->sipi_vector = e->sipi_vector;
 	if (e->flags & KVM_VCPUEVENT_VALID_SMM)
@@ -262,7 +264,7 @@ long vcpu_interrupt(struct call *c)
 
 long vcpu_nmi(struct call *c)
 {
-	c->v->nmi_pending = true;
+	event_nmi(c->v, 1);
 	vcpu_request(c->v, REQ_EVENT);
 	return 0;
 }

@@ -208,17 +208,25 @@ static int irq_take(struct vcpu *v)
 	return v->extint_vector;
 }
 
-/* SDM 3A 6.9: SMI, then NMI, then interrupts. In SMM the latter two are blocked at first. */
+/*
+ * SDM 3A 6.9: SMI, then NMI, then interrupts. In SMM the latter two are blocked at first. Interrupts
+ * are looked for first: an NMI that was sent before one is then seen with it.
+ */
 static void inject_select(struct vcpu *v)
 {
+	bool irq;
+
 	if (irqs_blocked(v))
 		return;
+	irq = irq_pending(v);
+	if (irq)
+		lapic_accept_nmi(v);
 	if (v->smi_pending && smi_allowed(v))
 		smm_enter(v);
 	if (v->nmi_pending && vcpu_nmi_allowed(v)) {
-		v->nmi_pending = false;
+		v->nmi_pending--;
 		event_queue(v, EV_NMI, VEC_NMI, false, 0);
-	} else if (vcpu_irq_allowed(v) && irq_pending(v)) {
+	} else if (irq && vcpu_irq_allowed(v)) {
 		int vector = irq_take(v);
 
 		if (vector >= 0)

@@ -56,6 +56,7 @@ enum apic_shorthand { APIC_TO_DEST, APIC_TO_SELF, APIC_TO_ALL, APIC_TO_OTHERS };
 #define LAPIC_EV_INIT	BIT(1)
 #define LAPIC_EV_SIPI	BIT(2)
 #define LAPIC_EV_SMI	BIT(3)
+#define LAPIC_EV_NMI2	BIT(4)	/* one more */
 
 struct lapic {
 	struct vcpu *vcpu;

@@ -75,6 +75,16 @@ static void post_event(struct lapic *l, u32 event)
 	vcpu_request(l->vcpu, REQ_EVENT);
 }
 
+/* Two that come before the CPU looks are two: one to be served at once, one to be latched meanwhile. */
+static void post_nmi(struct lapic *l)
+{
+	u32 old = __atomic_fetch_or(&l->events, LAPIC_EV_NMI, __ATOMIC_ACQ_REL);
+
+	if (old & LAPIC_EV_NMI)
+		__atomic_fetch_or(&l->events, LAPIC_EV_NMI2, __ATOMIC_ACQ_REL);
+	vcpu_request(l->vcpu, REQ_EVENT);
+}
+
 /* SDM 3A 11.5.3: the error entry fires when a bit appears. */
 void lapic_error(struct lapic *l, u32 bits)
 {
@@ -113,7 +123,7 @@ static bool accept_message(struct lapic *l, const struct apic_msg *m)
 	case APIC_FIXED:
 		return lapic_accept_vector(l, m->vector, m->level);
 	case APIC_NMI:
-		post_event(l, LAPIC_EV_NMI);
+		post_nmi(l);
 		return true;
 	case APIC_INIT:
 		/* "INIT level de-assert" only sets arbitration IDs. SDM 3A 11.6.1 */
@@ -258,7 +268,7 @@ void lapic_local(struct lapic *l, unsigned int lvt)
 		lapic_accept_vector(l, entry & LVT_VECTOR, false);
 		break;
 	case APIC_NMI:
-		post_event(l, LAPIC_EV_NMI);
+		post_nmi(l);
 		break;
 	case APIC_SMI:
 		post_event(l, LAPIC_EV_SMI);
@@ -336,8 +346,7 @@ static u32 events_take(struct vcpu *v, u32 which)
 	if (!v->lapic || !(READ_ONCE(v->lapic->events) & which))
 		return 0;
 	events = __atomic_fetch_and(&v->lapic->events, ~which, __ATOMIC_ACQ_REL) & which;
-	if (events & LAPIC_EV_NMI)
-		v->nmi_pending = true;
+	event_nmi(v, !!(events & LAPIC_EV_NMI) + !!(events & LAPIC_EV_NMI2));
 	if (events & LAPIC_EV_SMI)
 		v->smi_pending = true;
 	return events;
@@ -345,14 +354,13 @@ static u32 events_take(struct vcpu *v, u32 which)
 
 void lapic_accept_nmi(struct vcpu *v)
 {
-	events_take(v, LAPIC_EV_NMI | LAPIC_EV_SMI);
+	events_take(v, LAPIC_EV_NMI | LAPIC_EV_NMI2 | LAPIC_EV_SMI);
 }
 
 /* INIT waits while the CPU is in SMM, SIPI is lost. SDM 3C 31.3.1 */
 void lapic_accept_events(struct vcpu *v)
 {
-	u32 all = LAPIC_EV_NMI | LAPIC_EV_SMI | LAPIC_EV_INIT | LAPIC_EV_SIPI;
-	u32 events = events_take(v, v->smm ? all & ~(u32)LAPIC_EV_INIT : all);
+	u32 events = events_take(v, v->smm ? ~(u32)LAPIC_EV_INIT : ~0u);
 
 	if (events & LAPIC_EV_INIT)
 		accept_init(v);

@@ -436,6 +436,17 @@ void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error
 	};
 }
 
+/*
+ * An NMI that comes while one is served is latched, more than that one are lost (SDM 3A 6.7.1). Two that come
+ * before the first is served are served both, as if the first had been taken at once.
+ */
+void event_nmi(struct vcpu *v, u32 n)
+{
+	u32 limit = v->nmi_blocked || v->event.type == EV_NMI ? 1 : 2;
+
+	v->nmi_pending = (u8)MIN(v->nmi_pending + n, limit);
+}
+
 /* Interrupts need no help: the engine itself watches IF while v->irq_wanted. */
 void event_unmasked(struct vcpu *v)
 {

@@ -95,7 +95,7 @@ static void bank_fill(u64 *bank, const struct kvm_x86_mce *m, u64 status)
 static void event_put_back(struct vcpu *v)
 {
 	if (v->event.type == EV_NMI)
-		v->nmi_pending = true;
+		v->nmi_pending++;
 	if (v->event.type == EV_EXTINT) {
 		v->extint_pending = true;
 		v->extint_vector = v->event.vector;

@@ -58,7 +58,8 @@ static void reset_registers(struct vcpu *v, bool init)
 static void reset_events(struct vcpu *v)
 {
 	v->event = v->delivering = v->pending_db = (struct event) { .type = EV_NONE };
-	v->nmi_pending = v->nmi_blocked = false;
+	v->nmi_pending = 0;
+	v->nmi_blocked = false;
 	v->irq_shadow = v->mov_ss_shadow = false;
 	v->step_tf = v->rf_keep = false;
 	v->halted = false;

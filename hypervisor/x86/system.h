@@ -63,6 +63,8 @@ enum unwind event_deliver(struct vcpu *v);
 
 /* Queues an event from outside the instruction stream. No unwinding. */
 void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error, u32 error);
+/* n NMIs have come. */
+void event_nmi(struct vcpu *v, u32 n);
 
 /*
  * Calls fn(v) and catches its unwinding. Returns UNWIND_NONE when fn returned. Nests: the outer

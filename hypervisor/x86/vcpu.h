@@ -239,7 +239,8 @@ struct vcpu {
 	struct event event;	/* with UNWIND_EVENT: to be delivered; type EV_NONE otherwise */
 	struct event delivering;/* being delivered: a fault now is contributory */
 	struct event pending_db;/* #DB trap to take after the present instruction */
-	bool nmi_pending, nmi_blocked;
+	u8 nmi_pending;		/* how many: up to 2, event_nmi() */
+	bool nmi_blocked;
 	/* STI or MOV SS: no interrupt after the next instruction boundary */
 	bool irq_shadow;
 	bool mov_ss_shadow;	/* MOV SS, POP SS: debug traps wait as well */

@@ -124,6 +124,50 @@ static void test_nmi(void **state)
 	machine_free(&m);
 }
 
+/* Handler: inc byte [0x500]; iret. Code: nop; out 0x10, al */
+static void nmi_counter(struct machine *m)
+{
+	*(u32 *)(m->ram + 2 * 4) = 0x1900;
+	memcpy(m->ram + 0x1900, "\xfe\x06\x00\x05\xcf", 5);
+	CODE(m, 0x90, 0xe6, 0x10);
+}
+
+/* One is served, one latched meanwhile, the third is lost. SDM 3A 6.7.1 */
+static void test_many_nmis(void **state)
+{
+	struct kvm_vcpu_events e;
+	struct machine m;
+	int i;
+
+	skip_on_emulated_host("delivers a second NMI only at the next exit");
+	machine_new(&m, PLAIN);
+	nmi_counter(&m);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(call_num(m.vcpu, KVM_NMI, 0), 0);
+	assert_int_equal(call(m.vcpu, KVM_GET_VCPU_EVENTS, &e), 0);
+	assert_int_equal(e.nmi.pending, 1);
+	run_until(&m, KVM_EXIT_IO);
+	assert_int_equal(m.ram[0x500], 2);
+	machine_free(&m);
+}
+
+/* The same by messages. */
+static void test_many_nmi_messages(void **state)
+{
+	struct kvm_msi msi = { .address_lo = 0xfee00000, .data = 4 << 8 };
+	struct machine m;
+	int i;
+
+	skip_on_emulated_host("delivers a second NMI only at the next exit");
+	machine_new(&m, WITH_IRQCHIP);
+	nmi_counter(&m);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(call(m.vm, KVM_SIGNAL_MSI, &msi), 1);
+	run_until(&m, KVM_EXIT_IO);
+	assert_int_equal(m.ram[0x500], 2);
+	machine_free(&m);
+}
+
 static void test_saved_events(void **state)
 {
 	struct kvm_vcpu_events e;
@@ -230,6 +274,8 @@ int test_events(void)
 		cmocka_unit_test(test_interrupt_arguments),
 		cmocka_unit_test(test_interrupt_during_io),
 		cmocka_unit_test(test_nmi),
+		cmocka_unit_test(test_many_nmis),
+		cmocka_unit_test(test_many_nmi_messages),
 		cmocka_unit_test(test_saved_events),
 		cmocka_unit_test(test_shadow),
 		cmocka_unit_test(test_single_step),

@@ -190,6 +190,11 @@ u64 tsc_deadline_ns(struct vcpu *v, u64 tsc)
 	return (tsc - v->tsc_offset + FAKE_TSC_PER_NS - 1) / FAKE_TSC_PER_NS;
 }
 
+void event_nmi(struct vcpu *v, u32 n)
+{
+	v->nmi_pending = (u8)MIN(v->nmi_pending + n, 2u);
+}
+
 void vcpu_reset(struct vcpu *v, bool init)
 {
 	struct machine *m = container_of(v->vm, struct machine, vm);
