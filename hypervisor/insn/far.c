@@ -28,20 +28,23 @@ void exec_call_far_ptr(struct vcpu *v, const struct insn *i)
 	far_call(v, i->imm2, i->imm, i->opsize, next_rip(v, i));
 }
 
-struct far_pointer {
-	u64 off;
-	u16 sel;
-	unsigned int opsize;
-};
-
-/* AMD has no 16:64 pointers: REX.W is ignored. APM 3 CALL (Far) */
-static struct far_pointer load_pointer(struct vcpu *v, const struct insn *i)
+/*
+ * AMD has no 16:64 pointers: REX.W is ignored. APM 3 CALL (Far); LFS, LGS and LSS do as CALL does. What has
+ * its pointer in a device, though, KVM runs on its emulator, which knows them whatever the vendor; and that
+ * is what guests of KVM see.
+ */
+static unsigned int pointer_size(struct vcpu *v, const struct insn *i, u64 ea)
 {
-	struct far_pointer p = { .opsize = i->opsize };
-	u64 ea = insn_ea(v, i);
+	if (i->opsize == 8 && vcpu_amd(v) && !mem_is_io(v, i->seg, ea))
+		return 4;
+	return i->opsize;
+}
 
-	if (p.opsize == 8 && vcpu_amd(v))
-		p.opsize = 4;
+struct far_pointer far_pointer_load(struct vcpu *v, const struct insn *i)
+{
+	u64 ea = insn_ea(v, i);
+	struct far_pointer p = { .opsize = pointer_size(v, i, ea) };
+
 	p.off = mem_read(v, i->seg, ea, p.opsize);
 	ea += p.opsize;
 	if (i->asize != 8)
@@ -52,14 +55,14 @@ static struct far_pointer load_pointer(struct vcpu *v, const struct insn *i)
 
 void exec_jmp_far_mem(struct vcpu *v, const struct insn *i)
 {
-	struct far_pointer p = load_pointer(v, i);
+	struct far_pointer p = far_pointer_load(v, i);
 
 	far_jump(v, p.sel, p.off, p.opsize, next_rip(v, i));
 }
 
 void exec_call_far_mem(struct vcpu *v, const struct insn *i)
 {
-	struct far_pointer p = load_pointer(v, i);
+	struct far_pointer p = far_pointer_load(v, i);
 
 	far_call(v, p.sel, p.off, p.opsize, next_rip(v, i));
 }

@@ -149,6 +149,14 @@ static __always_inline_ void insn_store(struct vcpu *v, const struct insn *i, un
 	mem_write(v, i->seg, insn_ea(v, i), size, val);
 }
 
+/* far.c: the memory operand of a far CALL or JMP, LDS and its kin; opsize of the offset, as it is there. */
+struct far_pointer {
+	u64 off;
+	u16 sel;
+	unsigned int opsize;
+};
+struct far_pointer far_pointer_load(struct vcpu *v, const struct insn *i);
+
 /* SS:[RSP - n], SS:[RSP + n] with the stack's width. */
 static __always_inline_ u64 stack_read(struct vcpu *v, u64 sp, unsigned int size)
 {

@@ -140,12 +140,10 @@ void exec_mov_to_sreg(struct vcpu *v, const struct insn *i)
 
 static void load_far_pointer(struct vcpu *v, const struct insn *i, enum segreg s)
 {
-	u64 ea = insn_ea(v, i);
-	u64 off = mem_read(v, i->seg, ea, i->opsize);
-	u16 sel = (u16)mem_read(v, i->seg, ea + i->opsize, 2);
+	struct far_pointer p = far_pointer_load(v, i);
 
-	segment_load(v, s, sel);
-	gpr_set(v, i->reg, i->opsize, off);
+	segment_load(v, s, p.sel);
+	gpr_set(v, i->reg, p.opsize, p.off);
 	vcpu_update_mode(v);
 }
 

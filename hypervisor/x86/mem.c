@@ -336,6 +336,16 @@ u64 mem_plain_run(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, 
 	return p.host ? n : 1;
 }
 
+bool mem_is_io(struct vcpu *v, unsigned int seg, u64 off)
+{
+	u64 la = mem_linear(v, seg, off, 1, MEM_READ);
+	struct access a = access_data(v);
+	struct place p;
+
+	place_find(v, &a, la, MEM_READ, &p);
+	return !p.host;
+}
+
 void mem_probe(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc)
 {
 	u64 la = mem_linear(v, seg, off, size, acc);

@@ -59,6 +59,8 @@ void *mem_rmw_begin(struct vcpu *v, struct mem_rmw *m, unsigned int seg, u64 off
 	bool lock);
 void mem_rmw_end(struct vcpu *v, struct mem_rmw *m);
 
+/* A device, or nothing at all, answers at this byte, which can be read. */
+bool mem_is_io(struct vcpu *v, unsigned int seg, u64 off);
 /* Faults now if any of the bytes cannot be accessed; no other effect. */
 void mem_probe(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enum mem_access acc);
 /* Of n elements from off up, all in one page, the first of which can be accessed: n, if all are plain

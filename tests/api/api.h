@@ -105,5 +105,6 @@ int test_pv(void);
 int test_hyperv(void);
 int test_features(void);
 int test_pointers(void);
+int test_io_memory(void);
 
 #endif

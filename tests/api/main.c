@@ -108,5 +108,6 @@ int main(int argc, char **argv)
 	failed += test_hyperv();
 	failed += test_features();
 	failed += test_pointers();
+	failed += test_io_memory();
 	return failed != 0;
 }

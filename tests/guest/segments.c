@@ -289,6 +289,22 @@ static void stacks(void)
 /* ---- FS and GS base in 64-bit mode ---- */
 
 #if REG64
+/* LGS with REX.W: AMD's processors have 16:32 pointers only, as APM 3 has it of far CALL; Intel's 16:64. */
+static void wide_pointer(void)
+{
+	static const struct { u32 off; u16 sel32, high, sel64; } __attribute__((packed)) p = {
+		0x12345678, SEL_KDATA, 0x55aa, SEL_UDATA };
+	bool amd = cpuid(0, 0).ecx == 0x444d4163;	/* ...cAMD */
+	u64 reg = ~0ul;
+	u32 gs;
+
+	group("LGS with REX.W");
+	asm volatile(".byte 0x48, 0x0f, 0xb5, 0x06; mov %%gs, %1" : "+a"(reg), "=r"(gs) : "S"(&p), "m"(p));
+	expect("offset", reg, amd ? 0x12345678 : 0x12345678 | (u64)SEL_KDATA << 32 | 0x55aaul << 48);
+	expect("selector", gs, amd ? SEL_KDATA : SEL_UDATA);
+	asm volatile("mov %0, %%gs" :: "r"(0));
+}
+
 static void bases(void)
 {
 	static u64 cell = 0x1122334455667788;
@@ -359,6 +375,7 @@ void guest_main(void)
 	ldts();
 #if REG64
 	bases();
+	wide_pointer();
 	table_registers();
 #else
 	arpls();
