@@ -145,13 +145,13 @@ static void drop_inner_segments(struct vcpu *v)
 		bool conforming = s->attr & SEG_TYPE_CODE && s->attr & SEG_TYPE_EC;
 
 		/*
-		 * Null selectors lose their RPL, as processors do it; FS and GS keep a base from
-		 * their MSRs.
+		 * Null selectors lose their RPL, as processors do it. FS and GS keep their bases, which
+		 * 64-bit code goes on using: this is no load of a null selector.
 		 */
 		if (s->attr & SEG_UNUSABLE)
 			s->sel = 0;
 		else if (!conforming && SEG_DPL(s->attr) < v->cpl)
-			segment_set_null(s, 0);
+			segment_drop(s);
 	}
 }
 

@@ -92,6 +92,14 @@ void segment_set_null(struct segment *seg, u16 sel)
 	};
 }
 
+void segment_drop(struct segment *seg)
+{
+	u64 base = seg->base;
+
+	segment_set_null(seg, 0);
+	seg->base = base;
+}
+
 /* SDM 3A 20.1.1: limit 0xffff, DPL 3, read-write, accessed. */
 void segment_set_v86(struct segment *seg, u16 sel)
 {

@@ -71,6 +71,8 @@ void segment_read_data(struct vcpu *v, struct segment *seg, u16 sel, unsigned in
 void segment_read_stack(struct vcpu *v, struct segment *seg, u16 sel, unsigned int cpl, u8 invalid);
 void segment_read_ldt(struct vcpu *v, struct segment *seg, u16 sel, u8 invalid, u8 absent);
 void segment_set_null(struct segment *seg, u16 sel);	/* No unwinding. */
+/* What an outer level may not keep: unusable, but for 64-bit code its base is what it was. */
+void segment_drop(struct segment *seg);
 void segment_set_v86(struct segment *seg, u16 sel);	/* No unwinding. */
 void segment_load_ldt(struct vcpu *v, u16 sel);		/* LLDT */
 void segment_load_tr(struct vcpu *v, u16 sel);		/* LTR */

@@ -331,6 +331,37 @@ USER_TEXT static ulong user_report(ulong arg)
 }
 
 
+#if REG64
+static volatile ulong user_word USER_DATA = 0x123456789abcdef0;
+
+/* A 64-bit base outlives the segment, which the outer level may not keep. */
+USER_TEXT static ulong user_gs_read(ulong arg)
+{
+	ulong val, gs;
+
+	asm volatile("mov %%gs:0, %0; mov %%gs, %1" : "=r"(val), "=r"(gs));
+	user_ds = val;
+	user_gs = gs;
+	asm volatile("int %0" :: "i"(VEC_USER_RETURN));
+	return 0;
+}
+
+static void base_outer(void)
+{
+	ulong sp = (ulong)user_stack_top - 64;
+
+	asm volatile("mov %0, %%gs" :: "r"(SEL_DATA_DPL0));
+	wrmsr(MSR_GS_BASE, (ulong)&user_word);
+	expect_fault("to CPL 3 with a DPL 0 GS", VEC_USER_RETURN, 0, asm volatile(
+		"push %1; push %2; push %0; push %3; lretq" :: "r"((ulong)SEL_UCODE), "r"((ulong)SEL_UDATA),
+		"r"(sp), "r"(user_gs_read) : "memory"));
+	expect("GS of DPL 0 is gone", user_gs, 0);
+	expect("its base is there", user_ds, user_word);
+	expect("also in the MSR", rdmsr(MSR_GS_BASE), (ulong)&user_word);
+	asm volatile("mov %0, %%gs" :: "r"(0));
+}
+#endif
+
 static void returns_outer(void)
 {
 	ulong cs = SEL_UCODE, ss = SEL_UDATA, sp = (ulong)user_stack_top - 64;
@@ -355,6 +386,9 @@ static void returns_outer(void)
 		RETURN_OUTER(cs, ss, "mov %%ecx, %%ds;"));
 	expect("the RPL is gone", user_ds, 0);
 	asm volatile("mov %0, %%gs" :: "r"(0));
+#if REG64
+	base_outer();
+#endif
 	expect_fault("null SS", GP, 0, RETURN_OUTER(cs, 0, ""));
 	expect_fault("SS of another RPL", GP, SEL_KDATA, RETURN_OUTER(cs, SEL_KDATA, ""));
 	expect_fault("SS of another DPL", GP, SEL_KDATA, RETURN_OUTER(cs, SEL_KDATA | 3, ""));
