@@ -47,6 +47,23 @@ void qkvm_interrupt(bool caught)
 		vcpu_kick(v);
 }
 
+void *qkvm_thread(void)
+{
+	return os_run_thread();
+}
+
+void qkvm_interrupt_thread(void *thread, int fd)
+{
+	struct handle *h = os_fd_object(fd, handle_hold);
+	struct vcpu *v = h ? load_acquire(&h->vcpu) : NULL;
+
+	os_run_catch_thread(thread);
+	if (v && !h->foreign)
+		vcpu_kick(v);
+	if (h)
+		handle_release(h);
+}
+
 /* ---- fork ------------------------------------------------------------------------------------ */
 
 void qkvm_fork_begin(void)

@@ -49,6 +49,9 @@ int qkvm_forget(int fd);
  * begin, returns -EINTR. caught false takes it back.
  */
 void qkvm_interrupt(bool caught);
+/* The same from another thread, for one whose qkvm_thread() that was, and that is in KVM_RUN of fd. */
+void *qkvm_thread(void);
+void qkvm_interrupt_thread(void *thread, int fd);
 /* As pthread_atfork(3) has them. In the child, VMs and vCPUs answer -EIO, as with the kernel's. */
 void qkvm_fork_begin(void);
 void qkvm_fork_end(bool child);

@@ -147,6 +147,9 @@ void os_run_set(void *run);	/* NULL: nothing */
 void *os_run_get(void);
 void os_run_catch(bool caught);
 bool os_run_caught(void);
+/* The calling thread, for others to say os_run_catch(true) for it while it lives. */
+void *os_run_thread(void);
+void os_run_catch_thread(void *thread);
 
 /* ---- fork --------------------------------------------------------------------------------- */
 

@@ -197,9 +197,9 @@ u64 os_signals_hold(u64 mask)
 	return before;
 }
 
-static __thread struct {
+static __thread struct run_thread {
 	void *run;
-	bool caught;
+	bool caught;		/* atomic */
 } self __attribute__((tls_model("initial-exec")));
 
 void os_run_set(void *run)
@@ -220,4 +220,16 @@ void os_run_catch(bool caught)
 bool os_run_caught(void)
 {
 	return *(volatile bool *)&self.caught;
+}
+
+void *os_run_thread(void)
+{
+	return &self;
+}
+
+void os_run_catch_thread(void *thread)
+{
+	struct run_thread *t = thread;
+
+	__atomic_store_n(&t->caught, true, __ATOMIC_SEQ_CST);
 }

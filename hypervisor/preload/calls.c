@@ -16,6 +16,7 @@ enum call_kind call_now(void)
 /* Not twice: what a handler of ours does inside a call is part of it. */
 void call_begin(enum call_kind kind)
 {
+	cancel_hold();
 	if (kind == CALL_RUN)
 		qkvm_interrupt(false);
 	*(volatile enum call_kind *)&now = kind;
@@ -25,6 +26,7 @@ void call_end(void)
 {
 	*(volatile enum call_kind *)&now = CALL_NONE;
 	signals_release();
+	cancel_release();
 }
 
 static int call_ioctl(int fd, unsigned long request, unsigned long arg)
@@ -33,6 +35,8 @@ static int call_ioctl(int fd, unsigned long request, unsigned long arg)
 	long ret;
 
 	call_begin(run ? CALL_RUN : CALL_SHORT);
+	if (run)
+		cancel_run(fd);
 	ret = qkvm_ioctl(fd, request, arg);
 	stats_ioctl(fd, request, ret);
 	trace_ioctl(fd, request, arg, ret);

@@ -14,6 +14,7 @@
 #define QUMRA_HYPERVISOR_PRELOAD_PRELOAD_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 
 #include "hypervisor/api/qkvm.h"
@@ -35,7 +36,8 @@ sighandler_t bsd_signal(int sig, sighandler_t handler);
 	X(faccessat) X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) \
 	X(fstatat64) X(statx) X(__xstat) X(__xstat64) X(__lxstat) X(__lxstat64) X(__fxstat) \
 	X(__fxstat64) X(__fxstatat) X(__fxstatat64) X(sigaction) X(signal) X(bsd_signal) \
-	X(ssignal) X(sysv_signal) X(__sysv_signal) X(sigprocmask) X(pthread_sigmask)
+	X(ssignal) X(sysv_signal) X(__sysv_signal) X(sigprocmask) X(pthread_sigmask) \
+	X(pthread_cancel) X(pthread_setcanceltype)
 enum next_name {
 #define NEXT_ENUM(name) NEXT_##name,
 	NEXT_FUNCTIONS(NEXT_ENUM)
@@ -75,6 +77,7 @@ bool process_owns(void);
  */
 enum call_kind { CALL_NONE, CALL_SHORT, CALL_RUN };
 void call_begin(enum call_kind kind);
+/* The thread may end here (pthread_cancel). */
 void call_end(void);
 enum call_kind call_now(void);
 
@@ -85,6 +88,16 @@ void signals_fork_begin(void);
 void signals_fork_end(bool child);
 /* The program's handlers of the signals that came during a call run now. */
 void signals_release(void);
+
+/* ---- cancel.c ----------------------------------------------------------------------------- */
+
+void cancel_attach(void);
+void cancel_fork_begin(void);
+void cancel_fork_end(bool child);
+/* Between the two the calling thread is not cancelled, but for KVM_RUN being interrupted. */
+void cancel_hold(void);
+void cancel_run(int fd);
+void cancel_release(void);
 
 /* ---- trace.c, stats.c --------------------------------------------------------------------- */
 

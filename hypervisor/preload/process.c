@@ -23,18 +23,21 @@ bool process_owns(void)
 static void fork_prepare(void)
 {
 	signals_fork_begin();
+	cancel_fork_begin();
 	qkvm_fork_begin();
 }
 
 static void fork_parent(void)
 {
 	qkvm_fork_end(false);
+	cancel_fork_end(false);
 	signals_fork_end(false);
 }
 
 static void fork_child(void)
 {
 	qkvm_fork_end(true);
+	cancel_fork_end(true);
 	signals_fork_end(true);
 	WRITE_ONCE(process.owner, getpid());
 }
@@ -45,6 +48,7 @@ static void attach(void)
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
 	trace_attach();
 	stats_attach();
+	cancel_attach();
 	signals_attach();
 	store_release(&process.attached, true);
 }

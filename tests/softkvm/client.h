@@ -57,6 +57,6 @@ struct client_test {
 	const char *name;
 	void (*fn)(void);
 };
-extern const struct client_test file_tests[], signal_tests[], process_tests[];
+extern const struct client_test file_tests[], signal_tests[], process_tests[], cancel_tests[];
 
 #endif

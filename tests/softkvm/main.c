@@ -88,7 +88,8 @@ static bool is_chosen(const char *name, int argc, char *argv[])
 
 int main(int argc, char *argv[])
 {
-	static const struct client_test *const all[] = { file_tests, signal_tests, process_tests };
+	static const struct client_test *const all[] = { file_tests, signal_tests, process_tests,
+							  cancel_tests };
 	int failed = 0, run = 0;
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
