@@ -584,8 +584,10 @@ void cache_flush(struct vcpu *v)
 	for (unsigned int k = 0; k < NR_SLABS; k++)
 		slab_evict(v, &d->slab[k]);
 	decoded_forget(d);
-	memset(d->hash, 0, sizeof(d->hash));
-	memset(d->page_hash, 0, sizeof(d->page_hash));
+	if (d->era) {		/* else they are as they were made: untouched */
+		memset(d->hash, 0, sizeof(d->hash));
+		memset(d->page_hash, 0, sizeof(d->page_hash));
+	}
 	memset(d->mode, 0, sizeof(d->mode));
 	d->mode_key = 0;
 	d->ret_mode = NR_MODES;

@@ -133,6 +133,11 @@ void os_code_settle(void *rw, size_t size)
 #define MADV_POPULATE_WRITE 23		/* Linux 5.14; an error before it */
 #endif
 
+void os_pages_prepare(void *p, size_t size)
+{
+	madvise(p, size, MADV_POPULATE_WRITE);
+}
+
 void os_code_prepare(void *rw, size_t size)
 {
 	madvise(rw, size, MADV_POPULATE_WRITE);

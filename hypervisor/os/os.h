@@ -30,6 +30,8 @@ void os_pages_free(void *p, size_t size);
  */
 void *os_pages_alloc_shared(size_t size);
 int os_pages_alias(void *src, size_t size, void *at);
+/* All of it is about to be written: faults of single pages would cost more. */
+void os_pages_prepare(void *p, size_t size);
 /* Gives the content back to the system: the pages read as zero again. */
 void os_pages_discard(void *p, size_t size);
 
@@ -305,6 +307,14 @@ struct os_fault_catch {
 	void *arg;
 };
 const struct os_fault_catch *os_fault_catch(const struct os_fault_catch *c);
+
+/* ---- the host's processor ------------------------------------------------------------------ */
+
+/*
+ * CPUID of the host, as it was when first asked: nothing that differs between its processors.
+ * r: EAX, EBX, ECX, EDX. Registers kept.
+ */
+void os_cpuid(u32 leaf, u32 sub, u32 r[4]);
 
 /* ---- environment, log --------------------------------------------------------------------- */
 

@@ -42,26 +42,17 @@ enum { EAX, EBX, ECX, EDX };
 
 /* ---- the host's CPUID ---- */
 
-static void host_cpuid_raw(u32 leaf, u32 sub, u32 r[4])
-{
-	__asm__ volatile("cpuid" : "=a"(r[EAX]), "=b"(r[EBX]), "=c"(r[ECX]), "=d"(r[EDX]) :
-		"a"(leaf), "c"(sub));
-}
-
 /* Zeros past the host's last leaf, where Intel's would repeat it. */
 static void host_cpuid(u32 leaf, u32 sub, u32 r[4])
 {
-	host_cpuid_raw(leaf & 0xf0000000, 0, r);
+	os_cpuid(leaf & 0xf0000000, 0, r);
 	if (leaf > r[EAX])
 		memset(r, 0, 4 * sizeof(u32));
 	else
-		host_cpuid_raw(leaf, sub, r);
+		os_cpuid(leaf, sub, r);
 }
 
-/*
- * The host's feature registers. Read once per request, since under a hypervisor each CPUID is an
- * exit (5 us measured).
- */
+/* The host's feature registers. */
 struct host {
 	bool amd;
 	u32 xcr0;	/* components that it has and we save */

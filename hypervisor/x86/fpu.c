@@ -10,13 +10,6 @@
 
 #define XCR0_ALL	(XCR0_X87 | XCR0_SSE | XCR0_AVX)
 
-static void host_cpuid(u32 leaf, u32 sub, u32 r[4])
-{
-	__asm__ volatile("cpuid"
-			 : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
-			 : "0"(leaf), "2"(sub));
-}
-
 static u64 host_xgetbv(u32 index)
 {
 	u32 lo, hi;
@@ -29,9 +22,9 @@ static void fpu_probe_host(struct fpu *f)
 {
 	u32 r[4];
 
-	host_cpuid(0, 0, r);
+	os_cpuid(0, 0, r);
 	f->pointers_on_error_only = r[2] == 0x444d4163;		/* "AuthenticAMD" */
-	host_cpuid(1, 0, r);
+	os_cpuid(1, 0, r);
 	f->host_xsave = r[2] & BIT(27);
 	f->host_avx = f->host_xsave && (r[2] & BIT(28)) && (host_xgetbv(0) & XCR0_ALL) == XCR0_ALL;
 	__asm__ volatile("fxsave64 %0" : "+m"(f->image.fx));

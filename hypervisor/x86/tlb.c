@@ -230,6 +230,7 @@ void tlb_fill(struct vcpu *v, u64 la, enum mem_access acc, enum mmu_index idx)
 
 void tlb_init(struct space *s)
 {
+	os_pages_prepare(s->tlb, sizeof(s->tlb));
 	memset(s->tlb, 0xff, sizeof(s->tlb));
 	for (struct tlb_entry *e = s->tlb; e < s->tlb + TLB_ENTRIES; e++)
 		e->gpa = 0;
