@@ -3,6 +3,7 @@
  * CPUID, ports, TLB and cache control. SDM 2, APM 3. Virtual-8086 mode extensions (CR4.VME, PVI) are
  * not offered.
  */
+#include "hypervisor/core/vm.h"
 #include "hypervisor/insn/exec.h"
 #include "hypervisor/x86/cpuid.h"
 #include "hypervisor/x86/fpu.h"
@@ -376,6 +377,16 @@ void exec_clzero(struct vcpu *v, const struct insn *i)
 
 /* ---- MONITOR, MWAIT: nothing is waited for, as KVM does it; a guest then polls. ---- */
 
+/*
+ * Guests that are not told of them may use them too, unless user space has disabled that quirk. A processor's own
+ * checks come first.
+ */
+static void mwait_check(struct vcpu *v)
+{
+	if (v->vm->disabled_quirks & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS && !vcpu_has(v, F_MONITOR))
+		raise_ud(v);
+}
+
 void exec_monitor(struct vcpu *v, const struct insn *i)
 {
 	u64 ea = v->r[R_RAX];
@@ -387,10 +398,16 @@ void exec_monitor(struct vcpu *v, const struct insn *i)
 	if (i->asize != 8)
 		ea = i->asize == 4 ? (u32)ea : (u16)ea;
 	mem_probe(v, i->seg, ea, 1, MEM_READ);
+	mwait_check(v);
 }
+
+#define MWAIT_IRQ_BREAK	BIT(0)	/* ECX: interrupts end it with IF clear, too */
 
 void exec_mwait(struct vcpu *v, const struct insn *i)
 {
 	if (v->cpl != 0)
 		raise_ud(v);
+	if ((u32)v->r[R_RCX] & ~MWAIT_IRQ_BREAK)
+		raise_gp(v, 0);
+	mwait_check(v);
 }

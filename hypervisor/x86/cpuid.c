@@ -7,8 +7,10 @@
  * with one thread: as with KVM, user space writes the machine's true shape and each vCPU's APIC id
  * there.
  */
+#include "hypervisor/core/vm.h"
 #include "hypervisor/x86/cpuid_table.h"
 #include "hypervisor/x86/hyperv.h"
+#include "hypervisor/x86/msr_row.h"
 #include "hypervisor/x86/system.h"
 
 #include <linux/errno.h>
@@ -22,6 +24,7 @@
 #define MAX_EXT_INTEL		0x80000008u
 #define MAX_EXT_AMD		0x80000021u
 
+#define LEAF1_MONITOR		BIT(3)
 #define LEAF1_APIC		BIT(9)
 #define LEAF1_OSXSAVE		BIT(27)
 #define LEAF1_CLFLUSH_64	(8u << 8)	/* EBX: CLFLUSH line in 8-byte units */
@@ -394,6 +397,18 @@ static u32 with_bit(u32 val, u32 mask, bool on)
 	return on ? val | mask : val & ~mask;
 }
 
+/* IA32_MISC_ENABLE decides, where user space has disabled the quirk of its not doing so. SDM 4 */
+static void update_monitor(struct vcpu *v, struct kvm_cpuid_entry2 *e)
+{
+	bool on = v->msr.misc_enable & MISC_ENABLE_MWAIT;
+	u64 *features = &v->guest_features[F_MONITOR >> 6];
+
+	if (!(v->vm->disabled_quirks & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT))
+		return;
+	e->ecx = with_bit(e->ecx, LEAF1_MONITOR, on);
+	*features = on ? *features | BIT(F_MONITOR & 63) : *features & ~BIT(F_MONITOR & 63);
+}
+
 void cpuid_update(struct vcpu *v)
 {
 	u64 apic_base = v->msr.apic_base;
@@ -402,6 +417,7 @@ void cpuid_update(struct vcpu *v)
 	if (e) {
 		e->ecx = with_bit(e->ecx, LEAF1_OSXSAVE, v->cr4 & CR4_OSXSAVE);
 		e->edx = with_bit(e->edx, LEAF1_APIC, apic_base & APIC_BASE_ENABLE);
+		update_monitor(v, e);
 	}
 	e = entry_find(v, 0x80000001, 0);
 	if (e && vcpu_amd(v))

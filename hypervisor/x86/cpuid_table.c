@@ -59,7 +59,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	PASS(C_1_ECX, 0, F_SSE3, "SSE3"),
 	PASS(C_1_ECX, 1, F_PCLMULQDQ, "PCLMULQDQ"),
 	LEFT(C_1_ECX, 2, F_NONE, "DTES64", "no debug store"),
-	LEFT(C_1_ECX, 3, F_MONITOR, "MONITOR", "a vCPU thread cannot watch memory while it sleeps"),
+	SETTABLE(C_1_ECX, 3, F_MONITOR, "MONITOR"),	/* nothing is waited for, as under KVM */
 	LEFT(C_1_ECX, 4, F_NONE, "DS_CPL", "no debug store"),
 	LEFT(C_1_ECX, 5, F_VMX, "VMX", "no nested virtualization"),
 	LEFT(C_1_ECX, 6, F_SMX, "SMX", "no measured launch"),

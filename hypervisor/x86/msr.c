@@ -237,6 +237,27 @@ int msr_set_xss(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool 
 	return val ? -EINVAL : 0;
 }
 
+/*
+ * The guest changes neither of what says what is missing, and whether there are counters is not its
+ * decision. As KVM has it, all else is stored.
+ */
+int msr_set_misc_enable(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
+{
+	u64 old = v->msr.misc_enable, kept = MISC_ENABLE_PERFMON;
+	bool quirk = !(v->vm->disabled_quirks & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT);
+
+	if (!host && (old ^ val) & (MISC_NO_BTS | MISC_NO_PEBS))
+		return -EINVAL;
+	if (!host)
+		val = (val & ~kept) | (old & kept);
+	if (!quirk && (old ^ val) & MISC_ENABLE_MWAIT && !vcpu_has(v, F_SSE3))
+		return -EINVAL;
+	v->msr.misc_enable = val;
+	if (!quirk && (old ^ val) & MISC_ENABLE_MWAIT)
+		cpuid_update(v);
+	return 0;
+}
+
 int msr_get_microcode(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val)
 {
 	*val = v->msr.bios_sign_id;

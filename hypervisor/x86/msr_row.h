@@ -67,6 +67,11 @@ bool hv_msr_accessible(const struct vcpu *v, u32 index);	/* by the guest */
 /* msr.c */
 msr_get_fn msr_get_tsc, msr_get_apic_base, msr_get_deadline, msr_get_x2apic, msr_get_microcode,
 	msr_get_efer, msr_get_fs_base, msr_get_gs_base, msr_get_xss;
+#define MISC_ENABLE_PERFMON	BIT(7)
+#define MISC_NO_BTS		BIT(11)
+#define MISC_NO_PEBS		BIT(12)
+#define MISC_ENABLE_MWAIT	BIT(18)
+msr_set_fn msr_set_misc_enable;
 msr_set_fn msr_set_tsc, msr_set_tsc_adjust, msr_set_apic_base, msr_set_deadline, msr_set_x2apic,
 	msr_set_efer, msr_set_address, msr_set_fs_base, msr_set_gs_base, msr_set_xss;
 

@@ -39,10 +39,6 @@
 #define PAT_RESET	0x0007040600070406ULL	/* SDM 3A 11.12.4 */
 #define FEAT_CTL_LOCKED	BIT(0)
 #define MISC_FAST_STRING BIT(0)
-#define MISC_NO_BTS	BIT(11)
-#define MISC_NO_PEBS	BIT(12)
-#define MISC_WRITABLE	(MISC_FAST_STRING | BIT(3) | BIT(7) | MISC_NO_BTS | MISC_NO_PEBS | \
-			 BIT(16) | BIT(18) | BIT(22) | BIT(23) | BIT(34))
 #define DEBUGCTL_WRITABLE (BIT(0) | BIT(1))	/* LBR, BTF */
 #define PERF_STATUS	(1000 | 4ULL << 40)	/* a bus ratio that old kernels divide by */
 #define DE_LFENCE	BIT(1)			/* LFENCE is serializing */
@@ -97,7 +93,7 @@ const struct msr_row msr_rows[] = {
 	{ "PERFEVTSEL", 0x186, 2, .flags = MSR_IGNORE },
 	{ "PERF_STATUS", 0x198, 1, .flags = MSR_READONLY, .reset = PERF_STATUS },
 	{ "MISC_ENABLE", 0x1a0, 1, .field = FIELD(msr.misc_enable), .flags = MSR_SAVE,
-		.writable = MISC_WRITABLE, .reset = MISC_FAST_STRING | MISC_NO_BTS | MISC_NO_PEBS },
+		.set = msr_set_misc_enable, .reset = MISC_FAST_STRING | MISC_NO_BTS | MISC_NO_PEBS },
 	{ "DEBUGCTL", 0x1d9, 1, .field = FIELD(msr.debugctl), .flags = MSR_SAVE,
 		.writable = DEBUGCTL_WRITABLE },
 	{ "LAST_BRANCH", 0x1db, 4, .flags = MSR_READONLY },

@@ -106,5 +106,6 @@ int test_hyperv(void);
 int test_features(void);
 int test_pointers(void);
 int test_io_memory(void);
+int test_mwait(void);
 
 #endif

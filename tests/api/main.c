@@ -109,5 +109,6 @@ int main(int argc, char **argv)
 	failed += test_features();
 	failed += test_pointers();
 	failed += test_io_memory();
+	failed += test_mwait();
 	return failed != 0;
 }
