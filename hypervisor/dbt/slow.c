@@ -97,10 +97,13 @@ static void rec_exec(struct vcpu *v, const struct rec *r, const struct insn *i)
 		shadow_end(v);
 }
 
-/* Are the fragments that called, here and on the stack, still what they were? key: of their mode. */
+/*
+ * Are the fragments that called, here and on the stack, still what they were? key: of their mode. A
+ * POPF whose operand was not a hit may have set AC: nothing translated checks alignment (tlb_never).
+ */
 static bool must_leave(const struct vcpu *v, const struct dbt *d, u32 key)
 {
-	return d->stale || v->hot.ret_void || v->step || mode_key(v) != key;
+	return d->stale || v->hot.ret_void || v->step || v->tlb_never || mode_key(v) != key;
 }
 
 /* Before the instruction: does its operand lie in two pages? */
