@@ -275,6 +275,90 @@ static void test_startup_ipi(void **state)
 	machine_free(&r.m);
 }
 
+/* ---- faults that follow each other for ever ------------------------------------------------ */
+
+#define FAULTS_GDT	0x2000
+#define FAULTS_IDT	0x3000
+#define FAULTS_HANDLER	0x4000
+#define FAULTS_FLAGS	0x43002		/* AC, IOPL 3 */
+
+/*
+ * User code with alignment checks, whose #AC goes to a handler of its own level: on a crooked stack
+ * the frame of the first raises the second, and so on. SDM 3A 6.15 (#AC)
+ */
+static void endless_faults(struct machine *m)
+{
+	/* add word [0x500], 1; mov eax, [0x501] */
+	static const u8 code[] = { 0x66, 0x83, 0x05, 0x00, 0x05, 0, 0, 1, 0xa1, 0x01, 0x05, 0, 0 };
+	static const u8 handler[] = { 0xe6, 0x77 };	/* out 0x77, al */
+	static const u64 gdt[] = { 0, 0, 0, 0x00cffb000000ffff, 0x00cff3000000ffff };
+	const u64 gate = FAULTS_HANDLER | 0x1bULL << 16 | 0x8eULL << 40;
+	struct kvm_regs r = { .rip = CODE_AT, .rsp = 0x8001, .rflags = FAULTS_FLAGS };
+	struct kvm_sregs s;
+
+	memcpy(m->ram + CODE_AT, code, sizeof(code));
+	memcpy(m->ram + FAULTS_HANDLER, handler, sizeof(handler));
+	memcpy(m->ram + FAULTS_GDT, gdt, sizeof(gdt));
+	memcpy(m->ram + FAULTS_IDT + 17 * 8, &gate, 8);
+	flat_mode(m->vcpu);
+	s = get_sregs(m->vcpu);
+	s.cs.selector = 0x1b;
+	s.ss.selector = s.ds.selector = s.es.selector = 0x23;
+	s.cs.dpl = s.ss.dpl = s.ds.dpl = s.es.dpl = 3;
+	s.cr0 |= 1 << 18;		/* AM */
+	s.gdt = (struct kvm_dtable){ .base = FAULTS_GDT, .limit = sizeof(gdt) - 1 };
+	s.idt = (struct kvm_dtable){ .base = FAULTS_IDT, .limit = 32 * 8 - 1 };
+	assert_int_equal(call(m->vcpu, KVM_SET_SREGS, &s), 0);
+	set_regs(m->vcpu, &r);
+}
+
+/* Each change stops the vCPU and lets it go on. */
+static void disturb(struct machine *m)
+{
+	struct kvm_userspace_memory_region mem = { .slot = 1, .guest_phys_addr = 0x40000,
+		.userspace_addr = (u64)m->ram };
+
+	for (int i = 0; i < 10; i++) {
+		mem.memory_size = i & 1 ? 0 : 0x1000;
+		assert_int_equal(call(m->vm, KVM_SET_USER_MEMORY_REGION, &mem), 0);
+	}
+}
+
+static void test_endless_faults(void **state)
+{
+	struct kvm_vcpu_events e;
+	struct kvm_regs regs;
+	struct runner r;
+
+	skip_on_emulated_host("checks no alignment");
+	machine_new(&r.m, PLAIN);
+	for (int i = 0; i < 30; i++) {
+		endless_faults(&r.m);
+		r.m.run->immediate_exit = 0;
+		runner_start(&r);
+		wait_counting(&r);
+		if (i & 1)
+			disturb(&r.m);
+		assert_false(load_acquire(&r.done));
+		pthread_kill(r.thread, SIGUSR1);
+		pthread_join(r.thread, NULL);
+		assert_int_equal(r.ret, -EINTR);
+		assert_int_equal(r.m.run->exit_reason, KVM_EXIT_INTR);
+		/* The fault is still on its way, and comes when there is a stack for it. */
+		assert_int_equal(call(r.m.vcpu, KVM_GET_VCPU_EVENTS, &e), 0);
+		assert_true(e.exception.injected && e.exception.nr == 17);
+		r.m.run->immediate_exit = 0;
+		regs = get_regs(r.m.vcpu);
+		regs.rsp = 0x8000;
+		set_regs(r.m.vcpu, &regs);
+		assert_int_equal(call(r.m.vcpu, KVM_SET_VCPU_EVENTS, &e), 0);
+		run_until(&r.m, KVM_EXIT_IO);
+		assert_int_equal(r.m.run->io.port, 0x77);
+		assert_int_equal(get_regs(r.m.vcpu).rsp, 0x8000 - 16);
+	}
+	machine_free(&r.m);
+}
+
 int test_threads(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +369,7 @@ int test_threads(void)
 		cmocka_unit_test(test_log_under_running),
 		cmocka_unit_test(test_smp_locked),
 		cmocka_unit_test(test_startup_ipi),
+		cmocka_unit_test(test_endless_faults),
 	};
 
 	return cmocka_run_group_tests_name("threads", tests, NULL, NULL);
