@@ -10,6 +10,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 QUMRA = os.path.join(ROOT, "build", "qumra")
+SOFTKVM = os.path.join(ROOT, "build", "softkvm")
 CONSOLE = "console=ttyS0,115200"
 
 # What a machine boots: files, MiB of memory, CPUs, the kernel's command line.
@@ -49,11 +50,21 @@ class Qumra:
 class Qemu:
     """QEMU's TCG, with every CPU feature that it has."""
     name = "QEMU TCG"
+    before, accel = (), ("-accel", "tcg", "-cpu", "max")
 
     def command(self, guest, *more):
-        return ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", str(guest.cpus), "-nodefaults", "-display",
+        return [*self.before, "qemu-system-x86_64", *self.accel, "-smp", str(guest.cpus), "-nodefaults", "-display",
                 "none", "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-m",
                 str(guest.memory), "-kernel", guest.kernel, *options(guest, "-"), *more]
+
+
+class Softkvm(Qemu):
+    """The same QEMU as a KVM program on our hypervisor."""
+    name = "QEMU softkvm"
+    accel = ("-accel", "kvm", "-cpu", "host")
+
+    def __init__(self, engine=None):
+        self.before = (SOFTKVM, *(("--engine", engine) if engine else ()))
 
 
 class Ended(Exception):

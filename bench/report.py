@@ -6,10 +6,10 @@ import statistics
 
 import bochs
 import workloads
-from machine import Qemu, Qumra
+from machine import Qemu, Qumra, Softkvm
 from suite import Native, label
 
-NATIVE, OURS, THEIRS = Native.name, Qumra.name, Qemu.name
+NATIVE, OURS, THEIRS, CLIENT = Native.name, Qumra.name, Qemu.name, Softkvm.name
 
 # Rows of the second table. faster: how many times faster than TCG; slower: how many times native's time.
 Summary = collections.namedtuple("Summary", "name workloads faster slower")
@@ -20,7 +20,7 @@ SUMMARIES = [
     Summary("memory, system", workloads.group(workloads.MEMORY, workloads.SYSTEM), None, None),
     Summary("fork+exec, shell, gcc", list(workloads.PROCESSES), 4, None),
 ]
-BOOT_GOAL, SCALING_GOAL, BEYOND_GOAL = 0.6, 1.7, 96
+BOOT_GOAL, SCALING_GOAL, BEYOND_GOAL, CLIENT_GOAL = 0.6, 1.7, 96, 4.5
 
 
 def number(x, unit=""):
@@ -125,6 +125,31 @@ class Report:
             table(("geometric mean", "Qumra / native", "TCG / native", "TCG / Qumra", "goal", ""), rows)
             self.slower_than_tcg()
 
+    def client_row(self, name, ours, client, theirs):
+        faster = ratio(theirs, client)
+        return (name, *(number(x and x * 1000) for x in (ours, client, theirs)), times(ratio(client, ours)), times(faster))
+
+    def client_mean(self, names):
+        """The goal stands beside the mean over all of them only."""
+        client = {n: self.seconds(CLIENT, n) for n in names}
+        faster = mean(ratio(self.seconds(THEIRS, n), client[n]) for n in names)
+        goal = names == SUMMARIES[0].workloads
+        end = f" (goal: {CLIENT_GOAL} ×{', ' * bool(faster)}{verdict(faster and faster >= CLIENT_GOAL)})" if goal else ""
+        return ("geometric mean", "", "", "", times(mean(ratio(client[n], self.seconds(OURS, n)) for n in names)),
+                times(faster) + end)
+
+    def client(self):
+        """QEMU as a KVM program on our hypervisor."""
+        names = [w.name for w in workloads.WORKLOADS if w.name in self.wanted and self.seconds(CLIENT, w.name)]
+        rows = [self.client_row(n, *(self.seconds(m, n) for m in (OURS, CLIENT, THEIRS))) for n in names]
+        if rows:
+            rows.append(self.client_mean(names))
+        for name, by_machine in (("boot to init", self.boots.init), ("boot to power-off", self.boots.off)):
+            if by_machine[CLIENT]:
+                rows.append(self.client_row(name, *(median(by_machine[m]) for m in (OURS, CLIENT, THEIRS))))
+        if rows:
+            table(("QEMU on softkvm", "Qumra ms", "softkvm ms", "TCG ms", "softkvm / Qumra", "TCG / softkvm"), rows)
+
     def boot_rows(self):
         for name, by_machine in (("start to init", self.boots.init), ("start to power-off", self.boots.off)):
             ours, theirs, third = (median(by_machine[m]) for m in (OURS, THEIRS, bochs.NAME))
@@ -174,6 +199,7 @@ class Report:
     def print(self):
         self.suite()
         self.summaries()
+        self.client()
         self.machines()
         for note in self.results.notes:
             print(f"Note: {note}.")
