@@ -93,13 +93,6 @@ static void vmm_on_output(void *arg, const u8 *data, size_t n)
 	}
 }
 
-static void vmm_set_irq(void *arg, unsigned gsi, bool level)
-{
-	struct vmm *vmm = arg;
-
-	chips_set_irq(&vmm->kvm, gsi, level);
-}
-
 /* ---- signals --------------------------------------------------------------------------------- */
 
 static void vmm_on_signal(void *arg, u32 events)
@@ -155,6 +148,7 @@ static int vmm_reset(struct vmm *vmm, struct error *err)
 
 	if (ret == 0) {
 		pc_reset(&vmm->pc);
+		irq_router_renew(&vmm->irqs);
 		ret = vmm_load(vmm, &entry, err);
 	}
 	if (ret < 0)
@@ -216,11 +210,16 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 		.timers = &vmm->loop.timers,
 		.memory = &vmm->memory,
 		.events = {.request = vmm_on_request, .arg = vmm},
-		.set_irq = vmm_set_irq,
-		.irq_arg = vmm,
+		.set_irq = irq_router_set_line,
+		.irq_arg = &vmm->irqs,
+		.msi = &irq_router_msi_ops,
+		.msi_arg = &vmm->irqs,
 		.debug_exit = vmm->config.debug_exit,
 	};
-	int ret = chardev_open(&vmm->serial, vmm->config.serial, &vmm->loop, &events, err);
+	int ret;
+
+	irq_router_init(&vmm->irqs, &vmm->kvm);
+	ret = chardev_open(&vmm->serial, vmm->config.serial, &vmm->loop, &events, err);
 
 	if (ret < 0)
 		return ret;
@@ -374,6 +373,7 @@ void vmm_destroy(struct vmm *vmm)
 		guest_cpu_destroy(&vmm->cpu[i]);
 	kvm_close(&vmm->kvm);
 	guest_memory_destroy(&vmm->memory);
+	irq_router_destroy(&vmm->irqs);
 	image_close(&vmm->kernel);
 	image_close(&vmm->initrd);
 	if (vmm->signal_fd >= 0)

@@ -12,6 +12,7 @@
 #include "vmm/firmware/image.h"
 #include "vmm/kvm/accel.h"
 #include "vmm/loop/loop.h"
+#include "vmm/machine/irq_router.h"
 #include "vmm/machine/pc.h"
 #include "vmm/memory/guest_memory.h"
 
@@ -51,6 +52,7 @@ struct vmm {
 	struct image kernel, initrd;
 	struct chardev serial;
 	struct loop loop;
+	struct irq_router irqs;
 	struct pc pc;
 	struct cpu_control control;
 	struct guest_cpu cpu[CPUS_MAX];

@@ -1,7 +1,6 @@
-/* ACPI PM1 block and timer; reset control and PCI configuration ride along. */
+/* ACPI PM1 block and timer; reset control rides along. */
 #include "tests/device/fixture.h"
 #include "vmm/hw/acpi_pm.h"
-#include "vmm/hw/pci_config.h"
 #include "vmm/hw/reset_control.h"
 
 #define SCI 9
@@ -11,7 +10,6 @@ struct board {
 	struct fixture f;
 	struct acpi_pm pm;
 	struct reset_control reset;
-	struct pci_config pci;
 	unsigned power_offs, resets;
 };
 
@@ -48,7 +46,6 @@ static int setup(void **state)
 	sci = fixture_irq(&b.f, SCI);
 	acpi_pm_init(&b.pm, &b.f.timers, &sci, on_power_off, &b);
 	reset_control_init(&b.reset, &events);
-	pci_config_init(&b.pci);
 	*state = &b;
 	return 0;
 }
@@ -135,26 +132,6 @@ static void test_reset_control(void **state)
 	check_round_trip(&reset_control_device_ops, &b->reset);
 }
 
-static void test_pci_config(void **state)
-{
-	struct board *b = *state;
-	const struct io_ops *ops = &pci_config_io_ops;
-
-	ops->write(&b->pci, 0, 0x80000000, 4);
-	assert_int_equal(ops->read(&b->pci, 0, 4), 0x80000000);
-	assert_int_equal(ops->read(&b->pci, 4, 4), 0x00081B36);
-	assert_int_equal(ops->read(&b->pci, 6, 2) & 0xFFFF, 0x0008);
-	ops->write(&b->pci, 0, 0x8000000A, 4);
-	assert_int_equal(ops->read(&b->pci, 6, 2) & 0xFFFF, 0x0600);
-	ops->write(&b->pci, 0, 0x80000800, 4);
-	assert_int_equal((u32)ops->read(&b->pci, 4, 4), ~0U);
-	ops->write(&b->pci, 0, 0x80FFFFFC, 4);
-	ops->read(&b->pci, 7, 1);
-	ops->write(&b->pci, 0, 0, 4);
-	assert_int_equal((u32)ops->read(&b->pci, 4, 4), ~0U);
-	check_round_trip(&pci_config_device_ops, &b->pci);
-}
-
 static void test_round_trip(void **state)
 {
 	struct board *b = *state;
@@ -194,7 +171,6 @@ int main(void)
 		cmocka_unit_test_setup(test_power_off, setup),
 		cmocka_unit_test_setup(test_power_button, setup),
 		cmocka_unit_test_setup(test_reset_control, setup),
-		cmocka_unit_test_setup(test_pci_config, setup),
 		cmocka_unit_test_setup(test_round_trip, setup),
 		cmocka_unit_test_setup(test_paused_time, setup),
 	};

@@ -349,17 +349,22 @@ static void test_layout(void **state)
 	assert_null(guest_memory_at(&mem, 0xA0000, 1));
 	assert_null(guest_memory_at(&mem, 0xBFFFF, 2));
 	assert_ptr_equal(guest_memory_at(&mem, 0xC0000, 1), host + 0xC0000);
-	assert_null(guest_memory_at(&mem, 0xBFFFFFFF, 2));
-	assert_ptr_equal(guest_memory_at(&mem, 1ULL << 32, 2ULL << 30), host + (3ULL << 30));
-	assert_null(guest_memory_at(&mem, 1ULL << 32, (2ULL << 30) + 1));
+	assert_null(guest_memory_at(&mem, 0x7FFFFFFF, 2));
+	assert_ptr_equal(guest_memory_at(&mem, 1ULL << 32, 3ULL << 30), host + (2ULL << 30));
+	assert_null(guest_memory_at(&mem, 1ULL << 32, (3ULL << 30) + 1));
 	assert_null(guest_memory_at(&mem, ~0ULL, 2));
 	assert_null(guest_memory_at(&mem, 0x1000, ~0ULL));
-	assert_int_equal(guest_memory_low_end(&mem), 3ULL << 30);
-	assert_int_equal(guest_memory_high_size(&mem), 2ULL << 30);
+	assert_int_equal(guest_memory_low_end(&mem), 2ULL << 30);
+	assert_int_equal(guest_memory_high_size(&mem), 3ULL << 30);
 	e820_build(&map, &mem);
 	for (unsigned i = 1; i < map.count; i++)
 		assert_true(map.entry[i - 1].addr + map.entry[i - 1].size <= map.entry[i].addr);
 	assert_int_equal(map.entry[map.count - 1].addr, 1ULL << 32);
+	/* What fits below the devices stays there in one piece. */
+	mem.size = GUEST_HOLE_START;
+	guest_memory_layout(&mem, host);
+	assert_int_equal(guest_memory_low_end(&mem), GUEST_HOLE_START);
+	assert_int_equal(guest_memory_high_size(&mem), 0);
 }
 
 static void test_memory_sizes(void **state)

@@ -51,8 +51,10 @@ static void pm_overflow(void *arg)
 
 static void pm_write_control(struct acpi_pm *pm, u16 value)
 {
+	unsigned type = CNT_SLP_TYP(value);
+
 	pm->control = value & CNT_KEPT;
-	if (value & CNT_SLP_EN && CNT_SLP_TYP(value) == ACPI_SLP_TYP_S5)
+	if (value & CNT_SLP_EN && (type == ACPI_SLP_TYP_S5 || type == ACPI_SLP_TYP_OFF))
 		pm->power_off(pm->arg);
 }
 

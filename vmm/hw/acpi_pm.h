@@ -12,8 +12,12 @@
 #define ACPI_PM1_CNT	4	/* u16 */
 #define ACPI_PM_TMR	8	/* u32 */
 #define ACPI_PM_SIZE	12
-/* SLP_TYP of the DSDT's \_S5 package. */
+/*
+ * SLP_TYP of the DSDT's \_S5 package. SeaBIOS and OVMF turn off with type 0, which on this board
+ * means the same.
+ */
 #define ACPI_SLP_TYP_S5	5
+#define ACPI_SLP_TYP_OFF 0
 
 struct acpi_pm {
 	struct irq_line sci;

@@ -179,7 +179,7 @@ static const struct dsdt_device {
 	{ "MOU_", "PNP0F13", 0, { { 0, 0 } }, IRQ_AUX },
 	{ "COM1", "PNP0501", 1, { { PORT_COM1, 8 } }, IRQ_COM1 },
 	/* Ports that nobody may hand out to others. */
-	{ "MBRD", "PNP0C02", 1, { { PORT_ACPI_PM, ACPI_PM_SIZE }, { PORT_DEBUGCON_BIOS, 1 } }, 0 },
+	{ "MBRD", "PNP0C02", 1, { { PORT_PM_BASE, PM_BLOCK_SIZE }, { PORT_DEBUGCON_BIOS, 1 } }, 0 },
 };
 
 static void dsdt_device(struct aml *a, const struct dsdt_device *d)
@@ -270,9 +270,9 @@ static int write_fadt(struct tables *t, unsigned cpus)
 		.dsdt = table_gpa(t, dsdt),
 		.pm_profile = 1, /* desktop */
 		.sci_int = IRQ_SCI,
-		.pm1a_evt = PORT_ACPI_PM + ACPI_PM1_EVT,
-		.pm1a_cnt = PORT_ACPI_PM + ACPI_PM1_CNT,
-		.pm_tmr = PORT_ACPI_PM + ACPI_PM_TMR,
+		.pm1a_evt = PORT_PM_BASE + ACPI_PM1_EVT,
+		.pm1a_cnt = PORT_PM_BASE + ACPI_PM1_CNT,
+		.pm_tmr = PORT_PM_BASE + ACPI_PM_TMR,
 		.pm1_evt_len = 4,
 		.pm1_cnt_len = 2,
 		.pm_tmr_len = 4,
@@ -285,9 +285,9 @@ static int write_fadt(struct tables *t, unsigned cpus)
 		.reset_reg = io_address(PORT_RESET_CONTROL, 8, ACCESS_BYTE),
 		.reset_value = 0x06,
 		.x_dsdt = table_gpa(t, dsdt),
-		.x_pm1a_evt = io_address(PORT_ACPI_PM + ACPI_PM1_EVT, 32, ACCESS_WORD),
-		.x_pm1a_cnt = io_address(PORT_ACPI_PM + ACPI_PM1_CNT, 16, ACCESS_WORD),
-		.x_pm_tmr = io_address(PORT_ACPI_PM + ACPI_PM_TMR, 32, ACCESS_DWORD),
+		.x_pm1a_evt = io_address(PORT_PM_BASE + ACPI_PM1_EVT, 32, ACCESS_WORD),
+		.x_pm1a_cnt = io_address(PORT_PM_BASE + ACPI_PM1_CNT, 16, ACCESS_WORD),
+		.x_pm_tmr = io_address(PORT_PM_BASE + ACPI_PM_TMR, 32, ACCESS_DWORD),
 	};
 	table_finish(&f->h, "FACP", 5, sizeof(*f));
 	t->list[t->count++] = table_gpa(t, f);

@@ -11,7 +11,5 @@ int chips_create(const struct kvm *kvm, struct error *err);
 /* Allocates; free with free(). */
 int chips_get(const struct kvm *kvm, struct chip_state **state, struct error *err);
 int chips_set(const struct kvm *kvm, const struct chip_state *state, struct error *err);
-/* A wire into them. */
-void chips_set_irq(const struct kvm *kvm, unsigned gsi, bool level);
 
 #endif

@@ -36,6 +36,17 @@ int io_map_add(struct io_map *map, const struct io_range *range)
 	return 0;
 }
 
+int io_map_remove(struct io_map *map, u64 base)
+{
+	unsigned at = io_map_search(map, base);
+
+	if (at == map->count || map->range[at].base != base)
+		return -ENOENT;
+	map->count--;
+	memmove(&map->range[at], &map->range[at + 1], (map->count - at) * sizeof(map->range[0]));
+	return 0;
+}
+
 const struct io_range *io_map_find(const struct io_map *map, u64 addr)
 {
 	unsigned at = io_map_search(map, addr);

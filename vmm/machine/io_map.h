@@ -21,7 +21,7 @@ struct io_range {
 	const char *name;
 };
 
-#define IO_RANGES_MAX 32
+#define IO_RANGES_MAX 256
 
 struct io_map {
 	unsigned count;
@@ -31,6 +31,8 @@ struct io_map {
 /* -EEXIST when it overlaps a range, -ENOSPC when the map is full, -EINVAL when it is empty or
  * wraps. */
 int io_map_add(struct io_map *map, const struct io_range *range);
+/* The range that begins at base goes; -ENOENT when none does. */
+int io_map_remove(struct io_map *map, u64 base);
 const struct io_range *io_map_find(const struct io_map *map, u64 addr);
 
 /* Little-endian data of size bytes (1 to 8) to or from addr, under the machine's lock. */

@@ -5,18 +5,51 @@
  *   0x060 0x064  i8042                   0x3F8  COM1, 16550A
  *   0x070        MC146818, CMOS          0x402  debug console (firmware)
  *   0x080        POST codes: ignored     0x505  pvpanic
- *   0x092        system control port A   0x600  ACPI PM1 and PM timer
- *   0x0E9        debug console           0xCF8  PCI configuration
- *   0x0F4        debug exit, on request  0xCF9  reset control
+ *   0x092        system control port A   0x600  ACPI PM1 and PM timer (the LPC bridge's)
+ *   0x0B2        APM control and status  0xCF8  PCI configuration
+ *   0x0E9        debug console           0xCF9  reset control
+ *   0x0F4        debug exit, on request
+ *
+ * PCI is q35's: 00:00.0 memory controller hub, 00:1f.0 LPC bridge, the rest from slot 1 on.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "vmm/machine/acpi.h"
 #include "vmm/machine/pc.h"
 
-static void pc_device_add(struct pc *pc, const struct device_ops *ops, void *self)
+int pc_add_device(struct pc *pc, const struct device_ops *ops, void *self)
 {
+	if (pc->devices == PC_DEVICES_MAX)
+		return -ENOSPC;
 	pc->device[pc->devices++] = (struct device){ .ops = ops, .self = self };
+	return 0;
+}
+
+static int pc_free_slot(const struct pc *pc)
+{
+	for (int slot = 1; slot < PC_SLOT_LPC; slot++)
+		if (!pc->pci.root.device[PCI_DEVFN(slot, 0)])
+			return PCI_DEVFN(slot, 0);
+	return -ENOSPC;
+}
+
+int pc_add_pci(struct pc *pc, int devfn, struct pci_device *d, const struct device_ops *ops,
+	       void *self)
+{
+	int ret;
+
+	if (devfn == PC_SLOT_ANY)
+		devfn = pc_free_slot(pc);
+	if (devfn < 0 || pc->devices + 2 > PC_DEVICES_MAX)
+		return -ENOSPC;
+	ret = pci_attach(&pc->pci.root, devfn, d);
+	if (ret < 0)
+		return ret;
+	pc_add_device(pc, &pci_function_ops, d);
+	if (ops)
+		pc_add_device(pc, ops, self);
+	return devfn;
 }
 
 static struct irq_line pc_irq(const struct pc_config *c, unsigned gsi)
@@ -51,16 +84,28 @@ static void pc_init_devices(struct pc *pc, const struct pc_config *c)
 	i8042_init(&pc->i8042, &kbd, &aux, pc_request_reset, pc);
 	acpi_pm_init(&pc->pm, c->timers, &sci, pc_request_power_off, pc);
 	reset_control_init(&pc->reset, &c->events);
-	pci_config_init(&pc->pci);
 	pc->pvpanic.events = c->events;
 	pc->debug_exit.events = c->events;
 
-	pc_device_add(pc, &serial_device_ops, &pc->com1);
-	pc_device_add(pc, &rtc_device_ops, &pc->rtc);
-	pc_device_add(pc, &i8042_device_ops, &pc->i8042);
-	pc_device_add(pc, &acpi_pm_device_ops, &pc->pm);
-	pc_device_add(pc, &reset_control_device_ops, &pc->reset);
-	pc_device_add(pc, &pci_config_device_ops, &pc->pci);
+	pc_add_device(pc, &serial_device_ops, &pc->com1);
+	pc_add_device(pc, &rtc_device_ops, &pc->rtc);
+	pc_add_device(pc, &i8042_device_ops, &pc->i8042);
+	pc_add_device(pc, &acpi_pm_device_ops, &pc->pm);
+	pc_add_device(pc, &reset_control_device_ops, &pc->reset);
+}
+
+static void pc_init_pci(struct pc *pc, const struct pc_config *c)
+{
+	const struct irq_line line = pc_irq(c, 0);
+
+	pci_host_init(&pc->pci, &pc->pio, &pc->mmio);
+	pc->pci.msi = c->msi;
+	pc->pci.msi_arg = c->msi_arg;
+	mch_init(&pc->mch, &pc->pci, c->set_pam, c->pam_arg);
+	lpc_init(&pc->lpc, &pc->pci, &pc->pm, &line);
+	pc_add_device(pc, &pci_host_device_ops, &pc->pci);
+	pc_add_pci(pc, PCI_DEVFN(0, 0), &pc->mch.pci, NULL, NULL);
+	pc_add_pci(pc, PCI_DEVFN(PC_SLOT_LPC, 0), &pc->lpc.pci, &lpc_device_ops, &pc->lpc);
 }
 
 /* PCI configuration owns the doubleword at 0xCF8, the chipset's reset the byte inside it. */
@@ -70,7 +115,7 @@ static u64 pc_cf8_read(void *dev, u64 offset, unsigned size)
 
 	if (offset == 1 && size == 1)
 		return reset_control_io_ops.read(&pc->reset, 0, 1);
-	return pci_config_io_ops.read(&pc->pci, offset, size);
+	return pci_ports_ops.read(&pc->pci, offset, size);
 }
 
 static void pc_cf8_write(void *dev, u64 offset, u64 value, unsigned size)
@@ -80,15 +125,23 @@ static void pc_cf8_write(void *dev, u64 offset, u64 value, unsigned size)
 	if (offset == 1 && size == 1)
 		reset_control_io_ops.write(&pc->reset, 0, value, 1);
 	else
-		pci_config_io_ops.write(&pc->pci, offset, value, size);
+		pci_ports_ops.write(&pc->pci, offset, value, size);
 }
 
 static const struct io_ops pc_cf8_ops = { .read = pc_cf8_read, .write = pc_cf8_write, .width = 4 };
 
+/* A kernel that is loaded directly finds the chipset as firmware leaves it. BARs are its own work. */
+static void pc_play_firmware(struct pc *pc)
+{
+	pci_config_write(&pc->mch.pci, MCH_PCIEXBAR, ECAM_BASE | 1, 4);
+	lpc_play_firmware(&pc->lpc);
+}
+
 int pc_init(struct pc *pc, const struct pc_config *c)
 {
-	*pc = (struct pc){ .events = c->events };
+	*pc = (struct pc){ .events = c->events, .direct_boot = !c->set_pam };
 	pc_init_devices(pc, c);
+	pc_init_pci(pc, c);
 
 	const struct io_range ports[] = {
 		{ PORT_I8042_DATA, 1, &i8042_data_ops, &pc->i8042, "i8042" },
@@ -99,7 +152,7 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 		{ PORT_COM1, 8, &serial_io_ops, &pc->com1, "serial" },
 		{ PORT_DEBUGCON_BIOS, 1, &debugcon_io_ops, &pc->debugcon_bios, "debugcon" },
 		{ PORT_PVPANIC, 1, &pvpanic_io_ops, &pc->pvpanic, "pvpanic" },
-		{ PORT_ACPI_PM, ACPI_PM_SIZE, &acpi_pm_io_ops, &pc->pm, "acpi-pm" },
+		{ PORT_APM, 2, &lpc_apm_ops, &pc->lpc, "apm" },
 		{ PORT_PCI_CONFIG, 8, &pc_cf8_ops, pc, "pci-config" },
 		/* Last: only with --debug-exit. */
 		{ PORT_DEBUG_EXIT, 4, &debug_exit_io_ops, &pc->debug_exit, "debug-exit" },
@@ -112,6 +165,8 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 		if (ret < 0)
 			return ret;
 	}
+	if (pc->direct_boot)
+		pc_play_firmware(pc);
 	return 0;
 }
 
@@ -119,6 +174,8 @@ void pc_reset(struct pc *pc)
 {
 	for (unsigned i = 0; i < pc->devices; i++)
 		pc->device[i].ops->reset(pc->device[i].self);
+	if (pc->direct_boot)
+		pc_play_firmware(pc);
 }
 
 void pc_pause(struct pc *pc)

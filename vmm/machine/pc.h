@@ -8,7 +8,6 @@
 #include "vmm/hw/debug_exit.h"
 #include "vmm/hw/debugcon.h"
 #include "vmm/hw/i8042.h"
-#include "vmm/hw/pci_config.h"
 #include "vmm/hw/pvpanic.h"
 #include "vmm/hw/reset_control.h"
 #include "vmm/hw/rtc.h"
@@ -16,6 +15,9 @@
 #include "vmm/machine/io_map.h"
 #include "vmm/machine/request.h"
 #include "vmm/memory/guest_memory.h"
+#include "vmm/pci/lpc.h"
+#include "vmm/pci/mch.h"
+#include "vmm/pci/root_port.h"
 
 #define PORT_I8042_DATA		0x60
 #define PORT_I8042_COMMAND	0x64
@@ -26,7 +28,6 @@
 #define PORT_COM1		0x3F8
 #define PORT_DEBUGCON_BIOS	0x402
 #define PORT_PVPANIC		0x505
-#define PORT_ACPI_PM		0x600
 #define PORT_PCI_CONFIG		0xCF8
 #define PORT_RESET_CONTROL	0xCF9
 #define PORT_PCI_DATA		0xCFC
@@ -37,7 +38,9 @@
 #define IRQ_SCI		9
 #define IRQ_AUX		12
 
-#define PC_DEVICES_MAX 8
+#define PC_DEVICES_MAX 160
+#define PC_SLOT_ANY	(-1)
+#define PC_SLOT_LPC	31
 
 struct pc {
 	struct io_map pio, mmio;
@@ -50,7 +53,10 @@ struct pc {
 	struct i8042 i8042;
 	struct acpi_pm pm;
 	struct reset_control reset;
-	struct pci_config pci;
+	struct pci_host pci;
+	struct mch mch;
+	struct lpc lpc;
+	bool direct_boot;
 	struct debugcon debugcon, debugcon_bios;
 	struct pvpanic pvpanic;
 	struct debug_exit debug_exit;
@@ -63,11 +69,24 @@ struct pc_config {
 	struct machine_events events;
 	void (*set_irq)(void *arg, unsigned gsi, bool level);
 	void *irq_arg;
+	const struct pci_msi_ops *msi;
+	void *msi_arg;
+	/* With firmware: what reads and writes of its shadow reach. NULL: no firmware runs. */
+	void (*set_pam)(void *arg, const u8 pam[MCH_PAMS]);
+	void *pam_arg;
 	bool debug_exit;
 };
 
 /* The pc must not move afterwards. Everything is called under the machine's lock. */
 int pc_init(struct pc *pc, const struct pc_config *config);
+/*
+ * A PCI function on the root bus: devfn, or PC_SLOT_ANY for the next free slot; with its verbs, ops
+ * may be NULL. After pc_init(), before the machine runs. Returns devfn, -EBUSY or -ENOSPC.
+ */
+int pc_add_pci(struct pc *pc, int devfn, struct pci_device *d, const struct device_ops *ops,
+	       void *self);
+/* A device that is not on PCI, for its verbs. */
+int pc_add_device(struct pc *pc, const struct device_ops *ops, void *self);
 void pc_reset(struct pc *pc);
 void pc_pause(struct pc *pc);
 void pc_resume(struct pc *pc);

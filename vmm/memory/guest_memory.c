@@ -25,7 +25,7 @@ int guest_memory_check(u64 size, struct error *err)
 				   size_format(GUEST_MEMORY_MIN, limit));
 	if (size & 4095)
 		return error_usage(err, "--memory: %s is not a multiple of 4 KiB", text);
-	if (size > BIT(GUEST_PHYS_BITS) - (GUEST_HOLE_END - GUEST_HOLE_START))
+	if (size > BIT(GUEST_PHYS_BITS) - (GUEST_HOLE_END - GUEST_LOW_MAX))
 		return error_usage(err,
 			"--memory: %s does not fit the guest's %d physical address bits "
 			"(this host has %llu MiB of RAM)",
@@ -45,7 +45,7 @@ static void region_add(struct guest_memory *mem, u64 gpa, u64 size, u8 *host)
 
 void guest_memory_layout(struct guest_memory *mem, u8 *host)
 {
-	u64 low = MIN(mem->size, GUEST_HOLE_START);
+	u64 low = mem->size <= GUEST_HOLE_START ? mem->size : GUEST_LOW_MAX;
 
 	mem->count = 0;
 	region_add(mem, 0, MIN(low, GUEST_VGA_START), host);

@@ -4,9 +4,11 @@
  *
  *   0 .. 0xA0000                  RAM (slot 0)
  *   0xA0000 .. 0xC0000            nothing: where a display adapter's window would be
- *   0xC0000 .. min(size, 3 GiB)   RAM (slot 1); firmware tables lie from 0xE0000
- *   3 GiB .. 4 GiB                devices
+ *   0xC0000 .. low end            RAM (slot 1); firmware tables lie from 0xE0000
+ *   low end .. 4 GiB              devices; PCI configuration from 0xB0000000 on
  *   4 GiB ..                      the rest of RAM (slot 2)
+ *
+ * The low end is all of RAM up to 0xB0000000, and 2 GiB where there is more: q35's.
  */
 #ifndef QUMRA_VMM_MEMORY_GUEST_MEMORY_H
 #define QUMRA_VMM_MEMORY_GUEST_MEMORY_H
@@ -16,7 +18,8 @@
 #include "vmm/kvm/kvm.h"
 
 #define GUEST_MEMORY_MIN	(4ULL << 20)
-#define GUEST_HOLE_START	0xC0000000ULL
+#define GUEST_HOLE_START	0xB0000000ULL	/* no RAM from here to GUEST_HOLE_END */
+#define GUEST_LOW_MAX		0x80000000ULL	/* RAM below 4 GiB where not all of it fits there */
 #define GUEST_HOLE_END		0x100000000ULL
 #define GUEST_VGA_START		0xA0000ULL
 #define GUEST_VGA_END		0xC0000ULL

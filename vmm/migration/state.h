@@ -65,6 +65,6 @@ long device_save(const struct device *dev, void *buf, size_t size);
 long device_load(const struct device *dev, const void *buf, size_t size);
 
 /* No device's saved struct is larger. */
-#define DEVICE_STATE_MAX 1024
+#define DEVICE_STATE_MAX 8192
 
 #endif
