@@ -88,7 +88,7 @@ static void test_bzimage64(void **state)
 	assert_int_equal(bp->hdr.ramdisk_image, MEMORY - 8192);
 	assert_int_equal(bp->hdr.ramdisk_size, 5000);
 	assert_int_equal(b->host[bp->hdr.ramdisk_image + 4999], 0xCD);
-	assert_int_equal(bp->e820_entries, 5);
+	assert_int_equal(bp->e820_entries, 6);
 	assert_int_equal(bp->e820_table[3].addr, 0x100000);
 	assert_int_equal(bp->e820_table[3].size, MEMORY - 0x100000);
 	/* The identity map: 4 GiB by 2 MiB. */
@@ -210,7 +210,7 @@ static void test_pvh(void **state)
 	module = (void *)(b->host + si->modlist);
 	assert_int_equal(module[0], MEMORY - 4096);
 	assert_int_equal(module[1], 100);
-	assert_int_equal(si->memmap_entries, 5);
+	assert_int_equal(si->memmap_entries, 6);
 	map = (void *)(b->host + si->memmap);
 	assert_int_equal(map[0], 0);
 	assert_int_equal(map[1], E820_EBDA);

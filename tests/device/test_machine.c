@@ -210,10 +210,11 @@ static void test_acpi(void **state)
 	u8 *ram = calloc(1, mem.size);
 	const u8 *rsdp = ram + ACPI_AREA, *rsdt, *xsdt, *fadt, *madt;
 	const struct cpu_topology one = { 1, 1, 1 };
+	const struct acpi_config config = { .cpus = &one, .ecam = 0xB0000000, .ecam_size = 1 << 28 };
 
 	(void)state;
 	guest_memory_layout(&mem, ram);
-	assert_int_equal(acpi_write_tables(&mem, &one), 0);
+	assert_int_equal(acpi_write_tables(&mem, &config), 0);
 	assert_memory_equal(rsdp, "RSD PTR ", 8);
 	assert_int_equal(firmware_checksum(rsdp, 20), 0);
 	assert_int_equal(firmware_checksum(rsdp, 36), 0);
@@ -238,7 +239,7 @@ static void test_acpi(void **state)
 		0);
 	mem.size = 512 << 10;
 	guest_memory_layout(&mem, ram);
-	assert_int_equal(acpi_write_tables(&mem, &one), -ENOMEM);
+	assert_int_equal(acpi_write_tables(&mem, &config), -ENOMEM);
 	free(ram);
 }
 
@@ -255,7 +256,7 @@ static void test_cpu_tables(void **state)
 		unsigned n = topology_cpus(&shapes[s]), id;
 		const u8 *rsdt, *madt, *mp;
 
-		assert_int_equal(acpi_write_tables(&mem, &shapes[s]), 0);
+		assert_int_equal(acpi_write_tables(&mem, &(struct acpi_config){ .cpus = &shapes[s] }), 0);
 		assert_int_equal(mp_write_table(&mem, &shapes[s]), 0);
 		rsdt = check_table(ram, load_u32(ram + ACPI_AREA + 16), "RSDT");
 		madt = check_table(ram, load_u32(rsdt + 40), "APIC");

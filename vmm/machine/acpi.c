@@ -1,6 +1,6 @@
 /*
- * ACPI tables (ACPI 6.4, chapter 5): RSDP, RSDT and XSDT, FADT, FACS, MADT, and a DSDT with S5 and
- * the devices on the board. They say exactly what pc.c wires up.
+ * ACPI tables (ACPI 6.4, chapter 5): RSDP, RSDT and XSDT, FADT, FACS, MADT, MCFG. They say exactly what
+ * pc.c wires up; the DSDT is dsdt.c's.
  */
 #include <errno.h>
 #include <string.h>
@@ -11,19 +11,6 @@
 #include "vmm/machine/pc.h"
 
 #define PACKED __attribute__((packed))
-
-struct acpi_rsdp {
-	char signature[8];
-	u8 checksum;
-	char oem[6];
-	u8 revision;
-	u32 rsdt;
-	u32 length;
-	u64 xsdt;
-	u8 extended_checksum;
-	u8 reserved[3];
-} PACKED;
-_Static_assert(sizeof(struct acpi_rsdp) == 36, "ACPI 6.4 table 5.3");
 
 struct acpi_header {
 	char signature[4];
@@ -119,27 +106,27 @@ _Static_assert(sizeof(struct madt_lapic) == 8 && sizeof(struct madt_ioapic) == 1
 #define MADT_LEVEL_HIGH		0x000D
 #define MADT_ALL_CPUS		0xFF
 
-/* A cursor over the ACPI area. */
-struct tables {
-	u8 *base;
-	u32 used;
-	u32 list[8];
-	unsigned count;
-};
+/* ---- what is built --------------------------------------------------------------------------- */
 
-static u32 table_gpa(const struct tables *t, const void *p)
-{
-	return ACPI_AREA + (u32)((const u8 *)p - t->base);
-}
-
-static void *table_alloc(struct tables *t, u32 size, u32 align)
+static void *table_alloc(struct acpi_tables *t, u32 size, u32 align)
 {
 	u32 at = ALIGN_UP(t->used, align);
 
-	if (size > ACPI_AREA_SIZE || at > ACPI_AREA_SIZE - size)
+	if (size > t->size || at > t->size - size)
 		return NULL;
+	memset(t->base + at, 0, size);
 	t->used = at + size;
 	return t->base + at;
+}
+
+/* field (4 or 8 bytes) holds the offset of target from now on: an address once the tables lie somewhere. */
+static void table_pointer(struct acpi_tables *t, void *field, u8 size, const void *target)
+{
+	u64 offset = (const u8 *)target - t->base;
+
+	memcpy(field, &offset, size);
+	t->pointer[t->pointers++] =
+		(struct acpi_pointer){ .at = (u8 *)field - t->base, .size = size };
 }
 
 u8 firmware_checksum(const void *data, size_t n)
@@ -152,7 +139,9 @@ u8 firmware_checksum(const void *data, size_t n)
 	return -sum;
 }
 
-static void table_finish(struct acpi_header *h, const char *signature, u8 revision, u32 length)
+/* The checksum is for later: pointers change. */
+static void table_finish(struct acpi_tables *t, struct acpi_header *h, const char *signature,
+			 u8 revision, u32 length)
 {
 	memcpy(h->signature, signature, 4);
 	h->length = length;
@@ -162,93 +151,33 @@ static void table_finish(struct acpi_header *h, const char *signature, u8 revisi
 	h->oem_revision = 1;
 	memcpy(h->creator, "QMRA", 4);
 	h->creator_revision = 1;
-	h->checksum = 0;
-	h->checksum = firmware_checksum(h, length);
+	t->sum[t->sums++] = (struct acpi_sum){ .start = (u8 *)h - t->base, .length = length };
 }
 
-/* ---- DSDT ------------------------------------------------------------------------------------ */
-
-static const struct dsdt_device {
-	const char *name, *id;
-	u8 uid;
-	struct { u16 base; u8 len; } io[4];
-	u8 irq;	/* 0: none */
-} dsdt_devices[] = {
-	{ "RTC_", "PNP0B00", 0, { { PORT_RTC, 2 } }, IRQ_RTC },
-	{ "KBD_", "PNP0303", 0, { { PORT_I8042_DATA, 1 }, { PORT_I8042_COMMAND, 1 } }, IRQ_KBD },
-	{ "MOU_", "PNP0F13", 0, { { 0, 0 } }, IRQ_AUX },
-	{ "COM1", "PNP0501", 1, { { PORT_COM1, 8 } }, IRQ_COM1 },
-	/* Ports that nobody may hand out to others. */
-	{ "MBRD", "PNP0C02", 1, { { PORT_PM_BASE, PM_BLOCK_SIZE }, { PORT_DEBUGCON_BIOS, 1 } }, 0 },
-};
-
-static void dsdt_device(struct aml *a, const struct dsdt_device *d)
+/* Into RSDT and XSDT. */
+static void table_list(struct acpi_tables *t, const void *table)
 {
-	size_t dev = aml_device(a, d->name), crs;
-
-	aml_name_eisaid(a, "_HID", d->id);
-	if (d->uid)
-		aml_name_int(a, "_UID", d->uid);
-	aml_name_int(a, "_STA", 0x0F);
-	crs = aml_crs(a);
-	for (unsigned i = 0; i < ARRAY_SIZE(d->io) && d->io[i].len; i++)
-		aml_crs_io(a, d->io[i].base, d->io[i].len);
-	if (d->irq)
-		aml_crs_irq(a, d->irq);
-	aml_crs_end(a, crs);
-	aml_end(a, dev);
+	t->list[t->count++] = (const u8 *)table - t->base;
 }
 
-static void dsdt_cpu(struct aml *a, unsigned cpu)
+/* ---- tables ---------------------------------------------------------------------------------- */
+
+static struct acpi_header *write_dsdt(struct acpi_tables *t, const struct acpi_config *c)
 {
-	char name[5] = { 'C', 'P', '0' + cpu / 10 % 10, '0' + cpu % 10 };
-	size_t dev = aml_device(a, name);
-
-	aml_name_string(a, "_HID", "ACPI0007");
-	aml_name_int(a, "_UID", cpu);
-	aml_end(a, dev);
-}
-
-/* The guest's pvpanic driver binds by this _HID. */
-static void dsdt_pvpanic(struct aml *a)
-{
-	size_t dev = aml_device(a, "PEVT"), crs;
-
-	aml_name_string(a, "_HID", "QEMU0001");
-	aml_name_int(a, "_STA", 0x0F);
-	crs = aml_crs(a);
-	aml_crs_io(a, PORT_PVPANIC, 1);
-	aml_crs_end(a, crs);
-	aml_end(a, dev);
-}
-
-static struct acpi_header *write_dsdt(struct tables *t, unsigned cpus)
-{
-	static const u8 s5[] = { ACPI_SLP_TYP_S5, 0, 0, 0 };
 	struct acpi_header *h = table_alloc(t, sizeof(*h), 16);
 	struct aml a = { 0 };
-	size_t scope;
 
 	if (!h)
 		return NULL;
 	a.buf = (u8 *)(h + 1);
-	a.size = ACPI_AREA_SIZE - t->used;
-	aml_name_package(&a, "_S5_", s5, sizeof(s5));
-	scope = aml_scope(&a, "_SB_");
-	for (unsigned i = 0; i < cpus; i++)
-		dsdt_cpu(&a, i);
-	for (size_t i = 0; i < ARRAY_SIZE(dsdt_devices); i++)
-		dsdt_device(&a, &dsdt_devices[i]);
-	dsdt_pvpanic(&a);
-	aml_end(&a, scope);
+	a.size = t->size - t->used;
+	dsdt_build(&a, c);
 	if (a.overrun)
 		return NULL;
 	t->used += a.len;
-	table_finish(h, "DSDT", 2, sizeof(*h) + a.len);
+	table_finish(t, h, "DSDT", 2, sizeof(*h) + a.len);
 	return h;
 }
-
-/* ---- fixed tables ---------------------------------------------------------------------------- */
 
 static struct acpi_address io_address(u16 port, u8 bits, u8 access)
 {
@@ -256,18 +185,16 @@ static struct acpi_address io_address(u16 port, u8 bits, u8 access)
 		.space = SPACE_IO, .bits = bits, .access = access, .address = port};
 }
 
-static int write_fadt(struct tables *t, unsigned cpus)
+static int write_fadt(struct acpi_tables *t, const struct acpi_config *c)
 {
 	struct acpi_fadt *f = table_alloc(t, sizeof(*f), 16);
 	struct acpi_facs *facs = table_alloc(t, sizeof(*facs), 64);
-	struct acpi_header *dsdt = write_dsdt(t, cpus);
+	struct acpi_header *dsdt = write_dsdt(t, c);
 
 	if (!f || !facs || !dsdt)
 		return -ENOMEM;
 	*facs = (struct acpi_facs){ .signature = "FACS", .length = sizeof(*facs), .version = 2 };
 	*f = (struct acpi_fadt){
-		.facs = table_gpa(t, facs),
-		.dsdt = table_gpa(t, dsdt),
 		.pm_profile = 1, /* desktop */
 		.sci_int = IRQ_SCI,
 		.pm1a_evt = PORT_PM_BASE + ACPI_PM1_EVT,
@@ -284,17 +211,19 @@ static int write_fadt(struct tables *t, unsigned cpus)
 			 FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP,
 		.reset_reg = io_address(PORT_RESET_CONTROL, 8, ACCESS_BYTE),
 		.reset_value = 0x06,
-		.x_dsdt = table_gpa(t, dsdt),
 		.x_pm1a_evt = io_address(PORT_PM_BASE + ACPI_PM1_EVT, 32, ACCESS_WORD),
 		.x_pm1a_cnt = io_address(PORT_PM_BASE + ACPI_PM1_CNT, 16, ACCESS_WORD),
 		.x_pm_tmr = io_address(PORT_PM_BASE + ACPI_PM_TMR, 32, ACCESS_DWORD),
 	};
-	table_finish(&f->h, "FACP", 5, sizeof(*f));
-	t->list[t->count++] = table_gpa(t, f);
+	table_pointer(t, &f->facs, 4, facs);
+	table_pointer(t, &f->dsdt, 4, dsdt);
+	table_pointer(t, &f->x_dsdt, 8, dsdt);
+	table_finish(t, &f->h, "FACP", 5, sizeof(*f));
+	table_list(t, f);
 	return 0;
 }
 
-static int write_madt(struct tables *t, const struct cpu_topology *cpus)
+static int write_madt(struct acpi_tables *t, const struct cpu_topology *cpus)
 {
 	unsigned n = topology_cpus(cpus);
 	u32 size = sizeof(struct acpi_header) + 8 + n * sizeof(struct madt_lapic) +
@@ -318,46 +247,106 @@ static int write_madt(struct tables *t, const struct cpu_topology *cpus)
 	at = mempcpy(at, &(struct madt_override){ 2, 10, 0, IRQ_SCI, IRQ_SCI, MADT_LEVEL_HIGH },
 		     sizeof(struct madt_override));
 	memcpy(at, &(struct madt_nmi){ 4, 6, MADT_ALL_CPUS, 0, 1 }, sizeof(struct madt_nmi));
-	table_finish((struct acpi_header *)p, "APIC", 3, size);
-	t->list[t->count++] = table_gpa(t, p);
+	table_finish(t, (struct acpi_header *)p, "APIC", 3, size);
+	table_list(t, p);
 	return 0;
 }
 
-/* RSDT and XSDT list the same tables with 4 and 8 bytes each; returns the list's address, or 0. */
-static u32 write_root(struct tables *t, const char *signature, unsigned width)
+struct acpi_mcfg {
+	struct acpi_header h;
+	u64 reserved;
+	u64 base;
+	u16 segment;
+	u8 first_bus, last_bus;
+	u32 reserved2;
+} PACKED;
+_Static_assert(sizeof(struct acpi_mcfg) == 60, "PCI Firmware 3.2 table 4-2 and 4-3");
+
+static int write_mcfg(struct acpi_tables *t, const struct acpi_config *c)
+{
+	struct acpi_mcfg *m = table_alloc(t, sizeof(*m), 16);
+
+	if (!m)
+		return -ENOMEM;
+	m->base = c->ecam;
+	m->last_bus = (c->ecam_size >> 20) - 1;
+	table_finish(t, &m->h, "MCFG", 1, sizeof(*m));
+	table_list(t, m);
+	return 0;
+}
+
+/* RSDT and XSDT list the same tables with 4 and 8 bytes each; returns the list, or NULL. */
+static u8 *write_root(struct acpi_tables *t, const char *signature, unsigned width)
 {
 	u32 size = sizeof(struct acpi_header) + t->count * width;
 	u8 *p = table_alloc(t, size, 16);
 
 	if (!p)
-		return 0;
-	for (unsigned i = 0; i < t->count; i++) {
-		u64 gpa = t->list[i];
-
-		memcpy(p + sizeof(struct acpi_header) + i * width, &gpa, width);
-	}
-	table_finish((struct acpi_header *)p, signature, 1, size);
-	return table_gpa(t, p);
+		return NULL;
+	for (unsigned i = 0; i < t->count; i++)
+		table_pointer(t, p + sizeof(struct acpi_header) + i * width, width,
+			      t->base + t->list[i]);
+	table_finish(t, (struct acpi_header *)p, signature, 1, size);
+	return p;
 }
 
-int acpi_write_tables(const struct guest_memory *mem, const struct cpu_topology *cpus)
+int acpi_build(struct acpi_tables *t, const struct acpi_config *c)
 {
-	struct tables t = { .base = guest_memory_at(mem, ACPI_AREA, ACPI_AREA_SIZE) };
-	struct acpi_rsdp *rsdp;
+	u8 *rsdt, *xsdt;
 
-	if (!t.base)
+	if (write_fadt(t, c) < 0 || write_madt(t, c->cpus) < 0 ||
+	    (c->ecam_size && write_mcfg(t, c) < 0))
 		return -ENOMEM;
-	rsdp = table_alloc(&t, sizeof(*rsdp), 16);
-	if (!rsdp || write_fadt(&t, topology_cpus(cpus)) < 0 || write_madt(&t, cpus) < 0)
+	rsdt = write_root(t, "RSDT", 4);
+	xsdt = write_root(t, "XSDT", 8);
+	if (!rsdt || !xsdt)
 		return -ENOMEM;
+	t->rsdt = rsdt - t->base;
+	t->xsdt = xsdt - t->base;
+	return 0;
+}
+
+void acpi_rsdp(struct acpi_rsdp *rsdp, u32 rsdt, u64 xsdt)
+{
 	*rsdp = (struct acpi_rsdp){ .revision = 2, .length = sizeof(*rsdp) };
 	memcpy(rsdp->signature, "RSD PTR ", 8);
 	memcpy(rsdp->oem, "QUMRA ", 6);
-	rsdp->rsdt = write_root(&t, "RSDT", 4);
-	rsdp->xsdt = write_root(&t, "XSDT", 8);
-	if (!rsdp->rsdt || !rsdp->xsdt)
-		return -ENOMEM;
+	rsdp->rsdt = rsdt;
+	rsdp->xsdt = xsdt;
 	rsdp->checksum = firmware_checksum(rsdp, 20);
 	rsdp->extended_checksum = firmware_checksum(rsdp, sizeof(*rsdp));
+}
+
+/* ---- into guest memory ----------------------------------------------------------------------- */
+
+static void tables_settle(struct acpi_tables *t, u32 address)
+{
+	for (unsigned i = 0; i < t->pointers; i++) {
+		u8 *field = t->base + t->pointer[i].at;
+		u64 value = 0;
+
+		memcpy(&value, field, t->pointer[i].size);
+		value += address;
+		memcpy(field, &value, t->pointer[i].size);
+	}
+	for (unsigned i = 0; i < t->sums; i++) {
+		u8 *table = t->base + t->sum[i].start;
+
+		table[ACPI_CHECKSUM] = firmware_checksum(table, t->sum[i].length);
+	}
+}
+
+int acpi_write_tables(const struct guest_memory *mem, const struct acpi_config *c)
+{
+	struct acpi_rsdp *rsdp = guest_memory_at(mem, ACPI_AREA, ACPI_AREA_SIZE);
+	struct acpi_tables t = { .size = ACPI_AREA_SIZE - 64 };
+
+	if (!rsdp)
+		return -ENOMEM;
+	t.base = (u8 *)rsdp + 64;
+	if (acpi_build(&t, c) < 0)
+		return -ENOMEM;
+	tables_settle(&t, ACPI_AREA + 64);
+	acpi_rsdp(rsdp, ACPI_AREA + 64 + t.rsdt, ACPI_AREA + 64 + t.xsdt);
 	return 0;
 }

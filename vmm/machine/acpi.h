@@ -15,8 +15,54 @@
 #define APIC_DEFAULT_BASE	0xFEE00000
 #define IOAPIC_DEFAULT_BASE	0xFEC00000
 
+/* What the tables depend on. */
+struct acpi_config {
+	const struct cpu_topology *cpus;
+	u64 ecam, ecam_size;	/* size 0: there is none */
+	u64 pci32;		/* BARs may lie from here to the IOAPIC, */
+	u64 pci64;		/* and from here to the end of guest physical space */
+};
+
+struct acpi_rsdp {
+	char signature[8];
+	u8 checksum;
+	char oem[6];
+	u8 revision;
+	u32 rsdt;
+	u32 length;
+	u64 xsdt;
+	u8 extended_checksum;
+	u8 reserved[3];
+} __attribute__((packed));
+_Static_assert(sizeof(struct acpi_rsdp) == 36, "ACPI 6.4 table 5.3");
+
+#define ACPI_POINTERS_MAX 64
+#define ACPI_CHECKSUM	9	/* offset of a table's checksum */
+
+/*
+ * Tables before it is known where they lie: a pointer holds the offset of what it points to, and no
+ * checksum is there yet. Either the caller puts them somewhere, or firmware does.
+ */
+struct acpi_tables {
+	u8 *base;
+	u32 size, used;
+	u32 rsdt, xsdt;	/* offsets */
+	struct acpi_pointer { u32 at; u8 size; } pointer[ACPI_POINTERS_MAX];
+	unsigned pointers;
+	struct acpi_sum { u32 start, length; } sum[ACPI_POINTERS_MAX];
+	unsigned sums;
+	u32 list[16];
+	unsigned count;
+};
+
+struct aml;
+
+/* base and size filled in, the rest zero. 0 or -ENOMEM. */
+int acpi_build(struct acpi_tables *t, const struct acpi_config *c);
+void acpi_rsdp(struct acpi_rsdp *rsdp, u32 rsdt, u64 xsdt);
+void dsdt_build(struct aml *a, const struct acpi_config *c);
 /* The RSDP lies at ACPI_AREA. 0, or -ENOMEM when guest memory has no such addresses. */
-int acpi_write_tables(const struct guest_memory *mem, const struct cpu_topology *cpus);
+int acpi_write_tables(const struct guest_memory *mem, const struct acpi_config *c);
 int mp_write_table(const struct guest_memory *mem, const struct cpu_topology *cpus);
 
 /* What makes all bytes of an area sum up to zero. */

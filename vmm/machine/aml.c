@@ -14,6 +14,7 @@ enum {
 	AML_SCOPE = 0x10,
 	AML_BUFFER = 0x11,
 	AML_PACKAGE = 0x12,
+	AML_METHOD = 0x14,
 	AML_EXT = 0x5B,
 	AML_EXT_DEVICE = 0x82,
 	AML_ROOT = '\\',
@@ -22,6 +23,10 @@ enum {
 /* Resource descriptors, small items (ACPI 6.4, 6.4.2). */
 enum { RES_IRQ = 0x22, RES_IO = 0x47, RES_END = 0x79 };
 #define RES_IO_DECODE16 1
+/* Large items (ACPI 6.4, 6.4.3). */
+enum { RES_MEM32_FIXED = 0x86, RES_DWORD = 0x87, RES_WORD = 0x88, RES_QWORD = 0x8A };
+/* General flags: fixed at both ends, positive decode, producer. */
+#define SPACE_FLAGS 0x0C
 
 static void put(struct aml *a, u8 byte)
 {
@@ -43,7 +48,7 @@ static void put_text(struct aml *a, const char *text)
 		put(a, *text++);
 }
 
-/* Lengths take the two-byte form, which holds up to 4095; filled in by aml_end. */
+/* Room for the two-byte form, which holds up to 4095; filled in by aml_end. */
 static size_t aml_begin(struct aml *a)
 {
 	put(a, 0);
@@ -55,11 +60,16 @@ void aml_end(struct aml *a, size_t mark)
 {
 	size_t len = a->len - mark;
 
-	if (a->overrun || len > 4095) {
-		a->overrun = true;
+	if (a->overrun)
 		return;
+	if (len > 4095) {
+		/* The three-byte form. What is inside has its lengths already. */
+		put(a, 0);
+		memmove(a->buf + mark + 3, a->buf + mark + 2, len - 2);
+		len++;
+		a->buf[mark + 2] = len >> 12;
 	}
-	a->buf[mark] = 0x40 | (len & 15);
+	a->buf[mark] = (len > 4096 ? 0x80 : 0x40) | (len & 15);
 	a->buf[mark + 1] = len >> 4;
 }
 
@@ -85,7 +95,7 @@ size_t aml_device(struct aml *a, const char *name)
 	return mark;
 }
 
-static void aml_int(struct aml *a, u32 value)
+void aml_int(struct aml *a, u32 value)
 {
 	if (value <= 1) {
 		put(a, value);
@@ -138,6 +148,35 @@ void aml_name_eisaid(struct aml *a, const char *name, const char *id)
 	put_le(a, __builtin_bswap32(v), 4);
 }
 
+size_t aml_package(struct aml *a, u8 count)
+{
+	size_t mark;
+
+	put(a, AML_PACKAGE);
+	mark = aml_begin(a);
+	put(a, count);
+	return mark;
+}
+
+size_t aml_name_begin_package(struct aml *a, const char *name, u8 count)
+{
+	aml_name(a, name);
+	return aml_package(a, count);
+}
+
+void aml_method(struct aml *a, const char *name, u8 args, const u8 *body, size_t size)
+{
+	size_t mark;
+
+	put(a, AML_METHOD);
+	mark = aml_begin(a);
+	put_text(a, name);
+	put(a, args);
+	for (size_t i = 0; i < size; i++)
+		put(a, body[i]);
+	aml_end(a, mark);
+}
+
 void aml_name_package(struct aml *a, const char *name, const u8 *values, u8 count)
 {
 	size_t mark;
@@ -177,6 +216,34 @@ void aml_crs_irq(struct aml *a, unsigned irq)
 {
 	put(a, RES_IRQ);
 	put_le(a, 1u << irq, 2);
+}
+
+void aml_crs_mem32(struct aml *a, u32 base, u32 size)
+{
+	put(a, RES_MEM32_FIXED);
+	put_le(a, 9, 2);
+	put(a, 1);	/* read and write */
+	put_le(a, base, 4);
+	put_le(a, size, 4);
+}
+
+/* ACPI 6.4, 6.4.3.5: word, doubleword or quadword address space descriptor. */
+void aml_crs_space(struct aml *a, enum aml_space space, u64 base, u64 last)
+{
+	/* Entire range for I/O; cacheable or not is the BARs' to say for memory: read and write. */
+	static const u8 type_flags[] = { [AML_MEMORY] = 0x01, [AML_IO] = 0x03, [AML_BUS] = 0 };
+	unsigned width = space != AML_MEMORY ? 2 : last >> 32 ? 8 : 4;
+
+	put(a, width == 2 ? RES_WORD : width == 4 ? RES_DWORD : RES_QWORD);
+	put_le(a, 3 + 5 * width, 2);
+	put(a, space);
+	put(a, SPACE_FLAGS);
+	put(a, type_flags[space]);
+	put_le(a, 0, width);	/* granularity */
+	put_le(a, base, width);
+	put_le(a, last, width);
+	put_le(a, 0, width);	/* translation */
+	put_le(a, last - base + 1, width);
 }
 
 void aml_crs_end(struct aml *a, size_t mark)

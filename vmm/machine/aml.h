@@ -15,16 +15,27 @@ size_t aml_scope(struct aml *a, const char *name);	/* a root-relative name of on
 size_t aml_device(struct aml *a, const char *name);
 void aml_end(struct aml *a, size_t mark);
 
+void aml_int(struct aml *a, u32 value);
 void aml_name_int(struct aml *a, const char *name, u32 value);
 void aml_name_string(struct aml *a, const char *name, const char *value);
 /* id: three letters and four hexadecimal digits, such as PNP0501. */
 void aml_name_eisaid(struct aml *a, const char *name, const char *id);
 void aml_name_package(struct aml *a, const char *name, const u8 *values, u8 count);
 
+/* A package whose elements follow, alone or under a name: begin returns a mark. */
+size_t aml_package(struct aml *a, u8 count);
+size_t aml_name_begin_package(struct aml *a, const char *name, u8 count);
+/* body: term list, assembled by hand. */
+void aml_method(struct aml *a, const char *name, u8 args, const u8 *body, size_t size);
+
 /* _CRS: begin, resources, end. */
 size_t aml_crs(struct aml *a);
 void aml_crs_io(struct aml *a, u16 base, u8 len);
 void aml_crs_irq(struct aml *a, unsigned irq);	/* edge, active high, exclusive */
+void aml_crs_mem32(struct aml *a, u32 base, u32 size);
+/* What a bridge hands on. The resource types of ACPI 6.4 table 6.47. */
+enum aml_space { AML_MEMORY = 0, AML_IO = 1, AML_BUS = 2 };
+void aml_crs_space(struct aml *a, enum aml_space space, u64 base, u64 last);
 void aml_crs_end(struct aml *a, size_t mark);
 
 #endif

@@ -196,10 +196,26 @@ void pc_flush(struct pc *pc)
 	debugcon_flush(&pc->debugcon_bios);
 }
 
+static void pc_acpi_config(
+	struct acpi_config *c, const struct guest_memory *mem, const struct cpu_topology *cpus)
+{
+	*c = (struct acpi_config){
+		.cpus = cpus,
+		.ecam = ECAM_BASE,
+		.ecam_size = ECAM_SIZE,
+		.pci32 = ECAM_BASE + ECAM_SIZE,
+		.pci64 = ALIGN_UP(GUEST_HOLE_END + guest_memory_high_size(mem), BIT(30)),
+	};
+}
+
 int pc_write_tables(
 	const struct guest_memory *mem, const struct cpu_topology *cpus, struct error *err)
 {
-	int ret = acpi_write_tables(mem, cpus);
+	struct acpi_config config;
+	int ret;
+
+	pc_acpi_config(&config, mem, cpus);
+	ret = acpi_write_tables(mem, &config);
 
 	if (ret == 0)
 		ret = mp_write_table(mem, cpus);

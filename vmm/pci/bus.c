@@ -97,14 +97,18 @@ void pci_remap(struct pci_host *h)
  * Slots 0 to 24 go to PIRQ E to H, turned by the slot; 25 to 31 to A to D as their interrupt route
  * registers have it at reset (Intel ICH9 data sheet, 10.1.45 on; what firmware for q35 expects).
  */
+unsigned pci_root_pirq(unsigned slot, unsigned pin)
+{
+	return slot < 25 ? 4 + (pin + slot) % 4 : pin;
+}
+
 unsigned pci_pirq(const struct pci_device *d, unsigned pin)
 {
-	unsigned n = pin - 1, slot;
+	unsigned n = pin - 1;
 
 	for (; d->bus->bridge; d = d->bus->bridge)
 		n = (n + PCI_SLOT(d->devfn)) % 4;
-	slot = PCI_SLOT(d->devfn);
-	return slot < 25 ? 4 + (n + slot) % 4 : n;
+	return pci_root_pirq(PCI_SLOT(d->devfn), n);
 }
 
 void pci_update_intx(struct pci_device *d)

@@ -45,6 +45,8 @@ struct pci_device *pci_find(struct pci_host *h, unsigned bus, unsigned devfn);
 unsigned pci_bus_number(const struct pci_bus *bus);
 /* Which of PIRQ A to H a function's pin (1 to 4) ends at. */
 unsigned pci_pirq(const struct pci_device *d, unsigned pin);
+/* The same for a slot and pin (0 to 3) of the root bus. */
+unsigned pci_root_pirq(unsigned slot, unsigned pin);
 /* Decoding may have changed anywhere: maps and unmaps BARs. */
 void pci_remap(struct pci_host *h);
 /* Everything on a bus and below, as a bridge's secondary bus reset does. */

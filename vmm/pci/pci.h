@@ -24,6 +24,7 @@
 
 #define PCI_CONFIG_SIZE		256	/* what follows in a PCIe function's 4 KiB reads as zero */
 #define PCI_BARS		6
+#define PCI_SLOTS		32
 #define PCI_ROM			PCI_BARS	/* the expansion ROM, as a BAR number */
 #define PCI_MSIX_VECTORS_MAX	256
 #define PCI_UNMAPPED		(~0ULL)

@@ -1,0 +1,165 @@
+/*
+ * The DSDT: S5, the CPUs, and PCI0 with what lies on it (ACPI 6.4, chapter 6; PCI Firmware 3.2,
+ * chapter 4). It says exactly what pc.c wires up.
+ */
+#include "vmm/machine/acpi.h"
+#include "vmm/machine/aml.h"
+#include "vmm/machine/pc.h"
+
+static const struct dsdt_device {
+	const char *name, *id;
+	u8 uid;
+	struct { u16 base; u8 len; } io[4];
+	u8 irq;	/* 0: none */
+} dsdt_devices[] = {
+	{ "RTC_", "PNP0B00", 0, { { PORT_RTC, 2 } }, IRQ_RTC },
+	{ "KBD_", "PNP0303", 0, { { PORT_I8042_DATA, 1 }, { PORT_I8042_COMMAND, 1 } }, IRQ_KBD },
+	{ "MOU_", "PNP0F13", 0, { { 0, 0 } }, IRQ_AUX },
+	{ "COM1", "PNP0501", 1, { { PORT_COM1, 8 } }, IRQ_COM1 },
+};
+
+static void dsdt_device(struct aml *a, const struct dsdt_device *d)
+{
+	size_t dev = aml_device(a, d->name), crs;
+
+	aml_name_eisaid(a, "_HID", d->id);
+	if (d->uid)
+		aml_name_int(a, "_UID", d->uid);
+	aml_name_int(a, "_STA", 0x0F);
+	crs = aml_crs(a);
+	for (unsigned i = 0; i < ARRAY_SIZE(d->io) && d->io[i].len; i++)
+		aml_crs_io(a, d->io[i].base, d->io[i].len);
+	if (d->irq)
+		aml_crs_irq(a, d->irq);
+	aml_crs_end(a, crs);
+	aml_end(a, dev);
+}
+
+static void dsdt_cpu(struct aml *a, unsigned cpu)
+{
+	char name[5] = { 'C', 'P', '0' + cpu / 10 % 10, '0' + cpu % 10 };
+	size_t dev = aml_device(a, name);
+
+	aml_name_string(a, "_HID", "ACPI0007");
+	aml_name_int(a, "_UID", cpu);
+	aml_end(a, dev);
+}
+
+/* The guest's pvpanic driver binds by this _HID. */
+static void dsdt_pvpanic(struct aml *a)
+{
+	size_t dev = aml_device(a, "PEVT"), crs;
+
+	aml_name_string(a, "_HID", "QEMU0001");
+	aml_name_int(a, "_STA", 0x0F);
+	crs = aml_crs(a);
+	aml_crs_io(a, PORT_PVPANIC, 1);
+	aml_crs_end(a, crs);
+	aml_end(a, dev);
+}
+
+/* What nobody may hand out to others. */
+static void dsdt_board(struct aml *a, const struct acpi_config *c)
+{
+	size_t dev = aml_device(a, "MBRD"), crs;
+
+	aml_name_eisaid(a, "_HID", "PNP0C02");
+	aml_name_int(a, "_UID", 1);
+	crs = aml_crs(a);
+	aml_crs_io(a, PORT_PM_BASE, PM_BLOCK_SIZE);
+	aml_crs_io(a, PORT_DEBUGCON_BIOS, 1);
+	if (c->ecam_size)
+		aml_crs_mem32(a, c->ecam, c->ecam_size);
+	aml_crs_mem32(a, RCBA_BASE, 0x4000);
+	aml_crs_end(a, crs);
+	aml_end(a, dev);
+}
+
+/* ---- PCI0 ------------------------------------------------------------------------------------ */
+
+static void dsdt_pci_crs(struct aml *a, const struct acpi_config *c)
+{
+	size_t crs = aml_crs(a);
+
+	aml_crs_space(a, AML_BUS, 0, 255);
+	aml_crs_io(a, PORT_PCI_CONFIG, 8);
+	aml_crs_space(a, AML_IO, 0, PORT_PCI_CONFIG - 1);
+	aml_crs_space(a, AML_IO, PORT_PCI_CONFIG + 8, 0xFFFF);
+	aml_crs_space(a, AML_MEMORY, GUEST_VGA_START, GUEST_VGA_END - 1);
+	aml_crs_space(a, AML_MEMORY, c->pci32, IOAPIC_DEFAULT_BASE - 1);
+	aml_crs_space(a, AML_MEMORY, c->pci64, BIT(GUEST_PHYS_BITS) - 1);
+	aml_crs_end(a, crs);
+}
+
+/* Each slot's four pins: which PIRQ, so which pin of the IOAPIC (pci_pirq()). */
+static void dsdt_prt(struct aml *a)
+{
+	size_t prt = aml_name_begin_package(a, "_PRT", PCI_SLOTS * 4);
+
+	for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
+		for (unsigned pin = 0; pin < 4; pin++) {
+			size_t entry = aml_package(a, 4);
+
+			aml_int(a, slot << 16 | 0xFFFF);
+			aml_int(a, pin);
+			aml_int(a, 0);
+			aml_int(a, PIRQ_GSI + pci_root_pirq(slot, pin));
+			aml_end(a, entry);
+		}
+	}
+	aml_end(a, prt);
+}
+
+/*
+ * Method (_OSC, 4) { CreateDWordField (Arg3, 8, CDW3)  CDW3 &= 0x1D  Return (Arg3) }: the guest may
+ * have native hot-plug, power management events, errors and the capability structure, not SHPC.
+ */
+static void dsdt_osc(struct aml *a)
+{
+	static const u8 body[] = {
+		0x8A, 0x6B, 0x0A, 0x08, 'C', 'D', 'W', '3', 0x7B, 'C', 'D', 'W', '3', 0x0A, 0x1D,
+		'C', 'D', 'W', '3', 0xA4, 0x6B,
+	};
+
+	aml_method(a, "_OSC", 4, body, sizeof(body));
+}
+
+static void dsdt_isa(struct aml *a)
+{
+	size_t isa = aml_device(a, "ISA_");
+
+	aml_name_int(a, "_ADR", PC_SLOT_LPC << 16);
+	for (size_t i = 0; i < ARRAY_SIZE(dsdt_devices); i++)
+		dsdt_device(a, &dsdt_devices[i]);
+	dsdt_pvpanic(a);
+	aml_end(a, isa);
+}
+
+static void dsdt_pci(struct aml *a, const struct acpi_config *c)
+{
+	size_t pci = aml_device(a, "PCI0");
+
+	aml_name_eisaid(a, "_HID", "PNP0A08");
+	aml_name_eisaid(a, "_CID", "PNP0A03");
+	aml_name_int(a, "_UID", 0);
+	aml_name_int(a, "_BBN", 0);
+	dsdt_pci_crs(a, c);
+	dsdt_prt(a);
+	dsdt_osc(a);
+	dsdt_isa(a);
+	aml_end(a, pci);
+}
+
+void dsdt_build(struct aml *a, const struct acpi_config *c)
+{
+	static const u8 s5[] = { ACPI_SLP_TYP_S5, 0, 0, 0 };
+	size_t scope;
+
+	aml_name_package(a, "_S5_", s5, sizeof(s5));
+	scope = aml_scope(a, "_SB_");
+	for (unsigned i = 0; i < topology_cpus(c->cpus); i++)
+		dsdt_cpu(a, i);
+	dsdt_board(a, c);
+	dsdt_pci(a, c);
+	aml_end(a, scope);
+}
