@@ -9,7 +9,7 @@ void help_main(FILE *out)
 	      "Usage: qumra COMMAND [OPTION...]\n"
 	      "\n"
 	      "Commands:\n"
-	      "  run        start a virtual machine from a kernel file\n"
+	      "  run        start a virtual machine from a kernel file or with firmware\n"
 	      "  help       show this help, or that of a command: qumra help run\n"
 	      "  version    show the version\n"
 	      "\n"
@@ -20,6 +20,7 @@ void help_main(FILE *out)
 
 static const char run_head[] =
 	"Usage: qumra run --kernel FILE [OPTION...]\n"
+	"       qumra run --firmware NAME [OPTION...]\n"
 	"\n"
 	"Starts a virtual machine and stays with it until it ends.\n"
 	"\n"
@@ -46,6 +47,8 @@ static const char run_tail[] =
 	"    qumra run --kernel vmlinuz --initrd initrd.img --append \"console=ttyS0 panic=-1\" "
 	"\\\n"
 	"        --serial file:console.log --no-reboot\n"
+	"  The UEFI shell on this terminal:\n"
+	"    qumra run --firmware uefi\n"
 	"  The console on a socket, with more memory, never on /dev/kvm:\n"
 	"    qumra run --kernel vmlinuz --memory 2G --serial unix:console.sock --accel soft\n"
 	"\n"

@@ -6,6 +6,7 @@
 #include "lib/size.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/cpus/topology.h"
+#include "vmm/firmware/firmware.h"
 #include "vmm/memory/guest_memory.h"
 
 #define MEMORY_DEFAULT (512ULL << 20)
@@ -52,6 +53,32 @@ static int parse_serial(struct run_options *o, const char *value, struct error *
 	return chardev_check(value, err);
 }
 
+static int parse_firmware_part(struct run_options *o, const char *part, struct error *err)
+{
+	if (strcmp(part, "log") == 0)
+		o->firmware_log = true;
+	else if (strncmp(part, "vars=", 5) == 0 && part[5])
+		o->firmware_vars = part + 5;
+	else
+		return error_usage(
+			err, "--firmware: \"%s\" is unknown; there are vars=FILE and log", part);
+	return 0;
+}
+
+static int parse_firmware(struct run_options *o, const char *value, struct error *err)
+{
+	char *next = o->firmware_text;
+	int ret = 0;
+
+	if (strlen(value) >= sizeof(o->firmware_text))
+		return error_usage(err, "--firmware: the value is too long");
+	strcpy(o->firmware_text, value);
+	o->firmware = strsep(&next, ",");
+	while (next && ret == 0)
+		ret = parse_firmware_part(o, strsep(&next, ","), err);
+	return ret < 0 ? ret : firmware_check(o->firmware, err);
+}
+
 static const struct run_option {
 	const char *name, *value, *help;
 	size_t offset;		/* of the text or flag in struct run_options, without parse */
@@ -59,6 +86,9 @@ static const struct run_option {
 } run_options_table[] = {
 	{"kernel", "FILE", "the kernel: a bzImage, or an ELF file with a PVH entry",
 		offsetof(struct run_options, kernel), NULL},
+	{"firmware", "NAME[,vars=FILE][,log]",
+		"start with bios, uefi (variables kept in FILE) or the ROM in a file", 0,
+		parse_firmware},
 	{"initrd", "FILE", "the initial RAM disk", offsetof(struct run_options, initrd), NULL},
 	{"append", "TEXT", "the kernel's command line", offsetof(struct run_options, append), NULL},
 	{"memory", "SIZE", "RAM, such as 512M or 2G (default: 512M)", 0, parse_memory},
@@ -249,8 +279,10 @@ int run_options_parse(struct run_options *o, int argc, char *const argv[], struc
 		if (o->help)
 			return 0;
 	}
-	if (!o->kernel)
+	if (!o->kernel && !o->firmware)
 		return error_usage(err, "run needs --kernel FILE; see qumra run --help");
+	if (!o->kernel && o->initrd)
+		return error_usage(err, "--initrd needs --kernel");
 	if (o->engine && o->accel == ACCEL_KVM)
 		return error_usage(err, "--engine belongs to the software hypervisor; it cannot go "
 					"with --accel kvm");

@@ -8,11 +8,13 @@
 
 struct run_options {
 	const char *kernel, *initrd, *append, *serial, *engine;
+	char firmware_text[4096];	/* what these two point into; options must not move */
+	const char *firmware, *firmware_vars;
 	enum accel accel;
 	u64 memory;
 	u64 code_cache;	/* bytes; 0: the default */
 	struct cpu_topology cpus;
-	bool no_reboot, debug_exit, stats, help;
+	bool no_reboot, debug_exit, stats, help, firmware_log;
 };
 
 /* argv without the program's and the command's name. A usage error is one line. */

@@ -140,6 +140,9 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 {
 	const struct vmm_config config = {
 		.backend = choice->backend,
+		.firmware = o->firmware,
+		.firmware_vars = o->firmware_vars,
+		.firmware_log = o->firmware_log,
 		.kernel = o->kernel,
 		.initrd = o->initrd,
 		.cmdline = o->append,

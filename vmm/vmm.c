@@ -133,8 +133,13 @@ static int vmm_signals_init(struct vmm *vmm, struct error *err)
 static int vmm_load(struct vmm *vmm, struct boot_entry *entry, struct error *err)
 {
 	const struct image *initrd = vmm->config.initrd ? &vmm->initrd : NULL;
-	int ret = pc_write_tables(&vmm->memory, &vmm->config.topology, err);
+	int ret;
 
+	if (vmm->config.firmware) {
+		*entry = (struct boot_entry){ .mode = BOOT_FIRMWARE };
+		return 0;
+	}
+	ret = pc_write_tables(&vmm->memory, &vmm->config.topology, err);
 	if (ret < 0)
 		return ret;
 	return boot_load(&vmm->kernel, initrd, vmm->config.cmdline, &vmm->memory, entry, err);
@@ -182,11 +187,29 @@ static void vmm_on_wake(void *arg)
 
 static int vmm_open_images(struct vmm *vmm, struct error *err)
 {
-	int ret = image_open(&vmm->kernel, vmm->config.kernel, err);
+	const struct vmm_config *c = &vmm->config;
+	int ret = c->kernel ? image_open(&vmm->kernel, c->kernel, err) : 0;
 
+	if (ret == 0 && c->firmware)
+		ret = firmware_open(&vmm->firmware, c->firmware, c->firmware_vars, err);
 	if (ret == 0 && vmm->config.initrd)
 		ret = image_open(&vmm->initrd, vmm->config.initrd, err);
 	return ret;
+}
+
+static int vmm_map_firmware(struct vmm *vmm, struct error *err)
+{
+	const struct vmm_config *c = &vmm->config;
+	const struct firmware_config config = {
+		.memory = &vmm->memory,
+		.cpus = &c->topology,
+		.kernel = c->kernel ? &vmm->kernel : NULL,
+		.initrd = c->initrd ? &vmm->initrd : NULL,
+		.cmdline = c->cmdline,
+		.serial_console = true,
+	};
+
+	return c->firmware ? firmware_map(&vmm->firmware, &vmm->kvm, &config, err) : 0;
 }
 
 static int vmm_create_machine(struct vmm *vmm, struct error *err)
@@ -196,7 +219,8 @@ static int vmm_create_machine(struct vmm *vmm, struct error *err)
 
 	if ((ret = kvm_open(&vmm->kvm, c->backend, err)) < 0 ||
 	    (ret = kvm_create_vm(&vmm->kvm, err)) < 0 ||
-	    (ret = guest_memory_register(&vmm->memory, &vmm->kvm, err)) < 0)
+	    (ret = guest_memory_register(&vmm->memory, &vmm->kvm, c->firmware, err)) < 0 ||
+	    (ret = vmm_map_firmware(vmm, err)) < 0)
 		return ret;
 	return chips_create(&vmm->kvm, err);
 }
@@ -214,7 +238,10 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 		.irq_arg = &vmm->irqs,
 		.msi = &irq_router_msi_ops,
 		.msi_arg = &vmm->irqs,
+		.set_pam = vmm->config.firmware ? shadow_set_pam : NULL,
+		.pam_arg = &vmm->firmware.shadow,
 		.debug_exit = vmm->config.debug_exit,
+		.firmware_log = !vmm->config.firmware || vmm->config.firmware_log,
 	};
 	int ret;
 
@@ -224,7 +251,9 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 	if (ret < 0)
 		return ret;
 	ret = pc_init(&vmm->pc, &config);
-	return ret < 0 ? error_set(err, -ret, "the machine's I/O map is inconsistent") : 0;
+	if (ret < 0)
+		return error_set(err, -ret, "the machine's I/O map is inconsistent");
+	return vmm->config.firmware ? firmware_attach(&vmm->firmware, &vmm->pc, err) : 0;
 }
 
 static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
@@ -314,6 +343,7 @@ int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *e
 	*vmm = (struct vmm){ .config = *config, .signal_fd = -1, .signal_watch = -1 };
 	vmm->kernel.fd = vmm->initrd.fd = -1;
 	vmm->kvm.fd = vmm->kvm.vm_fd = -1;
+	vmm->firmware.vars_fd = vmm->firmware.option_rom.fd = -1;
 	pthread_mutex_init(&vmm->lock, NULL);
 	cpu_control_init(&vmm->control, &vmm->lock);
 	ret = vmm_create_all(vmm, err);
@@ -374,6 +404,7 @@ void vmm_destroy(struct vmm *vmm)
 	kvm_close(&vmm->kvm);
 	guest_memory_destroy(&vmm->memory);
 	irq_router_destroy(&vmm->irqs);
+	firmware_close(&vmm->firmware);
 	image_close(&vmm->kernel);
 	image_close(&vmm->initrd);
 	if (vmm->signal_fd >= 0)

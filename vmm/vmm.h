@@ -9,6 +9,7 @@
 
 #include "vmm/chardev/chardev.h"
 #include "vmm/cpus/guest_cpu.h"
+#include "vmm/firmware/firmware.h"
 #include "vmm/firmware/image.h"
 #include "vmm/kvm/accel.h"
 #include "vmm/loop/loop.h"
@@ -18,13 +19,16 @@
 
 struct vmm_config {
 	const struct kvm_backend *backend;
-	const char *kernel;
+	const char *firmware;	/* NULL: the kernel is loaded directly */
+	const char *firmware_vars;	/* file of UEFI's variables, or NULL */
+	const char *kernel;	/* may be NULL with firmware */
 	const char *initrd;	/* NULL: none */
 	const char *cmdline;
 	const char *serial;	/* as chardev_open() takes it */
 	u64 memory;
 	struct cpu_topology topology;
 	bool no_reboot, debug_exit;
+	bool firmware_log;	/* what firmware says on its debug port goes to standard error */
 };
 
 /* How it ended. */
@@ -53,6 +57,7 @@ struct vmm {
 	struct chardev serial;
 	struct loop loop;
 	struct irq_router irqs;
+	struct firmware firmware;
 	struct pc pc;
 	struct cpu_control control;
 	struct guest_cpu cpu[CPUS_MAX];

@@ -63,6 +63,11 @@ static void test_all(void **state)
 	assert_string_equal(o.append, "x=y=z");
 	assert_int_equal(parse("--kernel", "k", "--append", "--looks-like-an-option"), 0);
 	assert_string_equal(o.append, "--looks-like-an-option");
+	assert_int_equal(parse("--firmware", "/dev/null,log,vars=v"), 0);
+	assert_string_equal(o.firmware, "/dev/null");
+	assert_string_equal(o.firmware_vars, "v");
+	assert_true(o.firmware_log);
+	assert_null(o.kernel);
 	assert_int_equal(parse("--help", "--whatever"), 0);
 	assert_true(o.help);
 }
@@ -104,6 +109,10 @@ static void test_cpus(void **state)
 static void test_mistakes(void **state)
 {
 	(void)state;
+	refuse("there are vars=FILE", "--firmware", "/dev/null,code=x");
+	refuse("there are vars=FILE", "--firmware", "/dev/null,vars=");
+	refuse("value is empty", "--firmware", "");
+	refuse("--initrd needs --kernel", "--firmware", "/dev/null", "--initrd", "i");
 	refuse("--kernel FILE", "--stats");
 	refuse("needs a value", "--kernel");
 	refuse("empty", "--kernel=");

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "vmm/cpus/cpu_state.h"
+#include "vmm/memory/guest_memory.h"
 
 #define CPUID_MAX 256
 
@@ -159,6 +160,11 @@ static void cpuid_identify(struct kvm_cpuid_entry2 *e, const struct cpu_identity
 		e->ecx = bits_put(e->ecx, 1, 1, id->amd && id->package > 1);
 		break;
 	case 0x80000008:	/* AMD's NC and ApicIdCoreIdSize; reserved on Intel's */
+		/*
+		 * What guest_memory_check() counts on, on every host: OVMF makes page tables for all of the
+		 * physical space, and those of 48 bits do not fit into the memory that it has then.
+		 */
+		e->eax = bits_put(e->eax, 0, 8, MIN(e->eax & 0xFF, GUEST_PHYS_BITS));
 		e->ecx = bits_put(e->ecx, 0, 8, id->amd ? id->package - 1 : 0);
 		e->ecx = bits_put(e->ecx, 12, 4, id->amd ? id->socket_shift : 0);
 		break;

@@ -365,9 +365,10 @@ int guest_cpu_reset(struct guest_cpu *cpu, struct error *err)
 
 	if (ret < 0)
 		return ret;
-	cpu_state_set_firmware(cpu->kvm, cpu->fd);
+	if (cpu->boot.mode != BOOT_FIRMWARE)
+		cpu_state_set_firmware(cpu->kvm, cpu->fd);
 	/* The others wait for INIT and SIPI, as the power-on state has them. */
-	if (cpu->index == 0)
+	if (cpu->index == 0 && cpu->boot.mode != BOOT_FIRMWARE)
 		ret = cpu_state_set_boot(cpu->kvm, cpu->fd, &cpu->boot, err);
 	if (ret == 0)
 		cpu->faulted = false;

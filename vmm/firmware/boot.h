@@ -26,7 +26,8 @@
 #define BOOT_TR			0x20
 #define BOOT_GDT_ENTRIES	5
 
-enum boot_mode { BOOT_PROTECTED, BOOT_LONG };
+/* BOOT_FIRMWARE: at the reset vector, as the CPU comes out of power-on. */
+enum boot_mode { BOOT_PROTECTED, BOOT_LONG, BOOT_FIRMWARE };
 
 /* The vCPU's state at the first instruction; all that is not here is zero. */
 struct boot_entry {

@@ -86,7 +86,13 @@ static void dsdt_pci_crs(struct aml *a, const struct acpi_config *c)
 	aml_crs_space(a, AML_IO, 0, PORT_PCI_CONFIG - 1);
 	aml_crs_space(a, AML_IO, PORT_PCI_CONFIG + 8, 0xFFFF);
 	aml_crs_space(a, AML_MEMORY, GUEST_VGA_START, GUEST_VGA_END - 1);
-	aml_crs_space(a, AML_MEMORY, c->pci32, IOAPIC_DEFAULT_BASE - 1);
+	/* ECAM may lie inside. */
+	if (c->ecam_size && c->ecam > c->pci32 && c->ecam < IOAPIC_DEFAULT_BASE) {
+		aml_crs_space(a, AML_MEMORY, c->pci32, c->ecam - 1);
+		aml_crs_space(a, AML_MEMORY, c->ecam + c->ecam_size, IOAPIC_DEFAULT_BASE - 1);
+	} else {
+		aml_crs_space(a, AML_MEMORY, c->pci32, IOAPIC_DEFAULT_BASE - 1);
+	}
 	aml_crs_space(a, AML_MEMORY, c->pci64, BIT(GUEST_PHYS_BITS) - 1);
 	aml_crs_end(a, crs);
 }

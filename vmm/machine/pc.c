@@ -8,7 +8,7 @@
  *   0x092        system control port A   0x600  ACPI PM1 and PM timer (the LPC bridge's)
  *   0x0B2        APM control and status  0xCF8  PCI configuration
  *   0x0E9        debug console           0xCF9  reset control
- *   0x0F4        debug exit, on request
+ *   0x0F4        debug exit, on request  0x510  fw_cfg (firmware.c)
  *
  * PCI is q35's: 00:00.0 memory controller hub, 00:1f.0 LPC bridge, the rest from slot 1 on.
  */
@@ -154,13 +154,13 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 		{ PORT_PVPANIC, 1, &pvpanic_io_ops, &pc->pvpanic, "pvpanic" },
 		{ PORT_APM, 2, &lpc_apm_ops, &pc->lpc, "apm" },
 		{ PORT_PCI_CONFIG, 8, &pc_cf8_ops, pc, "pci-config" },
-		/* Last: only with --debug-exit. */
 		{ PORT_DEBUG_EXIT, 4, &debug_exit_io_ops, &pc->debug_exit, "debug-exit" },
 	};
-	size_t count = ARRAY_SIZE(ports) - !c->debug_exit;
 
-	for (size_t i = 0; i < count; i++) {
-		int ret = io_map_add(&pc->pio, &ports[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
+		bool there = (ports[i].dev != &pc->debug_exit || c->debug_exit) &&
+			     (ports[i].dev != &pc->debugcon_bios || c->firmware_log);
+		int ret = there ? io_map_add(&pc->pio, &ports[i]) : 0;
 
 		if (ret < 0)
 			return ret;
@@ -196,8 +196,8 @@ void pc_flush(struct pc *pc)
 	debugcon_flush(&pc->debugcon_bios);
 }
 
-static void pc_acpi_config(
-	struct acpi_config *c, const struct guest_memory *mem, const struct cpu_topology *cpus)
+void pc_acpi_config(struct acpi_config *c, const struct pc *pc, const struct guest_memory *mem,
+		    const struct cpu_topology *cpus)
 {
 	*c = (struct acpi_config){
 		.cpus = cpus,
@@ -206,6 +206,13 @@ static void pc_acpi_config(
 		.pci32 = ECAM_BASE + ECAM_SIZE,
 		.pci64 = ALIGN_UP(GUEST_HOLE_END + guest_memory_high_size(mem), BIT(30)),
 	};
+	if (!pc)
+		return;
+	c->ecam = pc->pci.ecam;
+	c->ecam_size = c->ecam == PCI_UNMAPPED ? 0 : pc->pci.ecam_size;
+	/* Where firmware did not take the usual place. */
+	if (c->ecam != ECAM_BASE)
+		c->pci32 = ALIGN_UP(guest_memory_low_end(mem), BIT(28));
 }
 
 int pc_write_tables(
@@ -214,7 +221,7 @@ int pc_write_tables(
 	struct acpi_config config;
 	int ret;
 
-	pc_acpi_config(&config, mem, cpus);
+	pc_acpi_config(&config, NULL, mem, cpus);
 	ret = acpi_write_tables(mem, &config);
 
 	if (ret == 0)

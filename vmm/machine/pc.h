@@ -75,6 +75,7 @@ struct pc_config {
 	void (*set_pam)(void *arg, const u8 pam[MCH_PAMS]);
 	void *pam_arg;
 	bool debug_exit;
+	bool firmware_log;	/* there is a debug console at the port that firmware uses */
 };
 
 /* The pc must not move afterwards. Everything is called under the machine's lock. */
@@ -92,6 +93,10 @@ void pc_pause(struct pc *pc);
 void pc_resume(struct pc *pc);
 /* Before the end: what is still buffered. */
 void pc_flush(struct pc *pc);
+struct acpi_config;
+/* What ACPI tables are to say; pc may be NULL: as a kernel that is loaded directly finds it. */
+void pc_acpi_config(struct acpi_config *c, const struct pc *pc, const struct guest_memory *mem,
+		    const struct cpu_topology *cpus);
 /* Firmware's work: the tables in guest memory. */
 int pc_write_tables(
 	const struct guest_memory *mem, const struct cpu_topology *cpus, struct error *err);

@@ -82,7 +82,8 @@ void guest_memory_destroy(struct guest_memory *mem)
 	mem->count = 0;
 }
 
-int guest_memory_register(const struct guest_memory *mem, const struct kvm *kvm, struct error *err)
+int guest_memory_register(
+	const struct guest_memory *mem, const struct kvm *kvm, bool shadow, struct error *err)
 {
 	for (unsigned i = 0; i < mem->count; i++) {
 		const struct guest_region *r = &mem->region[i];
@@ -92,7 +93,13 @@ int guest_memory_register(const struct guest_memory *mem, const struct kvm *kvm,
 			.memory_size = r->size,
 			.userspace_addr = (uintptr_t)r->host,
 		};
-		long ret = kvm_ioctl(kvm, kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
+		u64 skip = shadow && r->gpa == GUEST_VGA_END ? GUEST_SHADOW_END - r->gpa : 0;
+		long ret;
+
+		slot.guest_phys_addr += skip;
+		slot.memory_size -= skip;
+		slot.userspace_addr += skip;
+		ret = kvm_ioctl(kvm, kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
 
 		if (ret < 0)
 			return error_set(err, -ret,

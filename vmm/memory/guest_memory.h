@@ -23,6 +23,7 @@
 #define GUEST_HOLE_END		0x100000000ULL
 #define GUEST_VGA_START		0xA0000ULL
 #define GUEST_VGA_END		0xC0000ULL
+#define GUEST_SHADOW_END	0x100000ULL
 /* What the CPUID of every guest promises at least. */
 #define GUEST_PHYS_BITS		40
 
@@ -49,8 +50,9 @@ void guest_memory_destroy(struct guest_memory *mem);
 int guest_memory_check(u64 size, struct error *err);
 /* Lays the PC's regions over host memory of mem->size bytes. */
 void guest_memory_layout(struct guest_memory *mem, u8 *host);
-/* Registers every region with the hypervisor. */
-int guest_memory_register(const struct guest_memory *mem, const struct kvm *kvm, struct error *err);
+/* Registers every region with the hypervisor; with shadow, but for what lies from 0xC0000 to 1 MiB. */
+int guest_memory_register(
+	const struct guest_memory *mem, const struct kvm *kvm, bool shadow, struct error *err);
 
 /* The host address of [gpa, gpa + len), or NULL unless all of it is one region's RAM. */
 void *guest_memory_at(const struct guest_memory *mem, u64 gpa, u64 len);

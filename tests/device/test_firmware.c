@@ -1,0 +1,552 @@
+/* What firmware talks to: fw_cfg and its content, flash memory, the shadow below 1 MiB. */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "tests/device/fixture.h"
+#include "vmm/firmware/firmware.h"
+#include "vmm/memory/slots.h"
+
+#define MEMORY (16ULL << 20)
+
+/* ---- fw_cfg ---------------------------------------------------------------------------------- */
+
+struct board {
+	struct guest_memory mem;
+	u8 *ram;
+	struct fw_cfg cfg;
+	struct image image;
+	u8 file[3000];
+	unsigned selects;
+};
+
+static void on_select(void *arg)
+{
+	((struct board *)arg)->selects++;
+}
+
+static int setup(void **state)
+{
+	static struct board b;
+
+	memset(&b, 0, sizeof(b));
+	b.mem.size = MEMORY;
+	b.ram = calloc(1, MEMORY);
+	guest_memory_layout(&b.mem, b.ram);
+	fw_cfg_init(&b.cfg, &b.mem);
+	for (size_t i = 0; i < sizeof(b.file); i++)
+		b.file[i] = i * 7;
+	image_from_bytes(&b.image, "file", b.file, sizeof(b.file));
+	assert_int_equal(fw_cfg_add_file(&b.cfg, "etc/one", "hello", 5), 0);
+	assert_int_equal(fw_cfg_add_file_number(&b.cfg, "etc/two", 0x1234, 2), 0);
+	fw_cfg_set_select(&b.cfg, "etc/one", on_select, &b);
+	fw_cfg_add_image(&b.cfg, FW_CFG_KERNEL_DATA, &b.image, 100, 2000);
+	*state = &b;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	free(((struct board *)*state)->ram);
+	return 0;
+}
+
+static void select_key(struct board *b, u16 key)
+{
+	fw_cfg_io_ops.write(&b->cfg, 0, key, 2);
+}
+
+static void read_bytes(struct board *b, void *dst, size_t n)
+{
+	for (u8 *p = dst; n--; p++)
+		*p = fw_cfg_io_ops.read(&b->cfg, 1, 1);
+}
+
+/* The key of a file, found as firmware finds it. */
+static u16 find_file(struct board *b, const char *name, u32 *size)
+{
+	u8 count[4], entry[64];
+
+	select_key(b, FW_CFG_FILE_DIR);
+	read_bytes(b, count, 4);
+	for (unsigned n = count[3] | count[2] << 8; n; n--) {
+		read_bytes(b, entry, sizeof(entry));
+		if (strcmp((char *)entry + 8, name) == 0) {
+			*size = (u32)entry[0] << 24 | entry[1] << 16 | entry[2] << 8 | entry[3];
+			return entry[4] << 8 | entry[5];
+		}
+	}
+	return 0;
+}
+
+static void test_ports(void **state)
+{
+	struct board *b = *state;
+	u8 buf[2100];
+	u32 size;
+	u16 key;
+
+	select_key(b, FW_CFG_SIGNATURE);
+	read_bytes(b, buf, 6);
+	assert_memory_equal(buf, "QEMU\0\0", 6);
+	select_key(b, FW_CFG_ID);
+	read_bytes(b, buf, 4);
+	assert_memory_equal(buf, "\3\0\0\0", 4);
+	key = find_file(b, "etc/one", &size);
+	assert_int_equal(size, 5);
+	assert_int_equal(b->selects, 0);
+	select_key(b, key);
+	assert_int_equal(b->selects, 1);
+	read_bytes(b, buf, 7);
+	assert_memory_equal(buf, "hello\0\0", 7);
+	key = find_file(b, "etc/two", &size);
+	select_key(b, key);
+	read_bytes(b, buf, 2);
+	assert_memory_equal(buf, "\x34\x12", 2);
+	assert_int_equal(find_file(b, "etc/three", &size), 0);
+	/* A part of a file, over the ends of what is read ahead. */
+	select_key(b, FW_CFG_KERNEL_DATA);
+	read_bytes(b, buf, 2100);
+	assert_memory_equal(buf, b->file + 100, 2000);
+	assert_int_equal(buf[2000], 0);
+	/* Keys that there are not. */
+	select_key(b, 0xFFFF);
+	read_bytes(b, buf, 3);
+	assert_memory_equal(buf, "\0\0\0", 3);
+	fw_cfg_io_ops.write(&b->cfg, 1, 0x55, 1);
+	/* Limits of the directory. */
+	memset(buf, 'x', 56);
+	buf[56] = 0;
+	assert_int_equal(fw_cfg_add_file(&b->cfg, (char *)buf, "", 0), -EINVAL);
+	for (int i = 2; i < FW_CFG_FILES_MAX; i++) {
+		buf[3] = 0;
+		buf[0] = 'a' + i / 26;
+		buf[1] = 'a' + i % 26;
+		assert_int_equal(fw_cfg_add_file(&b->cfg, (char *)buf, "", 0), 0);
+	}
+	assert_int_equal(fw_cfg_add_file(&b->cfg, "more", "", 0), -ENOSPC);
+	assert_int_equal(fw_cfg_add_file(&b->cfg, "etc/one", "again", 5), 0);
+}
+
+#define COMMAND 0x1000
+
+static u32 dma(struct board *b, u32 control, u32 length, u64 address)
+{
+	u32 head[2] = { __builtin_bswap32(control), __builtin_bswap32(length) };
+
+	memcpy(b->ram + COMMAND, head, 8);
+	address = __builtin_bswap64(address);
+	memcpy(b->ram + COMMAND + 8, &address, 8);
+	fw_cfg_dma_ops.write(&b->cfg, 0, 0, 4);
+	fw_cfg_dma_ops.write(&b->cfg, 4, __builtin_bswap32(COMMAND), 4);
+	memcpy(&control, b->ram + COMMAND, 4);
+	return __builtin_bswap32(control);
+}
+
+enum { ERROR = 1, READ = 2, SKIP = 4, SELECT = 8, WRITE = 16 };
+
+static void test_dma(void **state)
+{
+	struct board *b = *state;
+	u8 *dst = b->ram + 0x100000;
+
+	assert_true(fw_cfg_dma_ops.read(&b->cfg, 0, 8) == 0x47464320554D4551ULL);
+	memset(dst, 0xCC, 4096);
+	assert_int_equal(dma(b, FW_CFG_KERNEL_DATA << 16 | SELECT | READ, 1000, 0x100000), 0);
+	assert_memory_equal(dst, b->file + 100, 1000);
+	assert_int_equal(dst[1000], 0xCC);
+	/* On from there, over the end: zeros. */
+	assert_int_equal(dma(b, SKIP, 500, 0), 0);
+	assert_int_equal(dma(b, READ, 600, 0x100000), 0);
+	assert_memory_equal(dst, b->file + 1600, 500);
+	assert_int_equal(dst[500], 0);
+	assert_int_equal(dst[599], 0);
+	assert_int_equal(dma(b, SKIP, ~0u, 0), 0);
+	assert_int_equal(dma(b, READ, 4, 0x100000), 0);
+	assert_memory_equal(dst, "\0\0\0\0", 4);
+	/* Not memory, not all memory, not writable. */
+	assert_int_equal(dma(b, SELECT | READ, 4, 0xA0000), ERROR);
+	assert_int_equal(dma(b, READ, 4, MEMORY - 2), ERROR);
+	assert_int_equal(dma(b, READ, ~0u, 0x100000), ERROR);
+	assert_int_equal(dma(b, READ, 16, ~0ULL - 8), ERROR);
+	assert_int_equal(dma(b, WRITE, 4, 0x100000), ERROR);
+	assert_int_equal(dma(b, READ, 0, ~0ULL), 0);
+	/* Over its own command: done from a copy. */
+	assert_int_equal(dma(b, FW_CFG_KERNEL_DATA << 16 | SELECT | READ, 64, COMMAND - 8), 0);
+	/* A command that is not in memory does nothing. */
+	fw_cfg_dma_ops.write(&b->cfg, 0, __builtin_bswap32(1), 4);
+	fw_cfg_dma_ops.write(&b->cfg, 4, ~0u, 4);
+	fw_cfg_dma_ops.write(&b->cfg, 0, ~0ULL, 8);
+	fw_cfg_dma_ops.write(&b->cfg, 3, 1, 1);
+}
+
+/* Saved with a file half read and half an address written. */
+static void test_fw_cfg_state(void **state)
+{
+	struct board *b = *state;
+	struct device dev = { .ops = &fw_cfg_device_ops, .self = &b->cfg };
+	u8 saved[256], buf[4];
+	long n;
+
+	select_key(b, FW_CFG_KERNEL_DATA);
+	read_bytes(b, buf, 3);
+	fw_cfg_dma_ops.write(&b->cfg, 0, __builtin_bswap32(7), 4);
+	n = device_save(&dev, saved, sizeof(saved));
+	check_round_trip(&fw_cfg_device_ops, &b->cfg);
+	fw_cfg_device_ops.reset(&b->cfg);
+	assert_int_equal(device_load(&dev, saved, n), n);
+	read_bytes(b, buf, 4);
+	assert_memory_equal(buf, b->file + 103, 4);
+	assert_true(b->cfg.dma == 7ULL << 32);
+}
+
+/* ---- what is in it --------------------------------------------------------------------------- */
+
+static u8 *dma_file(struct board *b, const char *name, u64 at, u32 *size)
+{
+	u16 key = find_file(b, name, size);
+
+	assert_int_not_equal(key, 0);
+	assert_int_equal(dma(b, (u32)key << 16 | SELECT | READ, *size, at), 0);
+	return b->ram + at;
+}
+
+static u64 place_of(const char *file)
+{
+	return strcmp(file, "etc/acpi/rsdp") == 0 ? 0x200000 : 0x300000;
+}
+
+static void run_command(struct board *b, const u8 *c)
+{
+	u32 command, at[3];
+	u64 value = 0;
+	u8 *p;
+
+	memcpy(&command, c, 4);
+	switch (command) {
+	case 1:
+		break;
+	case 2:
+		memcpy(at, c + 116, 4);
+		p = b->ram + place_of((char *)c + 4) + at[0];
+		memcpy(&value, p, c[120]);
+		value += place_of((char *)c + 60);
+		memcpy(p, &value, c[120]);
+		break;
+	case 3:
+		memcpy(at, c + 60, 12);
+		p = b->ram + place_of((char *)c + 4);
+		p[at[0]] = firmware_checksum(p + at[1], at[2]);
+		break;
+	default:
+		assert_int_equal(command, 0);
+	}
+}
+
+static u32 load_u32(const u8 *p)
+{
+	u32 v;
+
+	memcpy(&v, p, 4);
+	return v;
+}
+
+/* Does what firmware does with the loader's commands, then looks at the tables. */
+static void test_tables(void **state)
+{
+	static struct firmware fw;
+	static const struct cpu_topology cpus = { 1, 2, 2 };
+	static const char *const want[] = { "FACP", "APIC", "MCFG" };
+	struct board *b = *state;
+	struct error err = ERROR_INIT;
+	u32 size;
+	const u8 *commands, *rsdt;
+
+	fw.config = (struct firmware_config){ .memory = &b->mem, .cpus = &cpus, .cmdline = "" };
+	fw_cfg_init(&fw.cfg, &b->mem);
+	assert_int_equal(firmware_fill(&fw, &err), 0);
+	b->cfg = fw.cfg;
+	dma_file(b, "etc/acpi/rsdp", 0x200000, &size);
+	assert_int_equal(size, 36);
+	dma_file(b, "etc/acpi/tables", 0x300000, &size);
+	assert_int_equal(size % 4096, 0);
+	commands = dma_file(b, "etc/table-loader", 0x400000, &size);
+	for (u32 i = 0; i < size; i += 128)
+		run_command(b, commands + i);
+	assert_memory_equal(b->ram + 0x200000, "RSD PTR ", 8);
+	assert_int_equal(firmware_checksum(b->ram + 0x200000, 20), 0);
+	assert_int_equal(firmware_checksum(b->ram + 0x200000, 36), 0);
+	rsdt = b->ram + load_u32(b->ram + 0x200010);
+	assert_memory_equal(rsdt, "RSDT", 4);
+	assert_int_equal(firmware_checksum(rsdt, load_u32(rsdt + 4)), 0);
+	assert_int_equal(load_u32(rsdt + 4), 36 + 4 * ARRAY_SIZE(want));
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+		const u8 *t = b->ram + load_u32(rsdt + 36 + 4 * i);
+
+		assert_memory_equal(t, want[i], 4);
+		assert_int_equal(firmware_checksum(t, load_u32(t + 4)), 0);
+	}
+	dma_file(b, "etc/smbios/smbios-anchor", 0x500000, &size);
+	assert_int_equal(size, 31);
+	assert_int_equal(firmware_checksum(b->ram + 0x500000, 31), 0);
+	assert_int_equal(firmware_checksum(b->ram + 0x500010, 15), 0);
+	dma_file(b, "etc/smbios/smbios-tables", 0x600000, &size);
+	assert_int_equal(size, b->ram[0x500016] | b->ram[0x500017] << 8);
+	/* The last structure is the end, and its strings are none. */
+	assert_int_equal(b->ram[0x600000 + size - 6], 127);
+	dma_file(b, "etc/e820", 0x500000, &size);
+	assert_int_equal(size, 40);
+	assert_int_equal(load_u32(b->ram + 0x500008), MEMORY);
+}
+
+/* ---- flash memory ---------------------------------------------------------------------------- */
+
+struct flash_board {
+	struct pflash f;
+	u8 data[4 * PFLASH_BLOCK];
+	bool direct;
+	unsigned changes;
+};
+
+static void on_direct(void *arg, bool direct)
+{
+	struct flash_board *b = arg;
+
+	b->direct = direct;
+	b->changes++;
+}
+
+static int flash_setup(void **state)
+{
+	static struct flash_board b;
+
+	memset(&b, 0, sizeof(b));
+	memset(b.data, 0xFF, sizeof(b.data));
+	b.direct = true;
+	pflash_init(&b.f, b.data, sizeof(b.data), false, on_direct, &b);
+	*state = &b;
+	return 0;
+}
+
+static void out(struct flash_board *b, u64 at, u8 value)
+{
+	pflash_io_ops.write(&b->f, at, value, 1);
+}
+
+static u8 in(struct flash_board *b, u64 at)
+{
+	return pflash_io_ops.read(&b->f, at, 1);
+}
+
+static void test_flash(void **state)
+{
+	struct flash_board *b = *state;
+
+	/* How OVMF finds out that this is flash memory. */
+	b->data[5] = 0x12;
+	out(b, 5, 0x50);
+	assert_int_equal(in(b, 5), 0x12);
+	out(b, 5, 0x70);
+	assert_false(b->direct);
+	assert_int_equal(in(b, 5), 0);
+	out(b, 5, 0xFF);
+	assert_true(b->direct);
+	assert_int_equal(in(b, 5), 0x12);
+	/* Programming only clears bits; an erasure sets those of its block. */
+	out(b, 5, 0x10);
+	out(b, 5, 0xF3);
+	assert_int_equal(in(b, 5), 0x80);
+	out(b, 6, 0x40);
+	out(b, 6, 0x34);
+	out(b, 0, 0xFF);
+	assert_int_equal(b->data[5], 0x12);
+	assert_int_equal(b->data[6], 0x34);
+	assert_int_equal(b->f.dirty_start, 5);
+	assert_int_equal(b->f.dirty_end, 7);
+	b->data[PFLASH_BLOCK] = 0;
+	out(b, 100, 0x20);
+	out(b, 100, 0xD0);
+	out(b, 0, 0xFF);
+	assert_int_equal(b->data[5], 0xFF);
+	assert_int_equal(b->data[PFLASH_BLOCK], 0);
+	/* Not confirmed: a wrong sequence. */
+	out(b, PFLASH_BLOCK, 0x20);
+	out(b, PFLASH_BLOCK, 0x00);
+	assert_int_equal(in(b, 0), 0xB0);
+	assert_int_equal(b->data[PFLASH_BLOCK], 0);
+	out(b, 0, 0x50);
+	/* Buffered, within a block and over its end. */
+	out(b, PFLASH_BLOCK * 2, 0xE8);
+	assert_int_equal(in(b, 0) & 0x80, 0x80);
+	out(b, PFLASH_BLOCK * 2, 1);
+	out(b, PFLASH_BLOCK * 2, 0xAB);
+	out(b, PFLASH_BLOCK * 3, 0xCD);
+	out(b, PFLASH_BLOCK * 2, 0xD0);
+	assert_int_equal(in(b, 0) & 0x10, 0x10);
+	out(b, 0, 0xFF);
+	assert_int_equal(b->data[PFLASH_BLOCK * 2], 0xAB);
+	assert_int_equal(b->data[PFLASH_BLOCK * 3], 0xFF);
+	out(b, 0, 0x98);
+	assert_int_equal(in(b, 0x10) | in(b, 0x11) << 8 | in(b, 0x12) << 16, 'Q' | 'R' << 8 | 'Y' << 16);
+	assert_int_equal(in(b, 0x27), 14);
+	assert_int_equal(in(b, 0x2D), 3);
+	assert_int_equal(in(b, 0x30), 0);
+	assert_int_equal(in(b, 0x2F), PFLASH_BLOCK >> 8);
+	out(b, 0, 0x90);
+	assert_int_equal(in(b, 0), 0x89);
+	b->f.readonly = true;
+	out(b, 0, 0x10);
+	out(b, 0, 0);
+	assert_int_equal(in(b, 0) & 0x10, 0x10);
+	assert_int_equal(b->data[0], 0xFF);
+	pflash_io_ops.write(&b->f, 0, 0x5050505050505050, 8);
+	assert_true(b->direct);
+}
+
+static void test_flash_state(void **state)
+{
+	struct flash_board *b = *state;
+	struct pflash_state_check { u8 command, cycle, status; u64 block; u16 count; } st;
+
+	out(b, PFLASH_BLOCK, 0xE8);
+	out(b, PFLASH_BLOCK, 3);
+	out(b, PFLASH_BLOCK, 0x11);
+	check_round_trip(&pflash_device_ops, &b->f);
+	assert_false(b->direct);
+	/* It goes on in the middle. */
+	for (u8 i = 1; i < 4; i++)
+		out(b, PFLASH_BLOCK + i, 0x11 * (i + 1));
+	out(b, PFLASH_BLOCK, 0xD0);
+	assert_memory_equal(b->data + PFLASH_BLOCK, "\x11\x22\x33\x44", 4);
+	assert_int_equal(in(b, 0), 0x80);
+	memset(&st, 0, sizeof(st));
+	pflash_device_ops.save(&b->f, &st);
+	st.block = sizeof(b->data);
+	assert_int_equal(pflash_device_ops.load(&b->f, &st), -EINVAL);
+	st.block = 0;
+	st.cycle = 1;
+	st.command = 0x70;
+	assert_int_equal(pflash_device_ops.load(&b->f, &st), -EINVAL);
+}
+
+/* ---- shadow ---------------------------------------------------------------------------------- */
+
+static struct { u64 size; u8 *host; u32 flags; } slots[64];
+
+static long slot_ioctl(int fd, unsigned long request, unsigned long arg)
+{
+	const struct kvm_userspace_memory_region *r = (void *)arg;
+
+	(void)fd;
+	assert_int_equal(request, KVM_SET_USER_MEMORY_REGION);
+	slots[r->slot].size = r->memory_size;
+	slots[r->slot].host = (u8 *)(uintptr_t)r->userspace_addr;
+	slots[r->slot].flags = r->flags;
+	return 0;
+}
+
+static void test_shadow(void **state)
+{
+	struct board *b = *state;
+	static const struct kvm_backend backend = { .name = "test", .ioctl = slot_ioctl };
+	const struct kvm kvm = { .backend = &backend };
+	static u8 rom[0x20000];
+	struct shadow s;
+	struct error err = ERROR_INIT;
+	u8 pam[MCH_PAMS] = { 0 };
+	u8 *ram = b->ram + 0xC0000;
+
+	memset(slots, 0, sizeof(slots));
+	memset(rom, 0x5A, sizeof(rom));
+	assert_int_equal(shadow_init(&s, &kvm, &b->mem, rom, &err), 0);
+	/* At reset: nothing, and the ROM's end. */
+	assert_int_equal(slots[SLOT_SHADOW].size, 0);
+	assert_ptr_equal(slots[SLOT_SHADOW + 8].host, rom);
+	assert_ptr_equal(slots[SLOT_SHADOW + 12].host, rom + 0x10000);
+	assert_int_equal(slots[SLOT_SHADOW + 12].size, 0x10000);
+	assert_int_equal(slots[SLOT_SHADOW + 12].flags, KVM_MEM_READONLY);
+	assert_int_equal(shadow_io_ops.read(&s, 0, 1) & 0xFF, 0xFF);
+	shadow_io_ops.write(&s, 0x30000, 1, 1);
+	assert_int_equal(ram[0x30000], 0);
+	/* Writes to RAM, reads from ROM: how a BIOS copies itself. */
+	pam[0] = 0x20;
+	shadow_set_pam(&s, pam);
+	assert_ptr_equal(slots[SLOT_SHADOW + 12].host, rom + 0x10000);
+	shadow_io_ops.write(&s, 0x30000, 0x77, 1);
+	assert_int_equal(ram[0x30000], 0x77);
+	assert_int_equal(shadow_io_ops.read(&s, 0x30000, 1) & 0xFF, 0x5A);
+	pam[0] = 0x10;
+	shadow_set_pam(&s, pam);
+	assert_ptr_equal(slots[SLOT_SHADOW + 12].host, ram + 0x30000);
+	assert_int_equal(slots[SLOT_SHADOW + 12].flags, KVM_MEM_READONLY);
+	pam[0] = 0x30;
+	pam[1] = 0x03;
+	pam[6] = 0x31;
+	shadow_set_pam(&s, pam);
+	assert_int_equal(slots[SLOT_SHADOW + 12].flags, 0);
+	assert_ptr_equal(slots[SLOT_SHADOW].host, ram);
+	assert_int_equal(slots[SLOT_SHADOW].size, 0x4000);
+	assert_int_equal(slots[SLOT_SHADOW + 1].size, 0);
+	assert_ptr_equal(slots[SLOT_SHADOW + 10].host, ram + 0x28000);
+	assert_int_equal(slots[SLOT_SHADOW + 10].flags, KVM_MEM_READONLY);
+	assert_int_equal(slots[SLOT_SHADOW + 11].flags, 0);
+	memset(pam, 0, sizeof(pam));
+	shadow_set_pam(&s, pam);
+	assert_int_equal(slots[SLOT_SHADOW].size, 0);
+	assert_ptr_equal(slots[SLOT_SHADOW + 12].host, rom + 0x10000);
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+static void check_refused(const char *name, const char *vars, const char *reason)
+{
+	static struct firmware fw;
+	struct error err = ERROR_INIT;
+
+	assert_true(firmware_open(&fw, name, vars, &err) < 0);
+	if (!strstr(err.text, reason))
+		fail_msg("\"%s\" does not say \"%s\"", err.text, reason);
+	firmware_close(&fw);
+}
+
+static void test_files(void **state)
+{
+	static struct firmware fw;
+	char rom[] = "/tmp/test-rom-XXXXXX";
+	struct error err = ERROR_INIT;
+	int fd = mkstemp(rom);
+
+	(void)state;
+	assert_true(fd >= 0);
+	check_refused(rom, NULL, "is empty");
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	check_refused(rom, NULL, "is no firmware");
+	assert_int_equal(ftruncate(fd, 0x20001), 0);
+	check_refused(rom, NULL, "is no firmware");
+	assert_int_equal(ftruncate(fd, 0x1001000), 0);
+	check_refused(rom, NULL, "is no firmware");
+	assert_int_equal(ftruncate(fd, 0x20000), 0);
+	check_refused(rom, "x", "only uefi has variables");
+	check_refused("/nonexistent/rom", NULL, "No such file");
+	assert_int_equal(firmware_open(&fw, rom, NULL, &err), 0);
+	assert_int_equal(fw.rom_size, 0x20000);
+	firmware_close(&fw);
+	close(fd);
+	unlink(rom);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_ports, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_dma, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fw_cfg_state, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tables, setup, teardown),
+		cmocka_unit_test_setup(test_flash, flash_setup),
+		cmocka_unit_test_setup(test_flash_state, flash_setup),
+		cmocka_unit_test_setup_teardown(test_shadow, setup, teardown),
+		cmocka_unit_test(test_files),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

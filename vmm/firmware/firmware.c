@@ -1,0 +1,263 @@
+/* Firmware's files, and where they are in the machine: see firmware.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/firmware/firmware.h"
+#include "vmm/machine/pc.h"
+#include "vmm/memory/slots.h"
+
+#define ROM_MIN		0x20000		/* what shows below 1 MiB */
+#define ROM_MAX		0x1000000	/* what the chipset decodes as flash memory: 16 MiB */
+#define ROM_TOP		0x100000000ULL
+
+/* Where Debian has them, the best first. */
+static const struct firmware_kind {
+	const char *name, *package;
+	const char *code[3];
+	const char *vars[3];	/* beside each code, the file that variables begin as */
+} firmware_kinds[] = {
+	{ "bios", "seabios",
+		{ "/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/bios.bin" }, { NULL } },
+	{ "uefi", "ovmf", { "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd" },
+		{ "/usr/share/OVMF/OVMF_VARS_4M.fd", "/usr/share/OVMF/OVMF_VARS.fd" } },
+};
+
+static const struct firmware_kind *kind_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(firmware_kinds); i++)
+		if (strcmp(name, firmware_kinds[i].name) == 0)
+			return &firmware_kinds[i];
+	return NULL;
+}
+
+int firmware_check(const char *name, struct error *err)
+{
+	const struct firmware_kind *k = kind_find(name);
+
+	if (!*name)
+		return error_usage(err, "--firmware: the value is empty");
+	if (!k || access(k->code[0], R_OK) == 0 || access(k->code[1], R_OK) == 0)
+		return 0;
+	return error_set(err, ENOENT, "--firmware %s: there is no %s; it is in Debian's package %s",
+		name, k->code[0], k->package);
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+/* The file's content in pages of their own. */
+static int rom_read(const char *path, u8 **data, u64 *size, struct error *err)
+{
+	struct image image;
+	int ret = image_open(&image, path, err);
+
+	if (ret < 0)
+		return ret;
+	if (image.size < ROM_MIN || image.size > ROM_MAX || image.size % 4096) {
+		ret = error_set(err, EINVAL,
+			"%s: is no firmware: %llu bytes are not 128K to 16M in whole pages", path,
+			(unsigned long long)image.size);
+		goto out;
+	}
+	*data = mmap(NULL, image.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (*data == MAP_FAILED) {
+		*data = NULL;
+		ret = error_set(err, ENOMEM, "out of memory");
+		goto out;
+	}
+	*size = image.size;
+	ret = image_read(&image, 0, *data, image.size, "firmware", err);
+out:
+	image_close(&image);
+	return ret;
+}
+
+static int vars_write(int fd, const u8 *data, u64 size, u64 offset)
+{
+	while (size) {
+		ssize_t n = pwrite(fd, data, size, offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		data += n;
+		offset += n;
+		size -= n;
+	}
+	return 0;
+}
+
+/* A file that is there must be of the same shape; a new one begins as the distribution's. */
+static int vars_take_file(struct firmware *fw, const char *path, struct error *err)
+{
+	struct stat st;
+	u64 at = 0;
+	int ret = 0;
+
+	if (fstat(fw->vars_fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return error_set(err, EINVAL, "%s: is not a regular file", path);
+	if (st.st_size == 0) {
+		ret = vars_write(fw->vars_fd, fw->vars, fw->vars_size, 0);
+		return ret < 0 ? error_set(err, -ret, "%s: %s", path, strerror(-ret)) : 0;
+	}
+	if ((u64)st.st_size != fw->vars_size)
+		return error_set(err, EINVAL,
+			"%s: has %llu bytes; this firmware's variables have %llu", path,
+			(unsigned long long)st.st_size, (unsigned long long)fw->vars_size);
+	while (at < fw->vars_size) {
+		ssize_t n = pread(fw->vars_fd, fw->vars + at, fw->vars_size - at, at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return error_set(err, n ? errno : EIO, "%s: cannot read", path);
+		at += n;
+	}
+	return 0;
+}
+
+static int vars_open(struct firmware *fw, const char *path, struct error *err)
+{
+	if (!path)
+		return 0;
+	fw->vars_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+	if (fw->vars_fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (flock(fw->vars_fd, LOCK_EX | LOCK_NB) < 0)
+		return error_set(err, errno, "%s: is in use by another machine", path);
+	return vars_take_file(fw, path, err);
+}
+
+static int kind_open(struct firmware *fw, const struct firmware_kind *k, struct error *err)
+{
+	unsigned i = access(k->code[0], R_OK) == 0 ? 0 : 1;
+	int ret = rom_read(k->code[i], &fw->rom, &fw->rom_size, err);
+
+	if (ret == 0 && k->vars[i])
+		ret = rom_read(k->vars[i], &fw->vars, &fw->vars_size, err);
+	return ret;
+}
+
+int firmware_open(struct firmware *fw, const char *name, const char *vars, struct error *err)
+{
+	const struct firmware_kind *k = kind_find(name);
+	int ret;
+
+	*fw = (struct firmware){ .vars_fd = -1 };
+	fw->option_rom.fd = -1;
+	ret = k ? kind_open(fw, k, err) : rom_read(name, &fw->rom, &fw->rom_size, err);
+	if (ret == 0 && fw->vars)
+		ret = vars_open(fw, vars, err);
+	else if (ret == 0 && vars)
+		ret = error_usage(err, "--firmware: only uefi has variables");
+	if (ret < 0)
+		firmware_close(fw);
+	return ret;
+}
+
+void firmware_close(struct firmware *fw)
+{
+	if (fw->rom)
+		munmap(fw->rom, fw->rom_size);
+	if (fw->vars)
+		munmap(fw->vars, fw->vars_size);
+	if (fw->vars_fd >= 0)
+		close(fw->vars_fd);
+	image_close(&fw->option_rom);
+	free(fw->option_rom_data);
+	free(fw->setup);
+	*fw = (struct firmware){ .vars_fd = -1 };
+	fw->option_rom.fd = -1;
+}
+
+/* ---- in the machine -------------------------------------------------------------------------- */
+
+static u64 vars_address(const struct firmware *fw)
+{
+	return ROM_TOP - fw->rom_size - fw->vars_size;
+}
+
+static long rom_set_slot(const struct firmware *fw, u32 number, u64 gpa, u64 size, const u8 *host)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = number,
+		.flags = KVM_MEM_READONLY,
+		.guest_phys_addr = gpa,
+		.memory_size = host ? size : 0,
+		.userspace_addr = (uintptr_t)host,
+	};
+
+	return kvm_ioctl(fw->kvm, fw->kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
+}
+
+/* What was programmed goes to the file when the firmware is through with it. */
+static void vars_flush(struct firmware *fw)
+{
+	struct pflash *f = &fw->flash;
+
+	if (f->dirty_end > f->dirty_start && fw->vars_fd >= 0)
+		vars_write(fw->vars_fd, fw->vars + f->dirty_start, f->dirty_end - f->dirty_start,
+			f->dirty_start);
+	f->dirty_start = f->dirty_end = 0;
+}
+
+static void vars_set_direct(void *arg, bool direct)
+{
+	struct firmware *fw = arg;
+
+	rom_set_slot(fw, SLOT_FLASH, vars_address(fw), fw->vars_size, direct ? fw->vars : NULL);
+	if (direct)
+		vars_flush(fw);
+}
+
+int firmware_map(struct firmware *fw, const struct kvm *kvm, const struct firmware_config *config,
+		 struct error *err)
+{
+	long ret;
+
+	fw->kvm = kvm;
+	fw->config = *config;
+	ret = rom_set_slot(fw, SLOT_ROM, ROM_TOP - fw->rom_size, fw->rom_size, fw->rom);
+	if (ret >= 0 && fw->vars)
+		ret = rom_set_slot(fw, SLOT_FLASH, vars_address(fw), fw->vars_size, fw->vars);
+	if (ret < 0)
+		return error_set(err, -ret, "the hypervisor refuses the firmware's ROM: %s",
+			strerror(-ret));
+	/* Its last 128 KiB also show below 1 MiB. */
+	return shadow_init(&fw->shadow, kvm, config->memory,
+		fw->rom + fw->rom_size - (SHADOW_END - SHADOW_ROM), err);
+}
+
+int firmware_attach(struct firmware *fw, struct pc *pc, struct error *err)
+{
+	const struct io_range ports[] = {
+		{ PORT_FW_CFG, 2, &fw_cfg_io_ops, &fw->cfg, "fw-cfg" },
+		{ PORT_FW_CFG_DMA, 8, &fw_cfg_dma_ops, &fw->cfg, "fw-cfg-dma" },
+	};
+	const struct io_range shadow = { SHADOW_START, SHADOW_END - SHADOW_START, &shadow_io_ops,
+		&fw->shadow, "shadow" };
+	const struct io_range flash = { vars_address(fw), fw->vars_size, &pflash_io_ops, &fw->flash,
+		"pflash" };
+	int ret;
+
+	fw->pc = pc;
+	fw_cfg_init(&fw->cfg, fw->config.memory);
+	if ((ret = io_map_add(&pc->pio, &ports[0])) < 0 ||
+	    (ret = io_map_add(&pc->pio, &ports[1])) < 0 ||
+	    (ret = io_map_add(&pc->mmio, &shadow)) < 0 ||
+	    (ret = pc_add_device(pc, &fw_cfg_device_ops, &fw->cfg)) < 0)
+		return error_set(err, -ret, "the machine's I/O map is inconsistent");
+	if (fw->vars) {
+		pflash_init(&fw->flash, fw->vars, fw->vars_size, false, vars_set_direct, fw);
+		if ((ret = io_map_add(&pc->mmio, &flash)) < 0 ||
+		    (ret = pc_add_device(pc, &pflash_device_ops, &fw->flash)) < 0)
+			return error_set(err, -ret, "the machine's I/O map is inconsistent");
+	}
+	return firmware_fill(fw, err);
+}
