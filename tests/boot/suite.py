@@ -3,9 +3,15 @@ import hashlib
 import os
 import random
 import re
+import select
+import signal
+import subprocess
+import tempfile
 import threading
+import time
 
-from harness import GUEST_FILES, ROOT, Fail, Skip, Test, need_qumra, run_process, script_output
+from harness import (GUEST_FILES, ROOT, Fail, Skip, Test, environment, kill_group, need_qumra, run_process,
+                     script_output)
 
 HERE = os.path.join(ROOT, "tests", "boot")
 KERNELS = {     # name: (package, architecture)
@@ -19,6 +25,7 @@ BAD = re.compile(r"(?-i:\bBUG\b|WARNING|Oops)|\bunstable\b|spurious|\blost\b|sel
                  r"|rcu.*stall|Call Trace|soft lockup|hung task|general protection|segfault|NMI received"
                  r"|No irq handler|nobody cared|[Ff]irmware [Bb]ug|ACPI.*Error|failed to (?:calibrate|set up)"
                  r"|Fast TSC calibration failed|unchecked MSR|invalid opcode|divide error|trap .* ip:"
+                 r"|can't claim|no compatible bridge|BAR \d+: (?:failed|no space)|MMCONFIG .*not reserved|(?-i:\bAE_)"
                  r"|time went backwards|Clocksource .* skewed|Unable to|not functional|timer doesn't work", re.I)
 fetch_lock = threading.Lock()
 
@@ -89,14 +96,31 @@ def judge(r, limit, clocks, excused=()):
     return f"{init[1]}, init after {init[3]} s of guest time, {clock}"
 
 
-def on_qumra(build, name, log, cpus=1):
+# What the guest finds on PCI, by itself and in configuration space: the chipset.
+CHIPSET = ("0000:00:00.0 0x8086 0x29c0 0x060000 8680c029", "0000:00:1f.0 0x8086 0x2918 0x060100 86801829")
+
+
+def judge_pci(r, firmware):
+    lines = re.findall(r"^PCI (.*)$", r.out.decode(errors="replace").replace("\r", ""), re.M)
+    missing = [line for line in CHIPSET if line not in lines]
+    if missing:
+        raise Fail(f"not on PCI: {missing[0]}")
+    # Firmware hands on what SMBIOS says of the machine; a kernel that is loaded directly has none.
+    want = {None: "FIRMWARE ,", "bios": "FIRMWARE Qumra,", "uefi": "FIRMWARE Qumra,efi"}[firmware]
+    if want not in lines:
+        raise Fail(f"firmware: {[line for line in lines if line.startswith('FIRMWARE')]}")
+
+
+def on_qumra(build, name, log, cpus=1, firmware=None):
     need_qumra(build)
     kernel, initrd = files(name)
     limit = 240 * build.slow
     r = run_process([*build.run, "--kernel", kernel, "--initrd", initrd,
                      "--memory", "512M", "--serial", "stdio", "--cpus", str(cpus),
+                     *(["--firmware", firmware] if firmware else []),
                      "--append", f"console=ttyS0 panic=-1 cpus={cpus}", "--stats"], limit, log)
     remark = judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
+    judge_pci(r, firmware)
     rss = [int(re.search(rb"^%s (\d+)$" % key, r.err, re.M)[1]) for key in (b"max_rss_kib", b"guest_rss_kib")]
     beyond = (rss[0] - rss[1]) / 1024
     # The interpreter keeps little; the translator a code cache and tables for each CPU.
@@ -117,6 +141,48 @@ def on_qemu(name, log):
     return judge(r, 240, ("tsc", "tsc-early", "acpi_pm", "hpet", "refined-jiffies", "kvm-clock"), (TCG_CLOCK,))
 
 
+def until(command, pattern, limit, log):
+    """Runs a machine until its serial port or standard error shows the pattern, then ends it."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=environment(), start_new_session=True) as process:
+        os.set_blocking(process.stdout.fileno(), False)
+        text, end = b"", time.monotonic() + limit
+        while not re.search(pattern, text) and time.monotonic() < end and process.poll() is None:
+            select.select([process.stdout], [], [], 0.5)
+            text += process.stdout.read() or b""
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            kill_group(process)
+        text += process.stdout.read() or b""
+    log.write(text)
+    if not re.search(pattern, text):
+        raise Fail(f"within {limit:.0f} s nothing like {pattern}")
+    return text
+
+
+def bios_alone(build, log):
+    """SeaBIOS lists what is on PCI, finds nothing to boot, and says so on the serial port."""
+    text = until([*build.run, "--firmware", "bios,log", "--cpus", "2"], rb"No bootable device\.\r?\n(?s:.*)No bootable",
+                 60 * build.slow, log)
+    for want in (rb"Found 2 PCI devices", rb"bdf=00:00.0 id=8086:29c0", rb"bdf=00:1f.0 id=8086:2918",
+                 rb"using q35 mmconfig at 0xb0000000", rb"Found 2 cpu\(s\)", rb"fw_cfg DMA interface supported"):
+        if not re.search(want, text):
+            raise Fail(f"SeaBIOS does not say {want.decode()}")
+
+
+def uefi_shell(build, log):
+    """OVMF comes to its shell, its variables are in the file, and it starts with that file again."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = os.path.join(scratch, "vars")
+        for _ in range(2):
+            until([*build.run, "--firmware", f"uefi,vars={path}"], rb"Shell>", 120 * build.slow, log)
+            with open(path, "rb") as f:
+                if "BootOrder".encode("utf-16-le") not in f.read():
+                    raise Fail("no BootOrder in the file")
+
+
 # A boot takes a minute: the default engine boots all kernels, others (and sanitizers) one of each word size.
 FEW = {"": ("cloud-amd64", "686"), "asan": ("cloud-amd64",)}
 
@@ -126,5 +192,18 @@ def tests(build):
         for k, b in enumerate(build.variants()):
             if k == 0 or name in FEW[build.name]:
                 yield Test(b.test(f"boot/{name}"), lambda log, b=b, n=name: on_qumra(b, n, log), cost=100 * b.slow)
+    for k, b in enumerate(build.variants()):
+        slow = 3 if k else 1
+        yield Test(b.test("boot/bios-alone"), lambda log, b=b: bios_alone(b, log), cost=10 * b.slow)
+        if k == 0 or not b.name:
+            yield Test(b.test("boot/bios"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, firmware="bios"),
+                       cost=50 * b.slow * slow)
+        if k == 0:
+            yield Test(b.test("boot/bios-4-cpus"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, 4, "bios"),
+                       cost=80 * b.slow)
+            yield Test(b.test("boot/uefi"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, firmware="uefi"),
+                       cost=80 * b.slow)
+            yield Test(b.test("boot/uefi-shell"), lambda log, b=b: uefi_shell(b, log), cost=40 * b.slow)
+    for name in KERNELS:
         if not build.name:
             yield Test(f"boot-qemu/{name}", lambda log, n=name: on_qemu(n, log), cost=20)
