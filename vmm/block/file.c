@@ -327,6 +327,16 @@ static u32 file_probe_align(struct file *f)
 	return align;
 }
 
+static int file_check_chain(const struct file *f, const char *path, const struct proto_chain *c,
+	struct error *err)
+{
+	for (; c; c = c->above)
+		if (c->proto->is_file && c->proto->dev == f->proto.dev && c->proto->ino == f->proto.ino)
+			return error_usage(err, "%s is its own backing file, by way of %s", path,
+				c->proto->name);
+	return 0;
+}
+
 static int file_check_kind(struct file *f, const char *path, struct error *err)
 {
 	struct stat st;
@@ -389,6 +399,8 @@ int file_open(struct proto **out, const char *path, const struct proto_options *
 	ret = file_open_fd(f, path, o, err);
 	if (!ret)
 		ret = file_check_kind(f, path, err);
+	if (!ret)
+		ret = file_check_chain(f, path, o->above, err);
 	if (!ret && !o->no_lock)
 		ret = lock_take(f->fd, path, o->readonly, o->share_write, err);
 	if (ret < 0) {

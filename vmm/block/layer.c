@@ -1,15 +1,17 @@
 /* Opening and closing chains of images: see layer.h. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/log.h"
 #include "vmm/block/layer.h"
 #include "vmm/block/iov.h"
+#include "vmm/block/qcow2/qcow2.h"
 
 bool format_exists(const char *format)
 {
-	return !strcmp(format, "raw");
+	return !strcmp(format, "raw") || !strcmp(format, "qcow2");
 }
 
 static int format_probe_file(struct proto *file, const char **format, struct error *err)
@@ -35,6 +37,8 @@ static int layer_open_format(struct layer **out, struct proto *file, const struc
 		return ret;
 	if (!format_exists(format))
 		return error_usage(err, "%s: images in format %s are not supported", file->name, format);
+	if (!strcmp(format, "qcow2"))
+		return qcow2_open(out, file, o, NULL, err);
 	if (o->internal_snapshot)
 		return error_usage(err, "%s: a raw image has no snapshots", file->name);
 	if (!o->format && !file->readonly)
@@ -57,10 +61,79 @@ int layer_open(struct layer **out, const char *name, const struct layer_options 
 	return ret;
 }
 
+int layer_beside(char **path, const struct proto *above, const char *name, struct error *err)
+{
+	const char *slash = strrchr(above->name, '/');
+	int ret;
+
+	if (name[0] == '/' || proto_has_scheme(name)) {
+		*path = strdup(name);
+		return *path ? 0 : error_set(err, ENOMEM, "out of memory");
+	}
+	if (!above->is_file)
+		return error_usage(err, "%s: the name %s in it is relative to nothing", above->name, name);
+	ret = asprintf(path, "%.*s%s", slash ? (int)(slash - above->name) + 1 : 0, above->name, name);
+	return ret < 0 ? error_set(err, ENOMEM, "out of memory") : 0;
+}
+
+int layer_open_file(struct proto **out, const char *path, const struct proto *above,
+	const struct layer_options *o, struct error *err)
+{
+	struct proto_chain link = { above, o->proto.above };
+	struct proto_options po = o->proto;
+
+	po.above = &link;
+	return proto_open(out, path, &po, err);
+}
+
+static int chain_length(const struct proto_chain *c)
+{
+	int n = 0;
+
+	for (; c; c = c->above)
+		n++;
+	return n;
+}
+
+int layer_open_backing(struct layer **out, const struct proto *above, const char *name,
+	const struct layer_options *o, struct error *err)
+{
+	struct proto_chain link = { above, o->proto.above };
+	struct layer_options below = *o;
+	struct error why = ERROR_INIT;
+	char *path;
+	int ret;
+
+	if (chain_length(&link) > LAYERS_MAX)
+		return error_usage(err, "%s: more than %d backing files", above->name, LAYERS_MAX);
+	ret = layer_beside(&path, above, name, err);
+	if (ret < 0)
+		return ret;
+	below.proto.readonly = true;
+	below.proto.write_through = false;
+	below.proto.above = &link;
+	ret = layer_open(out, path, &below, &why);
+	free(path);
+	if (ret < 0)
+		error_set(err, -ret, "%s; it is the backing file of %s", why.text, above->name);
+	return ret;
+}
+
 int layer_add_overlay(struct layer **img, struct error *err)
 {
-	(void)img;
-	return error_usage(err, "snapshot needs qcow2, which is not there yet");
+	struct qcow2_new n = { .size = (*img)->size };
+	struct layer_options o = { 0 };
+	struct proto *file;
+	int ret = file_open_temporary(&file, err);
+
+	if (ret < 0)
+		return ret;
+	ret = qcow2_create(file, &n, err);
+	if (!ret)
+		ret = qcow2_open(img, file, &o, *img, err);
+	if (ret < 0)
+		proto_close(file);
+	return ret;
 }
 
 int layer_close(struct layer *img)

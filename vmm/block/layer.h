@@ -53,6 +53,8 @@ struct layer_options {
 	bool ignore_discard;
 };
 
+#define LAYERS_MAX 64
+
 /* Opens the whole chain. */
 int layer_open(struct layer **out, const char *name, const struct layer_options *o,
 	struct error *err);
@@ -73,6 +75,14 @@ const char *format_probe(const u8 *buf, u64 bytes);
 
 /* The formats. On success the image owns file; probed: nobody said that it is raw. */
 int raw_open(struct layer **out, struct proto *file, bool probed, struct error *err);
+
+/* For formats. The path of a file that one names; relative names are beside it. To be freed. */
+int layer_beside(char **path, const struct proto *above, const char *name, struct error *err);
+/* Opens a file of a layer's, or its backing layer, with a look that it is none of those above. */
+int layer_open_file(struct proto **out, const char *path, const struct proto *above,
+	const struct layer_options *o, struct error *err);
+int layer_open_backing(struct layer **out, const struct proto *above, const char *name,
+	const struct layer_options *o, struct error *err);
 
 /* The range at offset with what lies behind the image's end as zeroes. */
 int layer_read(struct layer *img, const struct iovec *iov, unsigned iovs, u64 offset);

@@ -39,7 +39,12 @@ struct proto {
 	u64 dev, ino;
 };
 
-/* What image locking distinguishes (lock.h). */
+/* The files of the layers above. */
+struct proto_chain {
+	const struct proto *proto;
+	const struct proto_chain *above;
+};
+
 struct proto_options {
 	bool readonly;
 	bool no_lock;
@@ -47,6 +52,7 @@ struct proto_options {
 	bool direct;		/* around the page cache */
 	bool write_through;
 	bool no_flush;
+	const struct proto_chain *above;	/* none of these is to be opened once more */
 };
 
 /* By the name: nbd: URIs and others. A refused name leaves one line in err. */
