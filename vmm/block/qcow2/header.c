@@ -40,7 +40,8 @@ static int header_check_features(struct qcow2 *q, const struct qcow2_header *h, 
 			q->layer.file->name, unknown);
 	if (q->incompatible & INCOMPATIBLE_CORRUPT && !q->readonly)
 		return header_refuse(q, err,
-			"the image is marked corrupt: it can only be read (readonly), or repaired (qemu-img check -r all)");
+			"the image is marked corrupt: it can be read (readonly) or repaired "
+			"(qemu-img check -r all)");
 	if (q->compression > 1 || !q->compression != !(q->incompatible & INCOMPATIBLE_COMPRESSION))
 		return header_refuse(q, err, "its compression type is unknown");
 	return 0;
