@@ -79,7 +79,8 @@ static bool plan_copy(struct plan *p, unsigned int guest, unsigned int use, u8 *
 }
 
 /* off: byte offset into v->r. */
-static bool plan_gpr(struct plan *p, const struct trans *t, u8 off, unsigned int size, unsigned int use, u8 *out)
+static bool plan_gpr(struct plan *p, const struct trans *t, u8 off, unsigned int size,
+	unsigned int use, u8 *out)
 {
 	unsigned int guest = off >> 3;
 	u8 host = host_of(t, guest);

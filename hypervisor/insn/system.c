@@ -378,8 +378,8 @@ void exec_clzero(struct vcpu *v, const struct insn *i)
 /* ---- MONITOR, MWAIT: nothing is waited for, as KVM does it; a guest then polls. ---- */
 
 /*
- * Guests that are not told of them may use them too, unless user space has disabled that quirk. A processor's own
- * checks come first.
+ * Guests that are not told of them may use them too, unless user space has disabled that quirk. A
+ * processor's own checks come first.
  */
 static void mwait_check(struct vcpu *v)
 {

@@ -136,6 +136,10 @@ def one(build, name, row, log):
         raise Skip(f"{expected}: {reason}")
 
 
+def no_tree(_log):
+    raise Skip(f"{VARIABLE} names no tree that was built")
+
+
 def complete(log):
     """The list has every test of the trees, and a reason for each that does not pass."""
     rows = listed()
@@ -153,6 +157,9 @@ def tests(build):
     if build.name:      # a sanitizer's run time would have to be the program's
         return
     yield Test("kvm-unit-tests/list", complete)
+    if not os.environ.get(VARIABLE):
+        yield Test("kvm-unit-tests/run", no_tree)
+        return
     for b in build.variants():
         for name, row in listed().items():
             if b.engine == ENGINES[0] or (row[0] == "passes" and "once" not in row[1]):
