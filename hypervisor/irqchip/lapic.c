@@ -310,7 +310,6 @@ void lapic_mmio_read(struct vcpu *v, u32 off, unsigned int len, void *data)
 	unsigned int nr = off >> 4, at = off & 15;
 	u32 val;
 
-	fpu_put(v);
 	lapic_pv_eoi_sync(v);
 	if (!lapic_page_mapped(l)) {
 		memset(data, 0xff, len);
@@ -333,7 +332,6 @@ void lapic_mmio_write(struct vcpu *v, u32 off, unsigned int len, const void *dat
 	unsigned int nr = off >> 4;
 	u32 val;
 
-	fpu_put(v);
 	lapic_pv_eoi_sync(v);
 	if (!lapic_page_mapped(l) || len != sizeof(val) || off & 15)
 		return;
@@ -354,7 +352,6 @@ int lapic_msr_read(struct vcpu *v, u32 index, u64 *val)
 
 	if (!l || !lapic_x2apic(l) || nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & R2))
 		return -EINVAL;
-	fpu_put(v);
 	lapic_pv_eoi_sync(v);
 	*val = lapic_read(l, nr);
 	if (nr == LR_ICR)
@@ -377,7 +374,6 @@ int lapic_msr_write(struct vcpu *v, u32 index, u64 val)
 
 	if (!l || !lapic_x2apic(l) || nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & W2))
 		return -EINVAL;
-	fpu_put(v);
 	lapic_pv_eoi_sync(v);
 	if (nr == LR_ICR)
 		return x2apic_write_icr(l, val);
@@ -484,7 +480,6 @@ void lapic_set_cr8(struct vcpu *v, u64 cr8)
 	v->cr8 = cr8 & 15;
 	if (!v->lapic)
 		return;
-	fpu_put(v);
 	lapic_pv_eoi_sync(v);
 	v->lapic->reg[LR_TPR] = (u32)v->cr8 << 4;
 	lapic_check_pending(v->lapic);

@@ -8,7 +8,6 @@
  */
 #include "hypervisor/irqchip/lapic.h"
 
-#include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/system.h"
 
 /* KVM's limit (min_timer_period_us): a guest must not keep the host busy with a periodic timer. */
@@ -151,7 +150,6 @@ void lapic_set_tsc_deadline(struct vcpu *v, u64 val)
 
 	if (!l || timer_mode(l) != LVT_TIMER_DEADLINE)
 		return;
-	fpu_put(v);
 	lapic_timer_expired(v);
 	if (!val) {
 		lapic_timer_stop(l);

@@ -171,7 +171,7 @@ u32 os_tsc_khz(void);		/* frequency of RDTSC, measured or read once per process 
 /*
  * A one-shot timer. fn runs on a service thread, without any lock of ours held, and may arm any
  * timer. os_timer_cancel returns when fn neither runs nor will run (what fn arms meanwhile is
- * void); never call it from fn.
+ * void); never call it from fn. Arming and cancelling: registers kept.
  */
 struct os_timer { u64 opaque[10]; };
 void os_timer_init(struct os_timer *t, void (*fn)(void *arg), void *arg);

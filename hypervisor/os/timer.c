@@ -1,17 +1,22 @@
 /*
- * The seam's one-shot timers: a pairing heap of armed timers and one service thread, started by the
- * first arming, that sleeps until the earliest deadline.
+ * The seam's one-shot timers: a pairing heap of armed timers and one service thread, started with
+ * the first timer that is made, that sleeps until the earliest deadline. Arming and cancelling keep
+ * the vector registers, as guests do that by device registers.
  *
  * Pairing heap: each timer has a first child, a next sibling, and prev, which is the previous
  * sibling, or the parent for a first child. Insert is constant time, removal amortized logarithmic,
  * and no memory is allocated, so arming cannot fail.
  */
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 
 #include "hypervisor/os/native.h"
 #include "hypervisor/os/os.h"
+#include "hypervisor/os/syscall.h"
 
 struct timer {
 	void (*fn)(void *arg);
@@ -24,15 +29,13 @@ struct timer {
 _Static_assert(sizeof(struct timer) <= sizeof(struct os_timer), "struct os_timer has room");
 
 static struct timer_service {
-	pthread_mutex_t lock;
-	pthread_cond_t idle;	/* running changed */
+	struct os_mutex lock;
+	u32 calls;		/* of functions that have returned; whoever cancels one waits for it */
 	pthread_once_t once;
 	struct os_event wake;	/* the earliest deadline changed */
 	struct timer *root;
 	struct timer *running;	/* its fn is being called */
 } service = {
-	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.idle = PTHREAD_COND_INITIALIZER,
 	.once = PTHREAD_ONCE_INIT,
 };
 
@@ -113,6 +116,16 @@ static void timer_disarm(struct timer *t)
 	t->armed = false;
 }
 
+/* Until another call of a timer's function is over. Locked, but not during the wait. */
+static void service_wait(void)
+{
+	u32 calls = service.calls;
+
+	os_mutex_unlock(&service.lock);
+	sys6(SYS_futex, (unsigned long)&service.calls, FUTEX_WAIT_PRIVATE, calls, 0, 0, 0);
+	os_mutex_lock(&service.lock);
+}
+
 /* Calls what is due; returns the next deadline. Locked, but not during the calls. */
 static u64 service_run_due(void)
 {
@@ -121,11 +134,12 @@ static u64 service_run_due(void)
 	while ((t = service.root) && t->deadline <= os_clock_ns()) {
 		timer_disarm(t);
 		service.running = t;
-		pthread_mutex_unlock(&service.lock);
+		os_mutex_unlock(&service.lock);
 		t->fn(t->arg);
-		pthread_mutex_lock(&service.lock);
+		os_mutex_lock(&service.lock);
 		service.running = NULL;
-		pthread_cond_broadcast(&service.idle);
+		__atomic_store_n(&service.calls, service.calls + 1, __ATOMIC_RELEASE);
+		sys6(SYS_futex, (unsigned long)&service.calls, FUTEX_WAKE_PRIVATE, INT_MAX, 0, 0, 0);
 	}
 	return t ? t->deadline : OS_FOREVER;
 }
@@ -138,9 +152,9 @@ static void *service_thread(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1UL, 0, 0, 0);
 	prctl(PR_SET_NAME, "qumra-timer", 0, 0, 0);
 	for (;;) {
-		pthread_mutex_lock(&service.lock);
+		os_mutex_lock(&service.lock);
 		deadline = service_run_due();
-		pthread_mutex_unlock(&service.lock);
+		os_mutex_unlock(&service.lock);
 		os_event_wait(&service.wake, deadline, NULL);
 	}
 	return arg;
@@ -168,6 +182,7 @@ static void service_start(void)
 
 void os_timer_init(struct os_timer *ot, void (*fn)(void *arg), void *arg)
 {
+	pthread_once(&service.once, service_start);
 	*timer_of(ot) = (struct timer){ .fn = fn, .arg = arg };
 }
 
@@ -176,8 +191,7 @@ void os_timer_arm(struct os_timer *ot, u64 deadline_ns)
 	struct timer *t = timer_of(ot);
 	bool first;
 
-	pthread_once(&service.once, service_start);
-	pthread_mutex_lock(&service.lock);
+	os_mutex_lock(&service.lock);
 	timer_disarm(t);
 	if (!t->cancelling) {
 		t->deadline = deadline_ns;
@@ -185,7 +199,7 @@ void os_timer_arm(struct os_timer *ot, u64 deadline_ns)
 		service.root = heap_meld(service.root, t);
 	}
 	first = service.root == t;
-	pthread_mutex_unlock(&service.lock);
+	os_mutex_unlock(&service.lock);
 	if (first)
 		os_event_signal(&service.wake);
 }
@@ -194,13 +208,13 @@ void os_timer_cancel(struct os_timer *ot)
 {
 	struct timer *t = timer_of(ot);
 
-	pthread_mutex_lock(&service.lock);
+	os_mutex_lock(&service.lock);
 	t->cancelling++;
 	timer_disarm(t);
 	while (service.running == t)
-		pthread_cond_wait(&service.idle, &service.lock);
+		service_wait();
 	t->cancelling--;
-	pthread_mutex_unlock(&service.lock);
+	os_mutex_unlock(&service.lock);
 }
 
 void os_timer_destroy(struct os_timer *ot)
@@ -211,9 +225,5 @@ void os_timer_destroy(struct os_timer *ot)
 /* Its thread is in the parent, and so is whoever armed a timer. */
 void timer_fork_child(void)
 {
-	service = (struct timer_service){
-		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.idle = PTHREAD_COND_INITIALIZER,
-		.once = PTHREAD_ONCE_INIT,
-	};
+	service = (struct timer_service){ .once = PTHREAD_ONCE_INIT };
 }

@@ -45,6 +45,7 @@ struct fpu {
 	u64 fip, fdp;
 	u16 fcs, fds, fop;
 	bool host_xsave, host_avx;	/* what the host's system has turned on */
+	bool host_in_use;		/* XGETBV with ECX = 1, and AVX */
 	bool pointers_on_error_only; /* AMD: FXSAVE, XSAVE save FOP, FIP, FDP only with ES */
 	u32 mxcsr_mask;			/* bits that LDMXCSR may set */
 };

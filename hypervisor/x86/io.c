@@ -5,6 +5,9 @@
  *
  * Accesses to in-kernel devices are recorded as well, so that an instruction which makes several
  * does none of them twice. Linux Documentation/virt/kvm/api.rst 5 (KVM_EXIT_IO, KVM_EXIT_MMIO).
+ *
+ * The vector registers stay the guest's all the time: what serves accesses calls nothing of the seam
+ * but what keeps them (os.h), and the engine saves them on its way to user space.
  */
 #include <linux/errno.h>
 #include <linux/kvm_para.h>
@@ -135,7 +138,7 @@ static __noreturn_ void exit_mmio(struct vcpu *v, const struct io_fragment *f)
 	log_wait(v, f);
 }
 
-/* An ioeventfd takes the write: the vector registers may stay the guest's. */
+/* An ioeventfd takes the write. */
 static bool io_signals(const struct vcpu *v, enum bus_kind bus, const struct io_fragment *f)
 {
 	const struct ioeventfds *t = v->vm->ioeventfds;
@@ -161,7 +164,6 @@ static void pio_access(struct vcpu *v, struct io_fragment *f)
 		log_served(v, f);
 		return;
 	}
-	fpu_put(v);
 	err = f->write ? bus_write(v, BUS_PIO, f->addr, f->len, f->data) :
 			 bus_read(v, BUS_PIO, f->addr, f->len, f->data);
 	if (err)
@@ -220,7 +222,6 @@ static u32 pio_batch(struct vcpu *v, struct io_fragment *f, u32 n, u8 *buf)
 		v->io_batch.count = 1;
 		return 1;
 	}
-	fpu_put(v);
 	err = f->write ? bus_write(v, BUS_PIO, f->addr, f->len, f->data) :
 			 bus_read(v, BUS_PIO, f->addr, f->len, f->data);
 	/* An ioeventfd that did not take this element may take a later one, by its value. */
@@ -312,7 +313,6 @@ static void mmio_access(struct vcpu *v, struct io_fragment *f)
 		log_served(v, f);
 		return;
 	}
-	fpu_put(v);
 	if (mmio_in_kernel(v, f))
 		exit_mmio(v, f);
 	log_served(v, f);

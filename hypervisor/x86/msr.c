@@ -132,7 +132,6 @@ int msr_get_deadline(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val)
 
 int msr_set_deadline(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
 {
-	fpu_put(v);
 	if (v->lapic)
 		lapic_set_tsc_deadline(v, val);
 	return 0;

@@ -160,7 +160,8 @@ static void test_in_kernel(void **state)
 	mmio_got[0] = mmio_got[1] = 0;
 	v->fpu_live = true;
 	assert_int_equal(run(v, insn_local), 0);
-	assert_false(v->fpu_live);
+	assert_true(v->fpu_live);	/* devices keep the vector registers: x86/io.c */
+	v->fpu_live = false;
 	assert_int_equal(mmio_got[0], 0x40);
 	assert_int_equal(mmio_got[1], 0x170011);
 }
