@@ -16,7 +16,6 @@
 #define ARENA_SIZE	(6u << 20)
 /* Instructions. Measured blocks average 9; this bounds how late a kick is seen. */
 #define BLOCK_MAX	48
-#define INSN_MAX	15u	/* bytes. SDM 2A 2.3.11 */
 
 int code_create(struct vcpu *v)
 {
@@ -52,6 +51,7 @@ void code_flush(struct vcpu *v)
 	memset(c->bucket, 0, sizeof(c->bucket));
 	c->used = 0;
 	c->epoch++;
+	c->last.code_bytes = 0;
 	native_reset(v);
 	v->stat.code_flushes++;
 }
@@ -143,6 +143,27 @@ static int insn_finish(struct vcpu *v, struct insn *i)
 	return i->flags & I_NATIVE ? native_prepare(v, i) : 0;
 }
 
+/* Are these the bytes decoded last, or do they begin with them? Stubs come and go, they are not kept. */
+static bool last_take(const struct vcpu *v, const u8 *bytes, unsigned int n, struct insn *out)
+{
+	const struct code_cache *c = v->code;
+
+	if (c->last.code_bytes != v->code_bytes || c->last.insn.len > n ||
+		memcmp(c->last.bytes, bytes, c->last.insn.len))
+		return false;
+	*out = c->last.insn;
+	return true;
+}
+
+static void last_keep(const struct vcpu *v, const u8 *bytes, const struct insn *i)
+{
+	struct code_cache *c = v->code;
+
+	c->last.code_bytes = i->flags & (I_NATIVE | I_CROSS) ? 0 : v->code_bytes;
+	memcpy(c->last.bytes, bytes, i->len);
+	c->last.insn = *i;
+}
+
 void code_fetch(struct vcpu *v, struct insn *out)
 {
 	u64 room = fetch_limit(v);
@@ -153,6 +174,8 @@ void code_fetch(struct vcpu *v, struct insn *out)
 	enum decode_result r;
 
 	memcpy(buf, fetch_page(v, la)->host + (la & 0xfff), n);
+	if (last_take(v, buf, n, out))
+		return;
 	r = insn_decode(buf, n, v->code_bytes, out);
 	if (r == DECODE_MORE && n < INSN_MAX && n < room) {
 		unsigned int all = (unsigned int)MIN(INSN_MAX, room);
@@ -168,8 +191,10 @@ void code_fetch(struct vcpu *v, struct insn *out)
 	if (r == DECODE_UD)
 		raise_ud(v);
 	v->stat.decodes++;
-	if (insn_finish(v, out) == 0)
+	if (insn_finish(v, out) == 0) {
+		last_keep(v, buf, out);
 		return;
+	}
 	code_flush(v);
 	if (insn_finish(v, out)) {
 		fpu_put(v);

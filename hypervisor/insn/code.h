@@ -49,6 +49,8 @@ struct lookup_entry {
 #define LOOKUP_WAYS	512
 #define BLOCK_BUCKETS	8192
 
+#define INSN_MAX	15u	/* bytes. SDM 2A 2.3.11 */
+
 struct code_cache {
 	/* entries of another epoch are void; in bits 63:16 of a lookup's ctx */
 	u64 epoch;
@@ -57,6 +59,12 @@ struct code_cache {
 	struct block *bucket[BLOCK_BUCKETS];
 	u8 *arena;
 	size_t used;
+	/* What code_fetch() decoded last: one that leaves for user space is fetched again at once. */
+	struct {
+		u8 code_bytes;	/* 0: nothing */
+		u8 bytes[INSN_MAX];
+		struct insn insn;
+	} last;
 };
 
 int code_create(struct vcpu *v);	/* 0 or -ENOMEM */
