@@ -314,7 +314,7 @@ static enum unwind dbt_run(struct vcpu *v)
 
 /* ---- the engine ---- */
 
-#define CACHE_MIN	(1u << 20)
+#define CACHE_MIN	(512u << 10)	/* a part of it holds the largest fragment twice */
 #define CACHE_MAX	(1u << 30)
 
 /* QUMRA_CODE_CACHE: bytes for each vCPU. */

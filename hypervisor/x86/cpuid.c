@@ -62,6 +62,27 @@ struct host {
 	u32 reg[NR_CPUID_REGS];
 };
 
+bool cpuid_host_plain(void)
+{
+	const char *s = os_getenv("QUMRA_PLAIN_HOST");
+
+	return s && *s == '1';
+}
+
+/* The bits that x86-64-v2 need not have: of leaf 1 PCLMUL, FMA, MOVBE, AES, XSAVE, AVX, F16C, RDRAND. */
+static void host_make_plain(struct host *h)
+{
+	const u32 leaf1 = BIT(1) | BIT(12) | BIT(22) | MASK(30, 25);
+	const u32 abm = BIT(5), xop = BIT(11) | BIT(16) | BIT(21);
+
+	for (unsigned int i = 0; i < NR_CPUID_REGS; i++)
+		if (cpuid_places[i].leaf == 7 || cpuid_places[i].leaf == 0xd)
+			h->reg[i] = 0;
+	h->reg[C_1_ECX] &= ~leaf1;
+	h->reg[C_E1_ECX] &= ~(abm | xop);
+	h->xcr0 &= XCR0_X87 | XCR0_SSE;
+}
+
 static void host_read(struct host *h)
 {
 	unsigned int i;
@@ -75,6 +96,8 @@ static void host_read(struct host *h)
 		host_cpuid(cpuid_places[i].leaf, cpuid_places[i].sub, r);
 		h->reg[i] = r[cpuid_places[i].out];
 	}
+	if (unlikely(cpuid_host_plain()))
+		host_make_plain(h);
 }
 
 /* ---- leaves that are not lists of bits ---- */

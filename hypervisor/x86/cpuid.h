@@ -49,6 +49,8 @@ void cpuid_update(struct vcpu *v);
 void cpuid_host_features(u64 features[4]);
 /* Is a RET of the host free of what guests hear that they are free of: BTC_NO and SRSO_NO? */
 bool cpuid_host_returns_safe(void);
+/* QUMRA_PLAIN_HOST=1, for tests: nothing of the host is used that x86-64-v2 lacks. */
+bool cpuid_host_plain(void);
 /* XCR0 bits that this guest may set. */
 u64 cpuid_xcr0(const struct vcpu *v);
 

@@ -6,6 +6,7 @@
 
 #include <linux/errno.h>
 
+#include "hypervisor/x86/cpuid.h"
 #include "hypervisor/x86/regs.h"
 
 #define XCR0_ALL	(XCR0_X87 | XCR0_SSE | XCR0_AVX)
@@ -26,6 +27,8 @@ static void fpu_probe_host(struct fpu *f)
 	f->pointers_on_error_only = r[2] == 0x444d4163;		/* "AuthenticAMD" */
 	os_cpuid(1, 0, r);
 	f->host_xsave = r[2] & BIT(27);
+	host_cpuid(1, 0, r);
+	f->host_xsave = r[2] & BIT(27) && !cpuid_host_plain();
 	f->host_avx = f->host_xsave && (r[2] & BIT(28)) && (host_xgetbv(0) & XCR0_ALL) == XCR0_ALL;
 	host_cpuid(0xd, 1, r);
 	f->host_in_use = f->host_avx && (r[0] & BIT(2));

@@ -5,7 +5,7 @@ import subprocess
 import threading
 from collections import namedtuple
 
-from harness import ROOT, Fail, Skip, Test, need_qumra, run_process
+from harness import ROOT, Fail, Skip, Test, environment, need_qumra, run_process
 
 HERE = os.path.join(ROOT, "tests", "guest")
 OUT = os.path.join(ROOT, "build", "guest-tests")
@@ -61,14 +61,18 @@ def verdict(r, want, known=()):
     return None
 
 
-def on_qumra(build, guest, log, run=None):
+# A host that has the least we ask for, and a code cache in which nothing stays for long.
+PLAIN = {"QUMRA_PLAIN_HOST": "1", "QUMRA_NO_FSGSBASE": "1", "QUMRA_CODE_CACHE": "524288"}
+
+
+def on_qumra(build, guest, log, run=None, **settings):
     need_qumra(build)
     command = [*(run or build.run), "--kernel", built(guest, log), "--debug-exit", "--serial", "stdio",
                "--memory", guest.options.get("memory", "64M"), "--cpus", guest.options.get("cpus", "1"),
                "--append", "test"]
     if "no-reboot" in guest.options:
         command.append("--no-reboot")
-    r = run_process(command, 60 * build.slow, log)
+    r = run_process(command, 60 * build.slow, log, env=environment(**settings))
     return verdict(r, int(guest.options.get("status", PASSED)))
 
 
@@ -108,6 +112,7 @@ def tests(build):
             yield Test(b.test(f"guest/{name}"), lambda log, b=b, g=g: on_qumra(b, g, log), cost=2)
         if build.name:
             continue
+        yield Test(f"guest-plain/{name}", lambda log, g=g: on_qumra(build, g, log, **PLAIN), cost=2)
         yield Test(f"guest-qemu/{name}", lambda log, g=g: on_qemu(g, log), cost=2)
         if g.options.get("kvm") == "yes":
             yield Test(f"guest-kvm/{name}", lambda log, g=g: on_kvm(build, g, log), cost=2)
