@@ -8,6 +8,7 @@
 #include <linux/errno.h>
 
 #include "hypervisor/core/vm.h"
+#include "lib/search.h"
 
 struct io_bus {
 	u32 n;
@@ -43,17 +44,7 @@ static void bus_replace(struct vm *vm, enum bus_kind kind, struct io_bus *bus)
 /* How many ranges begin at addr or before. */
 static u32 bus_before(const struct io_bus *bus, u64 addr)
 {
-	u32 low = 0, high = bus->n;
-
-	while (low < high) {
-		u32 mid = (low + high) / 2;
-
-		if (bus->range[mid].addr <= addr)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return COUNT_UPTO(bus->n, i, bus->range[i].addr, addr);
 }
 
 int bus_register(struct vm *vm, enum bus_kind kind, u64 addr, u64 len, struct io_device *dev)

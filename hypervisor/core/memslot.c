@@ -9,6 +9,7 @@
 #include <linux/errno.h>
 
 #include "hypervisor/core/vm.h"
+#include "lib/search.h"
 
 #define PAGE		4096ULL
 #define PAGE_MASK	(PAGE - 1)
@@ -19,20 +20,11 @@
 const struct memslot *memslot_find(const struct vm *vm, u64 gpa)
 {
 	const struct memslots *all = vm->slots;
-	u32 lo = 0, hi = all->n;
+	u32 n = COUNT_UPTO(all->n, i, all->slot[i].gpa, gpa);
 
-	/* The last slot that begins at or below gpa. */
-	while (lo < hi) {
-		u32 mid = (lo + hi) / 2;
-
-		if (all->slot[mid].gpa <= gpa)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	if (!lo || gpa - all->slot[lo - 1].gpa >= all->slot[lo - 1].size)
+	if (!n || gpa - all->slot[n - 1].gpa >= all->slot[n - 1].size)
 		return NULL;
-	return &all->slot[lo - 1];
+	return &all->slot[n - 1];
 }
 
 const struct memslot *memslot_by_id(const struct vm *vm, u32 id)

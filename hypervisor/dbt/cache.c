@@ -11,6 +11,8 @@
 
 #include <linux/errno.h>
 
+#include "lib/search.h"
+
 #define TRAMP_ROOM	(8u << 10)
 /* For each KiB of code. Measured after a compiler's run: 2.5 fragments, 8 exits, 17 units. */
 #define FRAGS_PER_KIB	6
@@ -275,41 +277,27 @@ static const struct slab *slab_at(const struct dbt *d, u32 host)
 u32 fragment_at(struct dbt *d, u32 host)
 {
 	const struct slab *s = slab_at(d, host);
-	u32 low, high;
+	const struct fragment *f;
+	u32 n;
 
 	if (!s)
 		return NONE;
-	low = s->frags.start;
-	high = s->frags.at;
-	while (low + 1 < high) {	/* the last that begins at or before host */
-		u32 mid = low + (high - low) / 2;
-
-		if (d->frag[mid].start <= host)
-			low = mid;
-		else
-			high = mid;
-	}
-	return low < s->frags.at ? low : NONE;
+	f = &d->frag[s->frags.start];
+	n = COUNT_UPTO(s->frags.at - s->frags.start, i, f[i].start, host);
+	return n ? s->frags.start + n - 1 : NONE;
 }
 
 const struct site *site_find(const struct dbt *d, const struct fragment *f, u32 host)
 {
 	const struct slab *s = slab_at(d, host);
-	u32 low, high;
+	const struct site *first;
+	u32 n;
 
 	if (!s)
 		return NULL;
-	low = s->sites.start;
-	high = s->sites.at;
-	while (low < high) {		/* the first behind host */
-		u32 mid = low + (high - low) / 2;
-
-		if (d->site[mid].host <= host)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low > s->sites.start && d->site[low - 1].host >= f->start ? &d->site[low - 1] : NULL;
+	first = &d->site[s->sites.start];
+	n = COUNT_UPTO(s->sites.at - s->sites.start, i, first[i].host, host);
+	return n && first[n - 1].host >= f->start ? &first[n - 1] : NULL;
 }
 
 /* ---- links ---- */

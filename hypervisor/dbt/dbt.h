@@ -413,6 +413,8 @@ u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, co
 
 /* ---- name.c ---- */
 void fragment_name(struct vcpu *v, u32 frag, u64 la);
+/* value as that many hexadecimal digits; returns how many. */
+u32 hex_put(char *p, u64 value, u32 digits);
 
 /* ---- x87.c ---- */
 /* What translated code noted of the last x87 instruction goes to v->fpu. */

@@ -28,8 +28,7 @@ static void text_put(struct text *x, const char *s)
 
 static void text_hex(struct text *x, u64 value, unsigned int digits)
 {
-	while (digits--)
-		x->buf[x->n++] = "0123456789abcdef"[value >> (4 * digits) & 15];
+	x->n += hex_put(x->buf + x->n, value, digits);
 }
 
 static void text_insn(struct text *x, const struct insn *i, u64 rip)

@@ -13,7 +13,7 @@ static u32 name_put(char *p, const char *s)
 	return n;
 }
 
-static u32 name_put_hex(char *p, u64 value, u32 digits)
+u32 hex_put(char *p, u64 value, u32 digits)
 {
 	for (u32 i = 0; i < digits; i++)
 		p[i] = "0123456789abcdef"[value >> (4 * (digits - 1 - i)) & 15];
@@ -28,7 +28,7 @@ void fragment_name(struct vcpu *v, u32 frag, u64 la)
 	u32 n;
 
 	n = name_put(name, v->cpl == 3 ? "guest user " : "guest kernel ");
-	n += name_put_hex(name + n, la, v->code_bytes == 8 ? 16 : 8);
+	n += hex_put(name + n, la, v->code_bytes == 8 ? 16 : 8);
 	name[n] = 0;
 	os_code_name(code_rx(d, f->start), f->size, name);
 }

@@ -10,11 +10,7 @@
 #include "hypervisor/os/native.h"
 #include "hypervisor/os/os.h"
 
-static struct {
-	struct os_mutex lock;
-	bool asked;		/* the environment was */
-	int fd;			/* -1: no dump */
-} dump = { .fd = -1 };
+static struct asked_file dump = { .fd = -1 };
 
 static int dump_open(void)
 {
@@ -31,11 +27,7 @@ static int dump_open(void)
 
 void dump_init(void)
 {
-	os_mutex_lock(&dump.lock);
-	if (!dump.asked)
-		WRITE_ONCE(dump.fd, dump_open());
-	dump.asked = true;
-	os_mutex_unlock(&dump.lock);
+	asked_file_open(&dump, dump_open);
 }
 
 bool os_dump_wanted(void)

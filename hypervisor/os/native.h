@@ -5,9 +5,8 @@
 #ifndef QUMRA_HYPERVISOR_OS_NATIVE_H
 #define QUMRA_HYPERVISOR_OS_NATIVE_H
 
-#include "lib/types.h"
+#include "hypervisor/os/os.h"
 
-struct os_code_fault;
 struct sigaction;
 
 /*
@@ -47,5 +46,20 @@ void chain_fork_child(void);
 void timer_fork_child(void);
 /* os_code_guard() by a clock of one's own: *last is when it looked. */
 void chain_guard(u64 *last);
+
+/* A file that the environment may ask for, once: fd is -1 before and without it. */
+struct asked_file {
+	struct os_mutex lock;
+	bool asked;
+	int fd;
+};
+static inline void asked_file_open(struct asked_file *f, int (*open_it)(void))
+{
+	os_mutex_lock(&f->lock);
+	if (!f->asked)
+		WRITE_ONCE(f->fd, open_it());
+	f->asked = true;
+	os_mutex_unlock(&f->lock);
+}
 
 #endif

@@ -21,13 +21,11 @@
 #define MAP_FLUSH_NS	100000000ULL
 
 static struct {
-	struct os_mutex lock;
-	bool asked;		/* the environment was */
-	int fd;			/* -1: no map */
+	struct asked_file file;
 	u32 used;
 	u64 flushed_ns;
 	char buf[MAP_BUFFER];
-} map = { .fd = -1 };
+} map = { .file.fd = -1 };
 
 /* With the lock. A file that cannot be written has no readers to tell. */
 static void map_write(void)
@@ -35,7 +33,7 @@ static void map_write(void)
 	u32 done = 0;
 
 	while (done < map.used) {
-		long n = syscall(SYS_write, map.fd, map.buf + done, map.used - done);
+		long n = syscall(SYS_write, map.file.fd, map.buf + done, map.used - done);
 
 		if (n <= 0)
 			break;
@@ -47,9 +45,9 @@ static void map_write(void)
 
 static void map_at_exit(void)
 {
-	os_mutex_lock(&map.lock);
+	os_mutex_lock(&map.file.lock);
 	map_write();
-	os_mutex_unlock(&map.lock);
+	os_mutex_unlock(&map.file.lock);
 }
 
 /* Of this user's own making only: /tmp is everybody's. */
@@ -73,16 +71,12 @@ static int map_open(void)
 
 void perfmap_init(void)
 {
-	os_mutex_lock(&map.lock);
-	if (!map.asked)
-		WRITE_ONCE(map.fd, map_open());
-	map.asked = true;
-	os_mutex_unlock(&map.lock);
+	asked_file_open(&map.file, map_open);
 }
 
 bool os_code_named(void)
 {
-	return READ_ONCE(map.fd) >= 0;
+	return READ_ONCE(map.file.fd) >= 0;
 }
 
 static u32 put_hex(char *p, u64 value)
@@ -114,9 +108,9 @@ void os_code_name(u64 start, u32 size, const char *name)
 {
 	if (!os_code_named())
 		return;
-	os_mutex_lock(&map.lock);
+	os_mutex_lock(&map.file.lock);
 	map.used += put_line(map.buf + map.used, start, size, name);
 	if (map.used > MAP_BUFFER - MAP_LINE || os_clock_ns() - map.flushed_ns > MAP_FLUSH_NS)
 		map_write();
-	os_mutex_unlock(&map.lock);
+	os_mutex_unlock(&map.file.lock);
 }
