@@ -14,6 +14,7 @@ struct run_options {
 	u64 memory;
 	u64 code_cache;	/* bytes; 0: the default */
 	struct cpu_topology cpus;
+	unsigned root_ports;
 	bool no_reboot, debug_exit, stats, help, firmware_log;
 };
 

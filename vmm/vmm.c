@@ -240,6 +240,7 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 		.msi_arg = &vmm->irqs,
 		.set_pam = vmm->config.firmware ? shadow_set_pam : NULL,
 		.pam_arg = &vmm->firmware.shadow,
+		.root_ports = vmm->config.root_ports,
 		.debug_exit = vmm->config.debug_exit,
 		.firmware_log = !vmm->config.firmware || vmm->config.firmware_log,
 	};

@@ -27,6 +27,7 @@ struct vmm_config {
 	const char *serial;	/* as chardev_open() takes it */
 	u64 memory;
 	struct cpu_topology topology;
+	unsigned root_ports;
 	bool no_reboot, debug_exit;
 	bool firmware_log;	/* what firmware says on its debug port goes to standard error */
 };

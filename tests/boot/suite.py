@@ -100,9 +100,12 @@ def judge(r, limit, clocks, excused=()):
 CHIPSET = ("0000:00:00.0 0x8086 0x29c0 0x060000 8680c029", "0000:00:1f.0 0x8086 0x2918 0x060100 86801829")
 
 
+PORTS = ("0000:00:10.0 0x1b36 0x000c 0x060400 361b0c00", "0000:00:11.0 0x1b36 0x000c 0x060400 361b0c00")
+
+
 def judge_pci(r, firmware):
     lines = re.findall(r"^PCI (.*)$", r.out.decode(errors="replace").replace("\r", ""), re.M)
-    missing = [line for line in CHIPSET if line not in lines]
+    missing = [line for line in CHIPSET + (PORTS if firmware else ()) if line not in lines]
     if missing:
         raise Fail(f"not on PCI: {missing[0]}")
     # Firmware hands on what SMBIOS says of the machine; a kernel that is loaded directly has none.
@@ -117,7 +120,7 @@ def on_qumra(build, name, log, cpus=1, firmware=None):
     limit = 240 * build.slow
     r = run_process([*build.run, "--kernel", kernel, "--initrd", initrd,
                      "--memory", "512M", "--serial", "stdio", "--cpus", str(cpus),
-                     *(["--firmware", firmware] if firmware else []),
+                     *(["--firmware", firmware, "--machine", "q35,root-ports=2"] if firmware else []),
                      "--append", f"console=ttyS0 panic=-1 cpus={cpus}", "--stats"], limit, log)
     remark = judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
     judge_pci(r, firmware)

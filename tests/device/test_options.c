@@ -109,6 +109,12 @@ static void test_cpus(void **state)
 static void test_mistakes(void **state)
 {
 	(void)state;
+	assert_int_equal(parse("--kernel", "k", "--machine", "q35,root-ports=15"), 0);
+	assert_int_equal(o.root_ports, 15);
+	refuse("is unknown", "--kernel", "k", "--machine", "pc");
+	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=16");
+	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=");
+	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=-1");
 	refuse("there are vars=FILE", "--firmware", "/dev/null,code=x");
 	refuse("there are vars=FILE", "--firmware", "/dev/null,vars=");
 	refuse("value is empty", "--firmware", "");

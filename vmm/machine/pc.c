@@ -106,6 +106,11 @@ static void pc_init_pci(struct pc *pc, const struct pc_config *c)
 	pc_add_device(pc, &pci_host_device_ops, &pc->pci);
 	pc_add_pci(pc, PCI_DEVFN(0, 0), &pc->mch.pci, NULL, NULL);
 	pc_add_pci(pc, PCI_DEVFN(PC_SLOT_LPC, 0), &pc->lpc.pci, &lpc_device_ops, &pc->lpc);
+	for (unsigned i = 0; i < c->root_ports; i++) {
+		root_port_init(&pc->port[i], &pc->pci, i + 1);
+		pc_add_pci(pc, PCI_DEVFN(PC_SLOT_PORTS + i, 0), &pc->port[i].pci, NULL, NULL);
+	}
+	pc->ports = c->root_ports;
 }
 
 /* PCI configuration owns the doubleword at 0xCF8, the chipset's reset the byte inside it. */
@@ -135,6 +140,8 @@ static void pc_play_firmware(struct pc *pc)
 {
 	pci_config_write(&pc->mch.pci, MCH_PCIEXBAR, ECAM_BASE | 1, 4);
 	lpc_play_firmware(&pc->lpc);
+	for (unsigned i = 0; i < pc->ports; i++)
+		root_port_play_firmware(&pc->port[i], i + 1);
 }
 
 int pc_init(struct pc *pc, const struct pc_config *c)

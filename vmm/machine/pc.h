@@ -41,6 +41,8 @@
 #define PC_DEVICES_MAX 160
 #define PC_SLOT_ANY	(-1)
 #define PC_SLOT_LPC	31
+#define PC_SLOT_PORTS	16	/* the first root port */
+#define PC_ROOT_PORTS_MAX 15
 
 struct pc {
 	struct io_map pio, mmio;
@@ -56,6 +58,8 @@ struct pc {
 	struct pci_host pci;
 	struct mch mch;
 	struct lpc lpc;
+	struct root_port port[PC_ROOT_PORTS_MAX];
+	unsigned ports;
 	bool direct_boot;
 	struct debugcon debugcon, debugcon_bios;
 	struct pvpanic pvpanic;
@@ -74,6 +78,7 @@ struct pc_config {
 	/* With firmware: what reads and writes of its shadow reach. NULL: no firmware runs. */
 	void (*set_pam)(void *arg, const u8 pam[MCH_PAMS]);
 	void *pam_arg;
+	unsigned root_ports;	/* at most PC_ROOT_PORTS_MAX */
 	bool debug_exit;
 	bool firmware_log;	/* there is a debug console at the port that firmware uses */
 };

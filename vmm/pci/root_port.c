@@ -99,3 +99,15 @@ void root_port_init(struct root_port *p, struct pci_host *host, unsigned number)
 	pci_bus_init(&p->bus, host, d);
 	d->secondary = &p->bus;
 }
+
+void root_port_play_firmware(struct root_port *p, unsigned bus)
+{
+	struct pci_device *d = &p->pci;
+
+	pci_config_write(d, BRIDGE_SECONDARY, bus, 1);
+	pci_config_write(d, BRIDGE_SUBORDINATE, bus, 1);
+	/* A base above its limit. */
+	pci_config_write(d, BRIDGE_IO_BASE, 0x00F0, 2);
+	pci_config_write(d, BRIDGE_MEMORY_BASE, 0x0000FFF0, 4);
+	pci_config_write(d, BRIDGE_PREFETCH_BASE, 0x0000FFF0, 4);
+}

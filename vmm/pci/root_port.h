@@ -22,5 +22,7 @@ struct root_port {
 
 /* number: of the physical slot, from 1 on. Attach it to host's root bus afterwards. */
 void root_port_init(struct root_port *p, struct pci_host *host, unsigned number);
+/* As firmware leaves it: bus is its own, and there is nothing behind it, so its windows are closed. */
+void root_port_play_firmware(struct root_port *p, unsigned bus);
 
 #endif
