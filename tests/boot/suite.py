@@ -167,12 +167,19 @@ def until(command, pattern, limit, log):
 
 def bios_alone(build, log):
     """SeaBIOS lists what is on PCI, finds nothing to boot, and says so on the serial port."""
-    text = until([*build.run, "--firmware", "bios,log", "--cpus", "2"], rb"No bootable device\.\r?\n(?s:.*)No bootable",
+    text = until([*build.run, "--firmware", "bios,log", "--cpus", "2"], rb"(?s)No bootable device.*No bootable device",
                  60 * build.slow, log)
     for want in (rb"Found 2 PCI devices", rb"bdf=00:00.0 id=8086:29c0", rb"bdf=00:1f.0 id=8086:2918",
                  rb"using q35 mmconfig at 0xb0000000", rb"Found 2 cpu\(s\)", rb"fw_cfg DMA interface supported"):
         if not re.search(want, text):
             raise Fail(f"SeaBIOS does not say {want.decode()}")
+
+
+def bios_reboot(build, log):
+    """A kernel that panics without a root file system reboots the machine, which starts with its firmware again."""
+    kernel, _ = files("cloud-amd64")
+    until([*build.run, "--firmware", "bios", "--kernel", kernel, "--append", "console=ttyS0 panic=1"],
+          rb"(?s)Linux version.*Kernel panic.*SeaBIOS.*Linux version", 120 * build.slow, log)
 
 
 def uefi_shell(build, log):
@@ -198,6 +205,8 @@ def tests(build):
     for k, b in enumerate(build.variants()):
         slow = 3 if k else 1
         yield Test(b.test("boot/bios-alone"), lambda log, b=b: bios_alone(b, log), cost=10 * b.slow)
+        if k == 0:
+            yield Test(b.test("boot/bios-reboot"), lambda log, b=b: bios_reboot(b, log), cost=20 * b.slow)
         if k == 0 or not b.name:
             yield Test(b.test("boot/bios"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, firmware="bios"),
                        cost=50 * b.slow * slow)
