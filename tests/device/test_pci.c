@@ -354,6 +354,16 @@ static void test_pins(void **state)
 	assert_true(b->f.level[22]);
 	pci_function_ops.reset(&b->a.pci);
 	assert_false(b->f.level[22]);
+	/* Not routed, whatever the number says. */
+	pci_set_intx(&b->a.pci, true);
+	config_out(b, CF8(0, PCI_DEVFN(31, 0), 0x68), 0x0A0A0A0A, 4);
+	assert_true(b->f.level[10]);
+	config_out(b, CF8(0, PCI_DEVFN(31, 0), 0x68), 0x8A8A8A8A, 4);
+	assert_false(b->f.level[10]);
+	/* Each bridge turns the pins by the slot behind it: slot 2 behind slot 3, INTA is PIRQ F. */
+	assert_int_equal(pci_pirq(&(struct pci_device){ .bus = &b->port.bus,
+					  .devfn = PCI_DEVFN(2, 0) }, 1), 5);
+	pci_set_intx(&b->a.pci, false);
 	/* Reserved lines are never driven. */
 	config_out(b, CF8(0, PCI_DEVFN(31, 0), 0x68), 0x02020202, 4);
 	pci_set_intx(&b->a.pci, true);
