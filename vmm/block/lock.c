@@ -63,6 +63,24 @@ static int lock_conflict(int fd, u32 used, u32 shared)
 	return ret;
 }
 
+/*
+ * The kernel lets go of what a killed process had in an io_uring a moment after the process is gone.
+ * Whoever starts a machine again at once need not hear of that.
+ */
+#define LOCK_TRIES	 100
+#define LOCK_INTERVAL_US 10000
+
+static int lock_conflict_lasting(int fd, u32 used, u32 shared)
+{
+	int ret = lock_conflict(fd, used, shared);
+
+	for (int i = 0; i < LOCK_TRIES && ret > 0; i++) {
+		usleep(LOCK_INTERVAL_US);
+		ret = lock_conflict(fd, used, shared);
+	}
+	return ret;
+}
+
 int lock_take(int fd, const char *path, bool readonly, bool share_write, struct error *err)
 {
 	u32 used = BIT(PERM_READ), shared = BIT(PERM_READ) | BIT(PERM_WRITE_UNCHANGED);
@@ -74,7 +92,7 @@ int lock_take(int fd, const char *path, bool readonly, bool share_write, struct 
 		shared |= BIT(PERM_WRITE) | BIT(PERM_RESIZE);
 	ret = lock_all(fd, used, shared);
 	if (!ret)
-		ret = lock_conflict(fd, used, shared);
+		ret = lock_conflict_lasting(fd, used, shared);
 	if (ret > 0 || ret == -EAGAIN || ret == -EACCES)
 		return error_set(err, EBUSY, "%s is in use by another program%s", path,
 			readonly ? ", which writes it" : "");

@@ -10,11 +10,14 @@
 
 /* 4 TiB of clusters of 64 KiB. */
 #define CLUSTERS_MAX BIT(26)
+/* A cluster may be taken and not yet written; but nothing is so far behind the file's end. */
+#define BEHIND_END   (64ULL << 20)
 
 struct tally {
 	u32 *count;
 	u64 clusters;		/* room */
 	u64 end;		/* behind the last one that is referred to */
+	u64 limit;		/* no reference may reach so far, in bytes */
 };
 
 static int tally_grow(struct tally *t, u64 clusters)
@@ -40,6 +43,8 @@ static int tally_add(struct qcow2 *q, struct tally *t, u64 offset, u64 bytes)
 
 	if (!bytes)
 		return 0;
+	if (offset + bytes > t->limit)
+		return -EINVAL;
 	end = ((offset + bytes - 1) >> q->cluster_bits) + 1;
 	if (end > t->clusters)
 		ret = tally_grow(t, end);
@@ -162,7 +167,8 @@ static int tally_store(struct qcow2 *q, struct tally *t)
 
 int qcow2_rebuild_refcounts(struct qcow2 *q, struct error *err)
 {
-	struct tally t = { 0 };
+	s64 size = q->layer.file->ops->size(q->layer.file);
+	struct tally t = { .limit = MAX(size, 0) + BEHIND_END };
 	int ret = tally_all(q, &t);
 
 	if (!ret)
