@@ -48,6 +48,9 @@ int proto_open(struct proto **out, const char *name, const struct proto_options 
 {
 	if (starts_with(name, "file:"))
 		return file_open(out, name + strlen("file:"), o, err);
+	if (starts_with(name, "nbd:") || starts_with(name, "nbds:") || starts_with(name, "nbd+unix:") ||
+	    starts_with(name, "nbds+unix:"))
+		return nbd_open(out, name, o, err);
 	if (proto_has_scheme(name))
 		return error_usage(err, "%s: no such protocol; a path with a colon is written ./%s",
 			name, name);

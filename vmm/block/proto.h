@@ -60,6 +60,8 @@ int proto_open(struct proto **out, const char *name, const struct proto_options 
 	struct error *err);
 int file_open(struct proto **out, const char *path, const struct proto_options *o,
 	struct error *err);
+int nbd_open(struct proto **out, const char *name, const struct proto_options *o,
+	struct error *err);
 /* A new, empty, unlinked file in the directory for temporary files. */
 int file_open_temporary(struct proto **out, struct error *err);
 void proto_close(struct proto *p);
