@@ -1,0 +1,247 @@
+/*
+ * Loss of power at any moment. All writes to an image file are recorded, with the flushes between them.
+ * The file is then made anew as it may have been left: all writes up to some flush, and any of those up
+ * to the next one. Such an image must be sound, and have all that the disk had flushed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/block/fixture.h"
+#include "tests/block/memory.h"
+#include "vmm/block/qcow2/qcow2.h"
+
+#define GRAIN  4096ULL
+#define BLOCKS 512ULL
+#define ROUNDS 60
+
+/* What the disk had at each of its flushes, and where in the record that was. */
+struct moment {
+	size_t event;
+	u8 version[BLOCKS];	/* of each block; 0: zeroes */
+	bool touched[BLOCKS];	/* since the moment before */
+};
+
+struct history {
+	struct memory *file;
+	u8 *start;		/* the file before the first event */
+	u64 start_size;
+	struct moment moments[ROUNDS + 1];
+	int count;
+	u8 now[BLOCKS];
+	bool touched[BLOCKS];
+};
+
+static u8 *read_file(const char *name, u64 *size)
+{
+	FILE *f = fopen(in_dir(name), "rb");
+	u8 *data = malloc(16 << 20);
+
+	assert_non_null(f);
+	*size = fread(data, 1, 16 << 20, f);
+	fclose(f);
+	return data;
+}
+
+static void put_block(struct layer *l, struct history *h, u32 block, u8 version)
+{
+	static u8 data[GRAIN];
+	struct iovec iov = { data, GRAIN };
+
+	memset(data, version, GRAIN);
+	if (version)
+		assert_int_equal(l->ops->writev(l, &iov, 1, block * GRAIN, false), 0);
+	else
+		assert_int_equal(l->ops->zero(l, block * GRAIN, GRAIN, true), 0);
+	h->now[block] = version;
+	h->touched[block] = true;
+}
+
+static void take_moment(struct history *h)
+{
+	struct moment *m = &h->moments[h->count++];
+
+	m->event = h->file->events_count;
+	memcpy(m->version, h->now, sizeof(h->now));
+	memcpy(m->touched, h->touched, sizeof(h->touched));
+	memset(h->touched, 0, sizeof(h->touched));
+}
+
+static void make_history(struct history *h, u64 *seed)
+{
+	struct layer_options o = { 0 };
+	struct error err = ERROR_INIT;
+	struct layer *l;
+
+	h->start = read_file("disk", &h->start_size);
+	h->file = memory_new(h->start, h->start_size, 64 << 20);
+	h->file->record = true;
+	assert_int_equal(qcow2_open(&l, &h->file->proto, &o, NULL, &err), 0);
+	take_moment(h);
+	for (int i = 0; i < ROUNDS; i++) {
+		for (u64 n = next_random(seed) % 12; n; n--)
+			put_block(l, h, next_random(seed) % BLOCKS,
+				next_random(seed) % 3 ? next_random(seed) % 255 + 1 : 0);
+		assert_int_equal(l->ops->flush(l), 0);
+		take_moment(h);
+	}
+	assert_int_equal(l->ops->close(l), 0);
+}
+
+/* Events [0, until) for certain, and some of those up to the flush that follows. */
+static struct memory *after_crash(const struct history *h, size_t until, u64 *seed)
+{
+	struct memory *m = memory_new(h->start, h->start_size, 64 << 20);
+	bool certain = true;
+
+	for (size_t i = 0; i < h->file->events_count; i++) {
+		const struct memory_event *e = &h->file->events[i];
+
+		if (i >= until) {
+			certain = false;
+			if (!e->data)
+				break;
+		}
+		if (e->data && (certain || next_random(seed) & 1))
+			proto_write(&m->proto, e->data, e->bytes, e->offset);
+	}
+	m->record = false;
+	return m;
+}
+
+/* The last flush of the disk that was done. */
+static const struct moment *last_moment(const struct history *h, size_t until)
+{
+	int i = 0;
+
+	while (i + 1 < h->count && h->moments[i + 1].event <= until)
+		i++;
+	return &h->moments[i];
+}
+
+static void check_contents(struct layer *l, const struct moment *sure, const struct moment *next)
+{
+	u8 *all = malloc(BLOCKS * GRAIN);
+	struct iovec iov = { all, BLOCKS * GRAIN };
+
+	assert_int_equal(l->ops->readv(l, &iov, 1, 0), 0);
+	for (u64 b = 0; b < BLOCKS; b++) {
+		u8 *data = all + b * GRAIN;
+
+		/* Written since: old, new, or in part. */
+		if (next && next->touched[b])
+			continue;
+		for (u64 i = 0; i < GRAIN; i++)
+			if (data[i] != sure->version[b])
+				fail_msg("block %llu has %#x, not %#x", (unsigned long long)b, data[i],
+					sure->version[b]);
+	}
+	free(all);
+}
+
+/* Half of the times: just behind a flush, so that all up to the next one is uncertain. */
+static size_t pick_event(const struct history *h, u64 *seed)
+{
+	size_t until = next_random(seed) % h->file->events_count;
+
+	if (next_random(seed) & 1)
+		while (until && h->file->events[until - 1].data)
+			until--;
+	return until;
+}
+
+static void check_crash(const struct history *h, size_t until, u64 *seed, bool lazy)
+{
+	const struct moment *sure = last_moment(h, until);
+	const struct moment *next = sure + 1 < h->moments + h->count ? sure + 1 : NULL;
+	struct memory *m = after_crash(h, until, seed);
+	struct layer_options o = { 0 };
+	struct error err = ERROR_INIT;
+	struct layer *l;
+	int status;
+
+	if (!lazy) {
+		put_file("crashed", m->data, m->size);
+		status = shell("qemu-img check -q -f qcow2 crashed >check 2>&1");
+		if (status && status != 3) {
+			shell("cat check");
+			fail_msg("qemu-img check says %d after event %zu", status, until);
+		}
+	}
+	if (qcow2_open(&l, &m->proto, &o, NULL, &err) < 0)
+		fail_msg("after event %zu: %s", until, err.text);
+	check_contents(l, sure, next);
+	assert_int_equal(l->ops->close(l), 0);
+	if (lazy) {
+		put_file("crashed", m->data, m->size);
+		must("qemu-img check -q -f qcow2 crashed");
+	}
+	memory_free(m);
+}
+
+static void run(const char *make, bool lazy)
+{
+	struct history *h = calloc(1, sizeof(*h));
+	u64 seed = 11;
+
+	must("rm -f disk; %s", make);
+	make_history(h, &seed);
+	print_message("%zu events\n", h->file->events_count);
+	for (int i = 0; i < 40; i++)
+		check_crash(h, pick_event(h, &seed), &seed, lazy);
+	memory_free(h->file);
+	free(h->start);
+	free(h);
+}
+
+static void test_64k(void **state)
+{
+	(void)state;
+	run("qemu-img create -q -f qcow2 disk 2M", false);
+}
+
+static void test_512(void **state)
+{
+	(void)state;
+	run("qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=64 disk 2M", false);
+}
+
+static void test_snapshot(void **state)
+{
+	(void)state;
+	run("qemu-img create -q -f qcow2 -o cluster_size=4k disk 2M; qemu-io -c 'write -q -P 0 0 2M' disk;"
+	    "qemu-img snapshot -c one disk", false);
+}
+
+static void test_lazy(void **state)
+{
+	(void)state;
+	run("qemu-img create -q -f qcow2 -o cluster_size=512,lazy_refcounts=on disk 2M", true);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	dir_make();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	dir_remove();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_64k),
+		cmocka_unit_test(test_512),
+		cmocka_unit_test(test_snapshot),
+		cmocka_unit_test(test_lazy),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
