@@ -26,11 +26,9 @@ static void fpu_probe_host(struct fpu *f)
 	os_cpuid(0, 0, r);
 	f->pointers_on_error_only = r[2] == 0x444d4163;		/* "AuthenticAMD" */
 	os_cpuid(1, 0, r);
-	f->host_xsave = r[2] & BIT(27);
-	host_cpuid(1, 0, r);
 	f->host_xsave = r[2] & BIT(27) && !cpuid_host_plain();
 	f->host_avx = f->host_xsave && (r[2] & BIT(28)) && (host_xgetbv(0) & XCR0_ALL) == XCR0_ALL;
-	host_cpuid(0xd, 1, r);
+	os_cpuid(0xd, 1, r);
 	f->host_in_use = f->host_avx && (r[0] & BIT(2));
 	__asm__ volatile("fxsave64 %0" : "+m"(f->image.fx));
 	/* SDM 1 11.6.6: a mask of zero stands for the processors that had none. */
