@@ -96,12 +96,12 @@ int qcow2_map(struct layer *layer, bool write, u64 offset, u64 bytes, struct lay
 	if (pthread_mutex_trylock(&q->lock))
 		return -EAGAIN;
 	ret = run_find(q, offset, bytes, false, &run);
+	if (!ret && (run.first.kind != CLUSTER_NONE || write))
+		ret = map_run(q, write, offset, &run, extent);
 	pthread_mutex_unlock(&q->lock);
-	if (ret < 0)
-		return -EAGAIN;
-	if (run.first.kind == CLUSTER_NONE && !write)
-		return map_backing(q, offset, run.bytes, extent);
-	return map_run(q, write, offset, &run, extent);
+	if (!ret && run.first.kind == CLUSTER_NONE && !write)
+		ret = map_backing(q, offset, run.bytes, extent);
+	return ret < 0 ? -EAGAIN : 0;
 }
 
 static int read_run(struct qcow2 *q, const struct run *run, const struct iovec *iov, unsigned iovs,
