@@ -185,13 +185,30 @@ static void vmm_on_wake(void *arg)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static int vmm_open_firmware(struct vmm *vmm, struct error *err)
+{
+	vmm->firmware = calloc(1, sizeof(*vmm->firmware));
+	if (!vmm->firmware)
+		return error_set(err, ENOMEM, "out of memory");
+	return firmware_open(
+		vmm->firmware, vmm->config.firmware, vmm->config.firmware_vars, err);
+}
+
+static void vmm_close_firmware(struct vmm *vmm)
+{
+	if (vmm->firmware)
+		firmware_close(vmm->firmware);
+	free(vmm->firmware);
+	vmm->firmware = NULL;
+}
+
 static int vmm_open_images(struct vmm *vmm, struct error *err)
 {
 	const struct vmm_config *c = &vmm->config;
 	int ret = c->kernel ? image_open(&vmm->kernel, c->kernel, err) : 0;
 
 	if (ret == 0 && c->firmware)
-		ret = firmware_open(&vmm->firmware, c->firmware, c->firmware_vars, err);
+		ret = vmm_open_firmware(vmm, err);
 	if (ret == 0 && vmm->config.initrd)
 		ret = image_open(&vmm->initrd, vmm->config.initrd, err);
 	return ret;
@@ -209,7 +226,7 @@ static int vmm_map_firmware(struct vmm *vmm, struct error *err)
 		.serial_console = true,
 	};
 
-	return c->firmware ? firmware_map(&vmm->firmware, &vmm->kvm, &config, err) : 0;
+	return c->firmware ? firmware_map(vmm->firmware, &vmm->kvm, &config, err) : 0;
 }
 
 static int vmm_create_machine(struct vmm *vmm, struct error *err)
@@ -238,8 +255,8 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 		.irq_arg = &vmm->irqs,
 		.msi = &irq_router_msi_ops,
 		.msi_arg = &vmm->irqs,
-		.set_pam = vmm->config.firmware ? shadow_set_pam : NULL,
-		.pam_arg = &vmm->firmware.shadow,
+		.set_pam = vmm->firmware ? shadow_set_pam : NULL,
+		.pam_arg = vmm->firmware ? &vmm->firmware->shadow : NULL,
 		.root_ports = vmm->config.root_ports,
 		.debug_exit = vmm->config.debug_exit,
 		.firmware_log = !vmm->config.firmware || vmm->config.firmware_log,
@@ -254,7 +271,7 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 	ret = pc_init(&vmm->pc, &config);
 	if (ret < 0)
 		return error_set(err, -ret, "the machine's I/O map is inconsistent");
-	return vmm->config.firmware ? firmware_attach(&vmm->firmware, &vmm->pc, err) : 0;
+	return vmm->config.firmware ? firmware_attach(vmm->firmware, &vmm->pc, err) : 0;
 }
 
 static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
@@ -344,7 +361,6 @@ int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *e
 	*vmm = (struct vmm){ .config = *config, .signal_fd = -1, .signal_watch = -1 };
 	vmm->kernel.fd = vmm->initrd.fd = -1;
 	vmm->kvm.fd = vmm->kvm.vm_fd = -1;
-	vmm->firmware.vars_fd = vmm->firmware.option_rom.fd = -1;
 	pthread_mutex_init(&vmm->lock, NULL);
 	cpu_control_init(&vmm->control, &vmm->lock);
 	ret = vmm_create_all(vmm, err);
@@ -405,7 +421,8 @@ void vmm_destroy(struct vmm *vmm)
 	kvm_close(&vmm->kvm);
 	guest_memory_destroy(&vmm->memory);
 	irq_router_destroy(&vmm->irqs);
-	firmware_close(&vmm->firmware);
+	vmm_close_firmware(vmm);
+	pc_destroy(&vmm->pc);
 	image_close(&vmm->kernel);
 	image_close(&vmm->initrd);
 	if (vmm->signal_fd >= 0)

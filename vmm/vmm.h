@@ -58,7 +58,7 @@ struct vmm {
 	struct chardev serial;
 	struct loop loop;
 	struct irq_router irqs;
-	struct firmware firmware;
+	struct firmware *firmware;	/* NULL without one */
 	struct pc pc;
 	struct cpu_control control;
 	struct guest_cpu cpu[CPUS_MAX];

@@ -149,8 +149,8 @@ int firmware_open(struct firmware *fw, const char *name, const char *vars, struc
 	const struct firmware_kind *k = kind_find(name);
 	int ret;
 
-	*fw = (struct firmware){ .vars_fd = -1 };
-	fw->option_rom.fd = -1;
+	memset(fw, 0, sizeof(*fw));
+	fw->vars_fd = fw->option_rom.fd = -1;
 	ret = k ? kind_open(fw, k, err) : rom_read(name, &fw->rom, &fw->rom_size, err);
 	if (ret == 0 && fw->vars)
 		ret = vars_open(fw, vars, err);
@@ -172,8 +172,8 @@ void firmware_close(struct firmware *fw)
 	image_close(&fw->option_rom);
 	free(fw->option_rom_data);
 	free(fw->setup);
-	*fw = (struct firmware){ .vars_fd = -1 };
-	fw->option_rom.fd = -1;
+	memset(fw, 0, sizeof(*fw));
+	fw->vars_fd = fw->option_rom.fd = -1;
 }
 
 /* ---- in the machine -------------------------------------------------------------------------- */

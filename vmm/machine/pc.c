@@ -13,6 +13,7 @@
  * PCI is q35's: 00:00.0 memory controller hub, 00:1f.0 LPC bridge, the rest from slot 1 on.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vmm/machine/acpi.h"
@@ -106,11 +107,28 @@ static void pc_init_pci(struct pc *pc, const struct pc_config *c)
 	pc_add_device(pc, &pci_host_device_ops, &pc->pci);
 	pc_add_pci(pc, PCI_DEVFN(0, 0), &pc->mch.pci, NULL, NULL);
 	pc_add_pci(pc, PCI_DEVFN(PC_SLOT_LPC, 0), &pc->lpc.pci, &lpc_device_ops, &pc->lpc);
+}
+
+static int pc_init_ports(struct pc *pc, const struct pc_config *c)
+{
+	if (!c->root_ports)
+		return 0;
+	pc->port = calloc(c->root_ports, sizeof(*pc->port));
+	if (!pc->port)
+		return -ENOMEM;
 	for (unsigned i = 0; i < c->root_ports; i++) {
 		root_port_init(&pc->port[i], &pc->pci, i + 1);
 		pc_add_pci(pc, PCI_DEVFN(PC_SLOT_PORTS + i, 0), &pc->port[i].pci, NULL, NULL);
 	}
 	pc->ports = c->root_ports;
+	return 0;
+}
+
+void pc_destroy(struct pc *pc)
+{
+	free(pc->port);
+	pc->port = NULL;
+	pc->ports = 0;
 }
 
 /* PCI configuration owns the doubleword at 0xCF8, the chipset's reset the byte inside it. */
@@ -172,6 +190,8 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 		if (ret < 0)
 			return ret;
 	}
+	if (pc_init_ports(pc, c) < 0)
+		return -ENOMEM;
 	if (pc->direct_boot)
 		pc_play_firmware(pc);
 	return 0;

@@ -58,7 +58,7 @@ struct pc {
 	struct pci_host pci;
 	struct mch mch;
 	struct lpc lpc;
-	struct root_port port[PC_ROOT_PORTS_MAX];
+	struct root_port *port;	/* ports of them */
 	unsigned ports;
 	bool direct_boot;
 	struct debugcon debugcon, debugcon_bios;
@@ -85,6 +85,7 @@ struct pc_config {
 
 /* The pc must not move afterwards. Everything is called under the machine's lock. */
 int pc_init(struct pc *pc, const struct pc_config *config);
+void pc_destroy(struct pc *pc);
 /*
  * A PCI function on the root bus: devfn, or PC_SLOT_ANY for the next free slot; with its verbs, ops
  * may be NULL. After pc_init(), before the machine runs. Returns devfn, -EBUSY or -ENOSPC.
