@@ -142,7 +142,10 @@ static int vmm_load(struct vmm *vmm, struct boot_entry *entry, struct error *err
 	ret = pc_write_tables(&vmm->memory, &vmm->config.topology, err);
 	if (ret < 0)
 		return ret;
-	return boot_load(&vmm->kernel, initrd, vmm->config.cmdline, &vmm->memory, entry, err);
+	ret = virtio_write_tables(&vmm->config.virtio, &vmm->memory);
+	if (ret < 0)
+		return error_set(err, -ret, "there is no room for the virtio devices' table");
+	return boot_load(&vmm->kernel, initrd, vmm->cmdline, &vmm->memory, entry, err);
 }
 
 /* All CPUs are parked. They take the new state on their own threads when they go on. */
@@ -153,6 +156,7 @@ static int vmm_reset(struct vmm *vmm, struct error *err)
 
 	if (ret == 0) {
 		pc_reset(&vmm->pc);
+		virtio_board_reset(vmm->virtio);
 		irq_router_renew(&vmm->irqs);
 		ret = vmm_load(vmm, &entry, err);
 	}
@@ -274,6 +278,15 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 	return vmm->config.firmware ? firmware_attach(vmm->firmware, &vmm->pc, err) : 0;
 }
 
+static int vmm_create_virtio(struct vmm *vmm, struct error *err)
+{
+	const struct virtio_env env = {
+		.kvm = &vmm->kvm, .mem = &vmm->memory, .mmio = &vmm->pc.mmio,
+		.cpus = topology_cpus(&vmm->config.topology) };
+
+	return virtio_board_create(&vmm->virtio, &vmm->config.virtio, &env, err);
+}
+
 static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
 {
 	struct guest_cpu *cpu = &vmm->cpu[index];
@@ -351,7 +364,8 @@ static int vmm_create_all(struct vmm *vmm, struct error *err)
 			return ret;
 	}
 	/* Last: it may change the terminal. */
-	return vmm_create_devices(vmm, err);
+	ret = vmm_create_devices(vmm, err);
+	return ret < 0 ? ret : vmm_create_virtio(vmm, err);
 }
 
 int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *err)
@@ -363,6 +377,9 @@ int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *e
 	vmm->kvm.fd = vmm->kvm.vm_fd = -1;
 	pthread_mutex_init(&vmm->lock, NULL);
 	cpu_control_init(&vmm->control, &vmm->lock);
+	vmm->cmdline = virtio_kernel_cmdline(&config->virtio, config->cmdline);
+	if (!vmm->cmdline)
+		return error_set(err, ENOMEM, "out of memory");
 	ret = vmm_create_all(vmm, err);
 	if (ret < 0)
 		vmm_destroy(vmm);
@@ -418,6 +435,9 @@ void vmm_destroy(struct vmm *vmm)
 		return;
 	for (unsigned i = 0; i < vmm->cpus; i++)
 		guest_cpu_destroy(&vmm->cpu[i]);
+	/* Before the hypervisor that its eventfds are wired to. */
+	virtio_board_destroy(vmm->virtio);
+	vmm->virtio = NULL;
 	kvm_close(&vmm->kvm);
 	guest_memory_destroy(&vmm->memory);
 	irq_router_destroy(&vmm->irqs);
@@ -429,5 +449,7 @@ void vmm_destroy(struct vmm *vmm)
 		close(vmm->signal_fd);
 	loop_destroy(&vmm->loop);
 	free(vmm->chips);
+	free(vmm->cmdline);
 	vmm->chips = NULL;
+	vmm->cmdline = NULL;
 }

@@ -16,6 +16,7 @@
 #include "vmm/machine/irq_router.h"
 #include "vmm/machine/pc.h"
 #include "vmm/memory/guest_memory.h"
+#include "vmm/virtio/board.h"
 
 struct vmm_config {
 	const struct kvm_backend *backend;
@@ -30,6 +31,7 @@ struct vmm_config {
 	unsigned root_ports;
 	bool no_reboot, debug_exit;
 	bool firmware_log;	/* what firmware says on its debug port goes to standard error */
+	struct virtio_options virtio;
 };
 
 /* How it ended. */
@@ -60,6 +62,8 @@ struct vmm {
 	struct irq_router irqs;
 	struct firmware *firmware;	/* NULL without one */
 	struct pc pc;
+	struct virtio_board *virtio;
+	char *cmdline;		/* the kernel's: config's and what devices add */
 	struct cpu_control control;
 	struct guest_cpu cpu[CPUS_MAX];
 	unsigned cpus;		/* created */

@@ -12,7 +12,7 @@
 #include "lib/types.h"
 #include "vmm/loop/timer.h"
 
-#define LOOP_WATCHES_MAX 16
+#define LOOP_WATCHES_MAX 48
 
 struct loop_watch {
 	int fd;			/* -1: a free slot */

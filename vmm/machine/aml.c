@@ -27,6 +27,8 @@ enum { RES_IRQ = 0x22, RES_IO = 0x47, RES_END = 0x79 };
 enum { RES_MEM32_FIXED = 0x86, RES_DWORD = 0x87, RES_WORD = 0x88, RES_QWORD = 0x8A };
 /* General flags: fixed at both ends, positive decode, producer. */
 #define SPACE_FLAGS 0x0C
+enum { RES_INTERRUPT = 0x89 };
+enum { INTERRUPT_CONSUMER = 1, INTERRUPT_EDGE = 2, INTERRUPT_SHARED = 8 };
 
 static void put(struct aml *a, u8 byte)
 {
@@ -257,4 +259,14 @@ void aml_crs_end(struct aml *a, size_t mark)
 		a->buf[data - 1] = (a->len - data) >> 8;
 	}
 	aml_end(a, mark);
+}
+
+/* ACPI 6.4, 6.4.3.6: extended interrupt. */
+void aml_crs_interrupt_shared(struct aml *a, u32 gsi)
+{
+	put(a, RES_INTERRUPT);
+	put_le(a, 6, 2);
+	put(a, INTERRUPT_CONSUMER | INTERRUPT_EDGE | INTERRUPT_SHARED);
+	put(a, 1);
+	put_le(a, gsi, 4);
 }

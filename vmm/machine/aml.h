@@ -36,6 +36,7 @@ void aml_crs_mem32(struct aml *a, u32 base, u32 size);
 /* What a bridge hands on. The resource types of ACPI 6.4 table 6.47. */
 enum aml_space { AML_MEMORY = 0, AML_IO = 1, AML_BUS = 2 };
 void aml_crs_space(struct aml *a, enum aml_space space, u64 base, u64 last);
+void aml_crs_interrupt_shared(struct aml *a, u32 gsi);	/* edge, active high */
 void aml_crs_end(struct aml *a, size_t mark);
 
 #endif

@@ -1,0 +1,1004 @@
+/*
+ * Devices behind virtio-mmio's registers, driven by the test's own driver: negotiation, every kind of
+ * device at work, in both layouts; resets, saved state and hostile drivers in mid-work.
+ */
+#include <fcntl.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_console.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_net.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "tests/device/fixture.h"
+#include "tests/device/virtio_driver.h"
+#include "vmm/virtio/blk.h"
+#include "vmm/virtio/console.h"
+#include "vmm/virtio/mmio.h"
+#include "vmm/virtio/net.h"
+#include "vmm/virtio/rng.h"
+
+#define QUEUE_SIZE	16
+#define PACKED		BIT(VIRTIO_F_RING_PACKED)
+#define EVENT_IDX	BIT(VIRTIO_RING_F_EVENT_IDX)
+#define INDIRECT	BIT(VIRTIO_RING_F_INDIRECT_DESC)
+#define VERSION_1	BIT(VIRTIO_F_VERSION_1)
+#define ALL_STATUS	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
+			 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK)
+
+/* A machine of one device. */
+struct board {
+	struct guest_ram ram;
+	struct io_thread io;
+	struct virtio_mmio mmio;
+	struct virtio_device *dev;
+	struct driver_queue q[VIRTIO_QUEUES_MAX];
+	u64 features;
+	struct error err;
+};
+
+static u32 in(struct board *b, u32 reg)
+{
+	return virtio_mmio_io_ops.read(&b->mmio, reg, 4);
+}
+
+static void out(struct board *b, u32 reg, u32 value)
+{
+	virtio_mmio_io_ops.write(&b->mmio, reg, value, 4);
+}
+
+static void board_init(struct board *b)
+{
+	memset(b, 0, sizeof(*b));
+	ram_init(&b->ram);
+	assert_int_equal(io_thread_init(&b->io, &b->err), 0);
+}
+
+static void board_start(struct board *b, struct virtio_device *d)
+{
+	b->dev = d;
+	assert_int_equal(virtio_mmio_init(&b->mmio, d, 0, NULL, NULL, &b->err), 0);
+	assert_int_equal(io_thread_start(&b->io, &b->err), 0);
+}
+
+static void board_stop(struct board *b)
+{
+	io_thread_stop(&b->io);
+	virtio_mmio_destroy(&b->mmio);
+}
+
+static void board_free(struct board *b)
+{
+	io_thread_destroy(&b->io);
+	free(b->ram.bytes);
+}
+
+static u64 offered(struct board *b)
+{
+	u64 f;
+
+	out(b, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 1);
+	f = (u64)in(b, VIRTIO_MMIO_DEVICE_FEATURES) << 32;
+	out(b, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 0);
+	return f | in(b, VIRTIO_MMIO_DEVICE_FEATURES);
+}
+
+static void agree(struct board *b, u64 features)
+{
+	out(b, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
+	out(b, VIRTIO_MMIO_DRIVER_FEATURES, features >> 32);
+	out(b, VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
+	out(b, VIRTIO_MMIO_DRIVER_FEATURES, features);
+	out(b, VIRTIO_MMIO_STATUS, ALL_STATUS & ~VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static void setup_queue(struct board *b, unsigned i)
+{
+	struct driver_queue *q = &b->q[i];
+
+	driver_init(q, &b->ram, QUEUE_SIZE, b->features & PACKED, b->features & EVENT_IDX);
+	out(b, VIRTIO_MMIO_QUEUE_SEL, i);
+	assert_int_equal(in(b, VIRTIO_MMIO_QUEUE_READY), 0);
+	assert_true(in(b, VIRTIO_MMIO_QUEUE_NUM_MAX) >= 8);
+	out(b, VIRTIO_MMIO_QUEUE_NUM, QUEUE_SIZE);
+	out(b, VIRTIO_MMIO_QUEUE_DESC_LOW, q->desc);
+	out(b, VIRTIO_MMIO_QUEUE_DESC_HIGH, q->desc >> 32);
+	out(b, VIRTIO_MMIO_QUEUE_AVAIL_LOW, q->driver);
+	out(b, VIRTIO_MMIO_QUEUE_AVAIL_HIGH, q->driver >> 32);
+	out(b, VIRTIO_MMIO_QUEUE_USED_LOW, q->device);
+	out(b, VIRTIO_MMIO_QUEUE_USED_HIGH, q->device >> 32);
+	out(b, VIRTIO_MMIO_QUEUE_READY, 1);
+	assert_int_equal(in(b, VIRTIO_MMIO_QUEUE_READY), 1);
+}
+
+/* 3.1.1 from beginning to end, with features of those that are offered. */
+static void drive(struct board *b, u64 features, unsigned queues)
+{
+	out(b, VIRTIO_MMIO_STATUS, 0);
+	assert_int_equal(in(b, VIRTIO_MMIO_STATUS), 0);
+	out(b, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	out(b, VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
+	b->features = features & offered(b);
+	agree(b, b->features);
+	assert_true(in(b, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_FEATURES_OK);
+	b->ram.top = RAM_BASE;
+	for (unsigned i = 0; i < queues; i++)
+		setup_queue(b, i);
+	out(b, VIRTIO_MMIO_STATUS, ALL_STATUS);
+	assert_int_equal(in(b, VIRTIO_MMIO_STATUS), ALL_STATUS);
+}
+
+static void kick(struct board *b, unsigned queue)
+{
+	if (driver_needs_kick(&b->q[queue]))
+		out(b, VIRTIO_MMIO_QUEUE_NOTIFY, queue);
+}
+
+/* Until the device interrupts; the status of it, acknowledged. */
+static u32 wait_interrupt(struct board *b)
+{
+	struct pollfd p = { .fd = b->mmio.irq_fd, .events = POLLIN };
+	u64 count;
+	u32 status;
+
+	assert_int_equal(poll(&p, 1, 20000), 1);
+	assert_int_equal(read(b->mmio.irq_fd, &count, 8), 8);
+	status = in(b, VIRTIO_MMIO_INTERRUPT_STATUS);
+	out(b, VIRTIO_MMIO_INTERRUPT_ACK, status);
+	return status;
+}
+
+/* Until a buffer comes back; its length. */
+static u32 wait_used(struct board *b, unsigned queue, u16 *id)
+{
+	u32 len;
+
+	while (!driver_take(&b->q[queue], id, &len)) {
+		driver_interrupts(&b->q[queue], true);
+		if (driver_take(&b->q[queue], id, &len))
+			break;
+		wait_interrupt(b);
+	}
+	return len;
+}
+
+static u32 transfer(struct board *b, unsigned queue, const struct piece *p, unsigned n)
+{
+	u64 table = b->features & INDIRECT && n > 1 ? ram_alloc(&b->ram, 16 * n) : 0;
+	u16 id;
+
+	assert_true(driver_submit(&b->q[queue], p, n, table) >= 0);
+	kick(b, queue);
+	return wait_used(b, queue, &id);
+}
+
+/* Until the device says that it needs a reset. */
+static void wait_needs_reset(struct board *b)
+{
+	while (!(in(b, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET))
+		wait_interrupt(b);
+}
+
+static const u64 layouts[] = {
+	VERSION_1, VERSION_1 | EVENT_IDX | INDIRECT, VERSION_1 | PACKED,
+	VERSION_1 | PACKED | EVENT_IDX | INDIRECT,
+};
+
+/* ---- the transport --------------------------------------------------------------------------- */
+
+static void rng_board(struct board *b, struct virtio_rng *rng)
+{
+	board_init(b);
+	assert_int_equal(virtio_rng_init(rng, &b->ram.mem, &b->io, &b->err), 0);
+	board_start(b, &rng->dev);
+}
+
+static void rng_end(struct board *b, struct virtio_rng *rng)
+{
+	board_stop(b);
+	virtio_destroy(&rng->dev);
+	board_free(b);
+}
+
+static void test_registers(void **state)
+{
+	struct virtio_rng rng;
+	struct board b;
+
+	rng_board(&b, &rng);
+	assert_int_equal(in(&b, VIRTIO_MMIO_MAGIC_VALUE), 0x74726976);
+	assert_int_equal(in(&b, VIRTIO_MMIO_VERSION), 2);
+	assert_int_equal(in(&b, VIRTIO_MMIO_DEVICE_ID), VIRTIO_ID_RNG);
+	assert_int_equal(in(&b, VIRTIO_MMIO_SHM_LEN_LOW), ~0u);
+	assert_true(offered(&b) & VERSION_1);
+	/* Registers are read and written whole. */
+	assert_int_equal(virtio_mmio_io_ops.read(&b.mmio, 0, 2), 0);
+	virtio_mmio_io_ops.write(&b.mmio, VIRTIO_MMIO_STATUS, 1, 1);
+	assert_int_equal(in(&b, VIRTIO_MMIO_STATUS), 0);
+	/* A queue that is not there. */
+	out(&b, VIRTIO_MMIO_QUEUE_SEL, 1);
+	assert_int_equal(in(&b, VIRTIO_MMIO_QUEUE_NUM_MAX), 0);
+	out(&b, VIRTIO_MMIO_QUEUE_READY, 1);
+	out(&b, VIRTIO_MMIO_QUEUE_NOTIFY, 77);
+	out(&b, VIRTIO_MMIO_QUEUE_SEL, ~0u);
+	assert_int_equal(in(&b, VIRTIO_MMIO_QUEUE_READY), 0);
+	/* Features that are not offered, or without version 1, are not agreed to. */
+	out(&b, VIRTIO_MMIO_STATUS, 3);
+	agree(&b, VERSION_1 | BIT(40));
+	assert_int_equal(in(&b, VIRTIO_MMIO_STATUS), 3);
+	agree(&b, 0);
+	assert_int_equal(in(&b, VIRTIO_MMIO_STATUS), 3);
+	out(&b, VIRTIO_MMIO_STATUS, ALL_STATUS);
+	assert_int_equal(in(&b, VIRTIO_MMIO_STATUS), 3);
+	rng_end(&b, &rng);
+}
+
+static void test_bad_queue_setup(void **state)
+{
+	static const struct { u32 reg, value; } bad[] = {
+		{ VIRTIO_MMIO_QUEUE_NUM, 3 }, { VIRTIO_MMIO_QUEUE_NUM, 0 },
+		{ VIRTIO_MMIO_QUEUE_NUM, 0x10008 }, { VIRTIO_MMIO_QUEUE_NUM, 16 },
+		{ VIRTIO_MMIO_QUEUE_DESC_HIGH, 1 }, { VIRTIO_MMIO_QUEUE_AVAIL_LOW, 1 },
+		{ VIRTIO_MMIO_QUEUE_USED_HIGH, ~0u },
+	};
+	struct virtio_rng rng;
+	struct board b;
+
+	rng_board(&b, &rng);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		out(&b, VIRTIO_MMIO_STATUS, 0);
+		out(&b, VIRTIO_MMIO_STATUS, 3);
+		agree(&b, VERSION_1);
+		out(&b, VIRTIO_MMIO_QUEUE_SEL, 0);
+		out(&b, VIRTIO_MMIO_QUEUE_NUM, 8);
+		out(&b, VIRTIO_MMIO_QUEUE_DESC_LOW, RAM_BASE);
+		out(&b, VIRTIO_MMIO_QUEUE_AVAIL_LOW, RAM_BASE + 0x1000);
+		out(&b, VIRTIO_MMIO_QUEUE_USED_LOW, RAM_BASE + 0x2000);
+		out(&b, bad[i].reg, bad[i].value);
+		out(&b, VIRTIO_MMIO_QUEUE_READY, 1);
+		assert_true(in(&b, VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET);
+		assert_int_equal(in(&b, VIRTIO_MMIO_QUEUE_READY), 0);
+		/* Told when the driver goes on nevertheless. */
+		out(&b, VIRTIO_MMIO_STATUS, ALL_STATUS);
+		assert_int_equal(wait_interrupt(&b), VIRTIO_MMIO_INT_CONFIG);
+	}
+	drive(&b, layouts[0], 0);
+	rng_end(&b, &rng);
+}
+
+static void test_rng(void **state)
+{
+	struct virtio_rng rng;
+	struct board b;
+
+	rng_board(&b, &rng);
+	for (size_t l = 0; l < ARRAY_SIZE(layouts); l++) {
+		out(&b, VIRTIO_MMIO_STATUS, 0);
+		/* The queue is smaller than the other devices'. */
+		b.features = layouts[l];
+		out(&b, VIRTIO_MMIO_STATUS, 3);
+		agree(&b, layouts[l]);
+		b.ram.top = RAM_BASE;
+		driver_init(&b.q[0], &b.ram, 8, layouts[l] & PACKED, layouts[l] & EVENT_IDX);
+		out(&b, VIRTIO_MMIO_QUEUE_SEL, 0);
+		out(&b, VIRTIO_MMIO_QUEUE_NUM, 8);
+		out(&b, VIRTIO_MMIO_QUEUE_DESC_LOW, b.q[0].desc);
+		out(&b, VIRTIO_MMIO_QUEUE_AVAIL_LOW, b.q[0].driver);
+		out(&b, VIRTIO_MMIO_QUEUE_USED_LOW, b.q[0].device);
+		out(&b, VIRTIO_MMIO_QUEUE_READY, 1);
+		out(&b, VIRTIO_MMIO_STATUS, ALL_STATUS);
+		for (int i = 0; i < 200; i++) {
+			u64 buf = ram_alloc(&b.ram, 64);
+			const struct piece p[] = { { buf, 32, true }, { buf + 32, 31, true } };
+			u8 zero[64] = { 0 };
+
+			assert_int_equal(transfer(&b, 0, p, 2), 63);
+			assert_memory_not_equal(at(b.ram.bytes, buf), zero, 32);
+			assert_memory_not_equal(at(b.ram.bytes, buf + 32), zero, 31);
+			assert_int_equal(((u8 *)at(b.ram.bytes, buf))[63], 0);
+		}
+	}
+	rng_end(&b, &rng);
+}
+
+/* ---- blk ------------------------------------------------------------------------------------- */
+
+#define DISK_SIZE (1 << 20)
+
+struct disk {
+	struct board b;
+	struct virtio_blk blk;
+	char file[32];
+};
+
+static void disk_open(struct disk *d, bool readonly)
+{
+	const struct block_options image = { .file = d->file, .format = "raw",
+					     .readonly = readonly };
+	const struct blk_options o = { .queues = 2, .serial = "disk-serial-0123456789abc" };
+	struct block *block;
+
+	board_init(&d->b);
+	assert_int_equal(block_open(&block, &image, &d->b.io.loop, &d->b.err), 0);
+	assert_int_equal(virtio_blk_init(&d->blk, block, &o, &d->b.ram.mem, &d->b.io, &d->b.err), 0);
+	board_start(&d->b, &d->blk.dev);
+}
+
+static void disk_init(struct disk *d, bool readonly)
+{
+	int fd;
+
+	memset(d, 0, sizeof(*d));
+	strcpy(d->file, "/tmp/qumra-blk-XXXXXX");
+	fd = mkstemp(d->file);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, DISK_SIZE), 0);
+	close(fd);
+	disk_open(d, readonly);
+}
+
+static void disk_free(struct disk *d)
+{
+	board_stop(&d->b);
+	virtio_blk_destroy(&d->blk);
+	board_free(&d->b);
+	unlink(d->file);
+}
+
+/* One request: n bytes of data at gpa. Returns the status; *used: what the device says it wrote. */
+static u8 disk_request(struct disk *d, unsigned queue, u32 type, u64 sector, u64 gpa, u32 n,
+		       u32 *used)
+{
+	const struct virtio_blk_outhdr h = { .type = type, .sector = sector };
+	u64 head = ram_alloc(&d->b.ram, sizeof(h)), status = ram_alloc(&d->b.ram, 1);
+	bool read = type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID;
+	const struct piece p[] = { { head, sizeof(h), false }, { gpa, n, read }, { status, 1, true } };
+	const struct piece q[] = { p[0], p[2] };
+	u32 len;
+
+	memcpy(at(d->b.ram.bytes, head), &h, sizeof(h));
+	*(u8 *)at(d->b.ram.bytes, status) = 0xEE;
+	len = n ? transfer(&d->b, queue, p, 3) : transfer(&d->b, queue, q, 2);
+	if (used)
+		*used = len;
+	return *(u8 *)at(d->b.ram.bytes, status);
+}
+
+static void disk_work(struct disk *d)
+{
+	u64 a = ram_alloc(&d->b.ram, 4096), c = ram_alloc(&d->b.ram, 4096);
+	u32 used;
+
+	for (unsigned i = 0; i < 100; i++) {
+		u64 sector = (i * 37) % (DISK_SIZE / 512 - 8);
+
+		memset(at(d->b.ram.bytes, a), i + 1, 4096);
+		assert_int_equal(disk_request(d, i % 2, VIRTIO_BLK_T_OUT, sector, a, 4096, &used), 0);
+		assert_int_equal(used, 1);
+		assert_int_equal(disk_request(d, i % 2, VIRTIO_BLK_T_FLUSH, 0, 0, 0, &used), 0);
+		assert_int_equal(disk_request(d, 1, VIRTIO_BLK_T_IN, sector, c, 4096, &used), 0);
+		assert_int_equal(used, 4097);
+		assert_memory_equal(at(d->b.ram.bytes, a), at(d->b.ram.bytes, c), 4096);
+	}
+}
+
+static void test_blk(void **state)
+{
+	struct disk d;
+	u8 text[24] = { 0 };
+	u64 buf;
+	u32 used;
+
+	disk_init(&d, false);
+	for (size_t l = 0; l < ARRAY_SIZE(layouts); l++) {
+		drive(&d.b, layouts[l] | BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_MQ) |
+			BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_DISCARD), 2);
+		assert_int_equal(in(&d.b, VIRTIO_MMIO_CONFIG), DISK_SIZE / 512);
+		disk_work(&d);
+		buf = ram_alloc(&d.b.ram, 64);
+		assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_GET_ID, 0, buf, 20, &used), 0);
+		assert_int_equal(used, 21);
+		memcpy(text, at(d.b.ram.bytes, buf), 20);
+		assert_string_equal(text, "disk-serial-01234567");
+	}
+	disk_free(&d);
+}
+
+static void test_blk_ranges(void **state)
+{
+	struct virtio_blk_discard_write_zeroes s = { .sector = 8, .num_sectors = 8 };
+	struct disk d;
+	u64 a, c, zero[512] = { 0 };
+
+	disk_init(&d, false);
+	drive(&d.b, layouts[3] | BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_DISCARD), 2);
+	a = ram_alloc(&d.b.ram, 8192);
+	c = ram_alloc(&d.b.ram, 64);
+	memset(at(d.b.ram.bytes, a), 0x55, 8192);
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_OUT, 0, a, 8192, NULL), 0);
+	memcpy(at(d.b.ram.bytes, c), &s, sizeof(s));
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_WRITE_ZEROES, 0, c, 16, NULL), 0);
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_IN, 0, a, 8192, NULL), 0);
+	assert_int_equal(((u8 *)at(d.b.ram.bytes, a))[4095], 0x55);
+	assert_memory_equal(at(d.b.ram.bytes, a + 4096), zero, 4096);
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_DISCARD, 0, c, 16, NULL), 0);
+	/* Flags, lengths and places that cannot be. */
+	s.flags = 2;
+	memcpy(at(d.b.ram.bytes, c), &s, sizeof(s));
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_WRITE_ZEROES, 0, c, 16, NULL), 2);
+	s.flags = 1;
+	memcpy(at(d.b.ram.bytes, c), &s, sizeof(s));
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_DISCARD, 0, c, 16, NULL), 2);
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_DISCARD, 0, c, 32, NULL), 1);
+	s = (struct virtio_blk_discard_write_zeroes){ .sector = ~0ULL, .num_sectors = 8 };
+	memcpy(at(d.b.ram.bytes, c), &s, sizeof(s));
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_WRITE_ZEROES, 0, c, 16, NULL), 1);
+	disk_free(&d);
+}
+
+static void test_blk_bad_requests(void **state)
+{
+	static const struct { u32 type; u64 sector; u32 n; u8 status; } bad[] = {
+		{ VIRTIO_BLK_T_IN, DISK_SIZE / 512, 512, 1 },
+		{ VIRTIO_BLK_T_IN, DISK_SIZE / 512 - 1, 1024, 1 },
+		{ VIRTIO_BLK_T_OUT, ~0ULL, 512, 1 },
+		{ VIRTIO_BLK_T_OUT, 0x80000000000000ULL, 512, 1 },
+		{ VIRTIO_BLK_T_IN, 0, 511, 1 },
+		{ VIRTIO_BLK_T_SCSI_CMD, 0, 512, 2 },
+		{ 0x12345678, 0, 512, 2 },
+		{ VIRTIO_BLK_T_DISCARD, 0, 16, 2 },	/* not negotiated */
+	};
+	struct disk d;
+	u64 buf;
+	u16 id;
+
+	disk_init(&d, false);
+	drive(&d.b, layouts[1], 2);
+	buf = ram_alloc(&d.b.ram, 1024);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(disk_request(&d, 0, bad[i].type, bad[i].sector, buf, bad[i].n, NULL),
+			bad[i].status);
+	/* No room for a status, or for a header. */
+	for (int i = 0; i < 2; i++) {
+		const struct piece p = { buf, i ? 15 : 512, i };
+
+		drive(&d.b, layouts[i], 2);
+		driver_submit(&d.b.q[0], &p, 1, 0);
+		kick(&d.b, 0);
+		wait_needs_reset(&d.b);
+		u32 len;
+		assert_false(driver_take(&d.b.q[0], &id, &len));
+	}
+	drive(&d.b, layouts[0] | BIT(VIRTIO_BLK_F_FLUSH), 2);
+	disk_work(&d);
+	disk_free(&d);
+}
+
+static void test_blk_readonly(void **state)
+{
+	struct disk d;
+	u64 buf;
+
+	disk_init(&d, true);
+	drive(&d.b, ~(PACKED | BIT(VIRTIO_RING_F_INDIRECT_DESC)), 2);
+	assert_true(offered(&d.b) & BIT(VIRTIO_BLK_F_RO));
+	buf = ram_alloc(&d.b.ram, 512);
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_OUT, 0, buf, 512, NULL), 1);
+	assert_int_equal(disk_request(&d, 0, VIRTIO_BLK_T_IN, 0, buf, 512, NULL), 0);
+	disk_free(&d);
+}
+
+/* Puts n writes of 4 KiB into the queue without waiting for them. */
+static void disk_burst(struct disk *d, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const struct virtio_blk_outhdr h = { .type = VIRTIO_BLK_T_OUT, .sector = i * 8 };
+		u64 head = ram_alloc(&d->b.ram, sizeof(h)), buf = ram_alloc(&d->b.ram, 4096);
+		const struct piece p[] = { { head, sizeof(h), false }, { buf, 4096, false },
+					   { ram_alloc(&d->b.ram, 1), 1, true } };
+
+		memcpy(at(d->b.ram.bytes, head), &h, sizeof(h));
+		assert_true(driver_submit(&d->b.q[0], p, 3, ram_alloc(&d->b.ram, 48)) >= 0);
+	}
+	kick(&d->b, 0);
+}
+
+/* ASan sees what a reset would leak or use too late. */
+static void test_blk_reset_in_work(void **state)
+{
+	struct disk d;
+
+	disk_init(&d, false);
+	for (int i = 0; i < 200; i++) {
+		drive(&d.b, layouts[i & 1 ? 3 : 1], 2);
+		disk_burst(&d, QUEUE_SIZE);
+		if (i % 3 == 0)
+			virtio_device_ops.reset(&d.blk.dev);
+	}
+	drive(&d.b, layouts[1], 2);
+	disk_work(&d);
+	disk_free(&d);
+}
+
+/* Paused in mid-work, saved, loaded into another machine with the same memory, and gone on there. */
+static void test_blk_moves(void **state)
+{
+	for (size_t l = 1; l < ARRAY_SIZE(layouts); l += 2) {
+		struct disk d;
+		struct device dev, mmio;
+		u8 saved[2][4096];
+		struct guest_ram ram;
+		struct driver_queue q[2];
+		unsigned done = 0;
+		long n[2];
+		u16 id;
+		u32 len;
+
+		disk_init(&d, false);
+		drive(&d.b, layouts[l], 2);
+		disk_burst(&d, QUEUE_SIZE - 2);
+		dev = (struct device){ &virtio_device_ops, &d.blk.dev };
+		mmio = (struct device){ &virtio_mmio_device_ops, &d.b.mmio };
+		dev.ops->pause(dev.self);
+		assert_int_equal(d.blk.in_flight, 0);
+		n[0] = device_save(&dev, saved[0], sizeof(saved[0]));
+		n[1] = device_save(&mmio, saved[1], sizeof(saved[1]));
+		assert_true(n[0] > 0 && n[1] > 0);
+		/* The old one goes, but for its memory and its driver. */
+		ram = d.b.ram;
+		memcpy(q, d.b.q, sizeof(q));
+		d.b.ram.bytes = NULL;
+		board_stop(&d.b);
+		virtio_blk_destroy(&d.blk);
+		board_free(&d.b);
+		disk_open(&d, false);
+		free(d.b.ram.bytes);
+		d.b.ram = ram;
+		d.blk.dev.mem = &d.b.ram.mem;
+		memcpy(d.b.q, q, sizeof(q));
+		d.b.features = layouts[l];
+		dev = (struct device){ &virtio_device_ops, &d.blk.dev };
+		mmio = (struct device){ &virtio_mmio_device_ops, &d.b.mmio };
+		dev.ops->pause(dev.self);
+		assert_int_equal(device_load(&mmio, saved[1], n[1]), n[1]);
+		assert_int_equal(device_load(&dev, saved[0], n[0]), n[0]);
+		mmio.ops->resume(mmio.self);
+		dev.ops->resume(dev.self);
+		for (; done < QUEUE_SIZE - 2; done++)
+			wait_used(&d.b, 0, &id);
+		assert_false(driver_take(&d.b.q[0], &id, &len));
+		disk_work(&d);
+		dev.ops->pause(dev.self);
+		check_round_trip(&virtio_mmio_device_ops, &d.b.mmio);
+		disk_free(&d);
+	}
+}
+
+static void test_bad_state(void **state)
+{
+	static u8 saved[8192], bad[8192];
+	struct virtio_rng rng;
+	struct device dev;
+	struct board b;
+	long n;
+	unsigned refused = 0;
+
+	rng_board(&b, &rng);
+	dev = (struct device){ &virtio_device_ops, &rng.dev };
+	out(&b, VIRTIO_MMIO_STATUS, 3);
+	agree(&b, VERSION_1);
+	n = device_save(&dev, saved, sizeof(saved));
+	/* Any byte may be anything: refused or taken, never a crash; and the good one loads again. */
+	for (long i = 0; i < n; i++) {
+		memcpy(bad, saved, n);
+		bad[i] ^= 0x81;
+		refused += device_load(&dev, bad, n) < 0;
+		assert_true(device_load(&dev, bad, i) < 0);
+	}
+	assert_true(refused > 20);
+	assert_int_equal(device_load(&dev, saved, n), n);
+	rng_end(&b, &rng);
+}
+
+/* ---- console --------------------------------------------------------------------------------- */
+
+struct con {
+	struct board b;
+	struct virtio_console con;
+	char path[40];
+	int fd;		/* the host's end of port 1 */
+};
+
+static void con_init(struct con *c)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	char where[64];
+
+	memset(c, 0, sizeof(*c));
+	snprintf(c->path, sizeof(c->path), "/tmp/qumra-con-%d", getpid());
+	snprintf(where, sizeof(where), "unix:%s", c->path);
+	unlink(c->path);
+	board_init(&c->b);
+	assert_int_equal(virtio_console_init(&c->con, 2, &c->b.ram.mem, &c->b.io, &c->b.err), 0);
+	assert_int_equal(virtio_console_open(&c->con, 0, "none", NULL, &c->b.err), 0);
+	assert_int_equal(virtio_console_open(&c->con, 1, where, "port.1", &c->b.err), 0);
+	board_start(&c->b, &c->con.dev);
+	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	strcpy(sa.sun_path, c->path);
+	assert_int_equal(connect(c->fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+}
+
+static void con_free(struct con *c)
+{
+	close(c->fd);
+	board_stop(&c->b);
+	virtio_console_destroy(&c->con);
+	board_free(&c->b);
+	unlink(c->path);
+}
+
+static void con_control(struct con *c, u32 id, u16 event, u16 value)
+{
+	const struct virtio_console_control m = { id, event, value };
+	u64 buf = ram_alloc(&c->b.ram, sizeof(m));
+	const struct piece p = { buf, sizeof(m), false };
+
+	memcpy(at(c->b.ram.bytes, buf), &m, sizeof(m));
+	transfer(&c->b, 3, &p, 1);
+}
+
+/* The next message to the driver; text behind it, if any. */
+static struct virtio_console_control con_message(struct con *c, char *text)
+{
+	struct virtio_console_control m;
+	u64 buf = ram_alloc(&c->b.ram, 64);
+	const struct piece p = { buf, 64, true };
+	u32 len = transfer(&c->b, 2, &p, 1);
+
+	assert_in_range(len, sizeof(m), 64);
+	memcpy(&m, at(c->b.ram.bytes, buf), sizeof(m));
+	memcpy(text, at(c->b.ram.bytes, buf + sizeof(m)), len - sizeof(m));
+	text[len - sizeof(m)] = 0;
+	return m;
+}
+
+static void assert_message(struct con *c, u32 id, u16 event, const char *text)
+{
+	char got[64];
+	struct virtio_console_control m = con_message(c, got);
+
+	assert_int_equal(m.id, id);
+	assert_int_equal(m.event, event);
+	assert_int_equal(m.value, 1);
+	assert_string_equal(got, text);
+}
+
+static void con_handshake(struct con *c)
+{
+	con_control(c, ~0u, VIRTIO_CONSOLE_DEVICE_READY, 1);
+	assert_message(c, 0, VIRTIO_CONSOLE_PORT_ADD, "");
+	assert_message(c, 1, VIRTIO_CONSOLE_PORT_ADD, "");
+	con_control(c, 0, VIRTIO_CONSOLE_PORT_READY, 1);
+	con_control(c, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+	assert_message(c, 0, VIRTIO_CONSOLE_CONSOLE_PORT, "");
+	assert_message(c, 0, VIRTIO_CONSOLE_PORT_OPEN, "");
+	assert_message(c, 1, VIRTIO_CONSOLE_PORT_NAME, "port.1");
+	assert_message(c, 1, VIRTIO_CONSOLE_PORT_OPEN, "");
+	con_control(c, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	/* What is not a port, and no message. */
+	con_control(c, 2, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	con_control(c, ~0u, 99, 1);
+}
+
+static void test_console(void **state)
+{
+	u8 data[5000], got[5000];
+
+	for (size_t l = 0; l < ARRAY_SIZE(layouts); l++) {
+		struct con c;
+		size_t n = 0;
+		u64 buf;
+		u16 id;
+
+		con_init(&c);
+		drive(&c.b, layouts[l] | BIT(VIRTIO_CONSOLE_F_MULTIPORT), 6);
+		con_handshake(&c);
+		for (size_t i = 0; i < sizeof(data); i++)
+			data[i] = i * 7 + l;
+		buf = ram_alloc(&c.b.ram, sizeof(data));
+		memcpy(at(c.b.ram.bytes, buf), data, sizeof(data));
+		/* Out, in two pieces. */
+		const struct piece p[] = { { buf, 3000, false }, { buf + 3000, 2000, false } };
+
+		transfer(&c.b, 5, p, 2);
+		while (n < sizeof(got)) {
+			ssize_t r = read(c.fd, got + n, sizeof(got) - n);
+
+			assert_true(r > 0);
+			n += r;
+		}
+		assert_memory_equal(data, got, sizeof(data));
+		/* In, into buffers of 100 bytes, some of them given later. */
+		assert_int_equal(write(c.fd, data, 1000), 1000);
+		for (n = 0; n < 1000;) {
+			const struct piece r = { buf, 100, true };
+			u32 len = transfer(&c.b, 4, &r, 1);
+
+			assert_in_range(len, 1, 100);
+			assert_memory_equal(at(c.b.ram.bytes, buf), data + n, len);
+			n += len;
+		}
+		check_round_trip(&virtio_console_device_ops, &c.con);
+		(void)id;
+		con_free(&c);
+	}
+}
+
+/* ---- net ------------------------------------------------------------------------------------- */
+
+#define NET_COMMON (BIT(VIRTIO_NET_F_MAC) | BIT(VIRTIO_NET_F_CTRL_VQ) | BIT(VIRTIO_NET_F_CTRL_RX))
+
+struct nic {
+	struct board b;
+	struct virtio_net net;
+	char path[40];
+	int fd;		/* the wire's other end: frames behind their length */
+};
+
+static void nic_init(struct nic *n)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct nic_options o = { .kind = NET_SOCKET, .socket = n->path,
+				 .mac = { 0x52, 0x54, 0, 1, 2, 3 } };
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	memset(n, 0, sizeof(*n));
+	snprintf(n->path, sizeof(n->path), "/tmp/qumra-net-%d", getpid());
+	unlink(n->path);
+	strcpy(sa.sun_path, n->path);
+	assert_int_equal(bind(listener, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	board_init(&n->b);
+	assert_int_equal(virtio_net_init(&n->net, &o, 2, &n->b.ram.mem, &n->b.io, &n->b.err), 0);
+	n->fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(n->fd >= 0);
+	close(listener);
+	board_start(&n->b, &n->net.dev);
+}
+
+static void nic_free(struct nic *n)
+{
+	close(n->fd);
+	board_stop(&n->b);
+	virtio_net_destroy(&n->net);
+	board_free(&n->b);
+	unlink(n->path);
+}
+
+static void wire_read(struct nic *n, u8 *data, size_t len)
+{
+	while (len) {
+		ssize_t r = read(n->fd, data, len);
+
+		assert_true(r > 0);
+		data += r;
+		len -= r;
+	}
+}
+
+static void wire_send(struct nic *n, const u8 *frame, u32 len)
+{
+	u8 head[4] = { len >> 24, len >> 16, len >> 8, len };
+
+	assert_int_equal(write(n->fd, head, 4), 4);
+	assert_int_equal(write(n->fd, frame, len), len);
+}
+
+static u8 nic_command(struct nic *n, unsigned queue, u8 class, u8 cmd, const void *data, u32 len)
+{
+	u64 buf = ram_alloc(&n->b.ram, 2 + len), ack = ram_alloc(&n->b.ram, 1);
+	const struct piece p[] = { { buf, 2 + len, false }, { ack, 1, true } };
+	u8 *b = at(n->b.ram.bytes, buf);
+
+	b[0] = class;
+	b[1] = cmd;
+	memcpy(b + 2, data, len);
+	*(u8 *)at(n->b.ram.bytes, ack) = 0xEE;
+	transfer(&n->b, queue, p, 2);
+	return *(u8 *)at(n->b.ram.bytes, ack);
+}
+
+static void make_frame(u8 *f, u32 len, u8 seed)
+{
+	static const u8 dst[6] = { 0x52, 0x54, 0, 1, 2, 3 };
+
+	for (u32 i = 0; i < len; i++)
+		f[i] = i * 13 + seed;
+	memcpy(f, dst, 6);
+}
+
+static void test_net_transmit(void **state)
+{
+	for (size_t l = 0; l < ARRAY_SIZE(layouts); l++) {
+		u8 frame[2000], got[2004];
+		struct nic n;
+		u64 buf;
+
+		nic_init(&n);
+		drive(&n.b, layouts[l] | NET_COMMON | BIT(VIRTIO_NET_F_CSUM), 3);
+		buf = ram_alloc(&n.b.ram, 4096);
+		for (u32 len = 14; len < 2000; len += 97) {
+			struct virtio_net_hdr_v1 h = { 0 };
+			const struct piece p[] = { { buf, 12, false }, { buf + 12, len, false } };
+
+			make_frame(frame, len, len);
+			memcpy(at(n.b.ram.bytes, buf), &h, 12);
+			memcpy(at(n.b.ram.bytes, buf + 12), frame, len);
+			transfer(&n.b, 1, p, 2);
+			wire_read(&n, got, 4 + len);
+			assert_int_equal(got[2] << 8 | got[3], len);
+			assert_memory_equal(got + 4, frame, len);
+		}
+		/* A checksum for us to fill in: the field holds 0, the words sum to 0x0102 + 0x0304. */
+		struct virtio_net_hdr_v1 h = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 14,
+					       .csum_offset = 4 };
+		const u8 payload[] = { 1, 2, 3, 4, 0, 0 };
+		const struct piece p = { buf, 12 + 20, false };
+
+		memcpy(at(n.b.ram.bytes, buf), &h, 12);
+		memcpy(at(n.b.ram.bytes, buf + 26), payload, 6);
+		transfer(&n.b, 1, &p, 1);
+		wire_read(&n, got, 24);
+		assert_int_equal(got[4 + 18] << 8 | got[4 + 19], 0xFFFF - 0x0406);
+		/* One that lies outside the frame: dropped, and the next frame comes. */
+		h.csum_start = 0xFFFF;
+		memcpy(at(n.b.ram.bytes, buf), &h, 12);
+		transfer(&n.b, 1, &p, 1);
+		h.flags = 0;
+		memcpy(at(n.b.ram.bytes, buf), &h, 12);
+		transfer(&n.b, 1, &p, 1);
+		wire_read(&n, got, 24);
+		nic_free(&n);
+	}
+}
+
+static void test_net_receive(void **state)
+{
+	for (size_t l = 0; l < ARRAY_SIZE(layouts); l++)
+		for (int merge = 0; merge < 2; merge++) {
+			u8 frame[3000];
+			struct nic n;
+			u64 buf[QUEUE_SIZE];
+			u64 of[QUEUE_SIZE];
+			u16 id, buffers;
+
+			nic_init(&n);
+			drive(&n.b, layouts[l] | NET_COMMON |
+				(merge ? BIT(VIRTIO_NET_F_MRG_RXBUF) : 0), 3);
+			/* Some of the frames wait for buffers. */
+			for (u32 len = 60; len < 3000; len += 490) {
+				make_frame(frame, len, len);
+				wire_send(&n, frame, len);
+			}
+			for (u32 i = 0; i < QUEUE_SIZE; i++)
+				buf[i] = ram_alloc(&n.b.ram, 4096);
+			u32 size = merge ? 512 : 4096, seen = 0, len, at_ = 0, total;
+			unsigned free_ = QUEUE_SIZE;
+
+			for (u32 want = 60; want < 3000; want += 490) {
+				while (free_) {
+					const struct piece p = { buf[--free_], size, true };
+					int got = driver_submit(&n.b.q[0], &p, 1, 0);
+
+					assert_true(got >= 0);
+					of[got] = buf[free_];
+				}
+				kick(&n.b, 0);
+				len = wait_used(&n.b, 0, &id);
+				memcpy(&buffers, at(n.b.ram.bytes, of[id] + 10), 2);
+				total = 12 + want;
+				assert_int_equal(buffers, merge ? (total + 511) / 512 : 1);
+				make_frame(frame, want, want);
+				assert_memory_equal(at(n.b.ram.bytes, of[id] + 12), frame, len - 12);
+				buf[free_++] = of[id];
+				for (at_ = len - 12; --buffers; at_ += len) {
+					/* All of a frame is there at once. */
+					assert_true(driver_take(&n.b.q[0], &id, &len));
+					assert_memory_equal(at(n.b.ram.bytes, of[id]), frame + at_, len);
+					buf[free_++] = of[id];
+				}
+				assert_int_equal(at_, want);
+				seen++;
+			}
+			assert_int_equal(seen, 6);
+			nic_free(&n);
+		}
+}
+
+static void test_net_control(void **state)
+{
+	static const u8 other[6] = { 0x52, 0x54, 0, 9, 9, 9 }, group[6] = { 1, 0, 0x5E, 0, 0, 1 };
+	u8 table[4 + 6 + 4 + 6] = { 1 }, huge[8] = { 0xFF, 0xFF, 0xFF, 0xFF };
+	struct nic n;
+	u8 on = 1;
+	u16 pairs;
+
+	nic_init(&n);
+	drive(&n.b, layouts[3] | NET_COMMON | BIT(VIRTIO_NET_F_MQ) |
+		BIT(VIRTIO_NET_F_CTRL_MAC_ADDR), 5);
+	assert_false(net_control_accepts(&n.net, other));
+	assert_false(net_control_accepts(&n.net, group));
+	memcpy(table + 4, other, 6);
+	table[10] = 1;
+	memcpy(table + 14, group, 6);
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_MAC, 0, table, sizeof(table)), 0);
+	assert_true(net_control_accepts(&n.net, other) && net_control_accepts(&n.net, group));
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_MAC, 0, huge, sizeof(huge)), 1);
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_MAC, 0, table, 3), 1);
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_MAC, 1, group, 6), 0);
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_RX, 0, &on, 1), 0);
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_RX, 77, &on, 1), 1);
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_RX, 0, &on, 0), 1);
+	assert_int_equal(nic_command(&n, 4, 99, 0, &on, 1), 1);
+	pairs = 2;
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_MQ, 0, &pairs, 2), 0);
+	assert_int_equal(n.net.control.pairs, 2);
+	pairs = 3;
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_MQ, 0, &pairs, 2), 1);
+	pairs = 0;
+	assert_int_equal(nic_command(&n, 4, VIRTIO_NET_CTRL_MQ, 0, &pairs, 2), 1);
+	/* The filter is state of its own. */
+	struct device dev = { &virtio_net_device_ops, &n.net };
+	static u8 saved[2][4096];
+	long len = device_save(&dev, saved[0], sizeof(saved[0]));
+
+	assert_true(len > 0);
+	out(&n.b, VIRTIO_MMIO_STATUS, 0);
+	assert_int_equal(n.net.control.pairs, 1);
+	assert_int_equal(device_load(&dev, saved[0], len), len);
+	assert_int_equal(n.net.control.pairs, 2);
+	assert_int_equal(device_save(&dev, saved[1], sizeof(saved[1])), len);
+	assert_memory_equal(saved[0], saved[1], len);
+	nic_free(&n);
+}
+
+/* Buffers that no frame fits into, and a transmit without a header. */
+static void test_net_bad_drivers(void **state)
+{
+	u8 frame[100];
+	struct nic n;
+
+	nic_init(&n);
+	for (int i = 0; i < 3; i++) {
+		const struct piece small = { RAM_BASE + 0x10000, i ? 11 : 50, true };
+		const struct piece head = { RAM_BASE + 0x10000, 11, false };
+
+		drive(&n.b, layouts[i] | NET_COMMON | (i == 1 ? BIT(VIRTIO_NET_F_MRG_RXBUF) : 0), 3);
+		driver_submit(&n.b.q[i == 2], i == 2 ? &head : &small, 1, 0);
+		kick(&n.b, i == 2);
+		make_frame(frame, 100, 0);
+		if (i < 2)
+			wire_send(&n, frame, 100);
+		wait_needs_reset(&n.b);
+	}
+	nic_free(&n);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_registers), cmocka_unit_test(test_bad_queue_setup),
+		cmocka_unit_test(test_rng), cmocka_unit_test(test_blk),
+		cmocka_unit_test(test_blk_ranges), cmocka_unit_test(test_blk_bad_requests),
+		cmocka_unit_test(test_blk_readonly), cmocka_unit_test(test_blk_reset_in_work),
+		cmocka_unit_test(test_blk_moves), cmocka_unit_test(test_bad_state),
+		cmocka_unit_test(test_console), cmocka_unit_test(test_net_transmit),
+		cmocka_unit_test(test_net_receive), cmocka_unit_test(test_net_control),
+		cmocka_unit_test(test_net_bad_drivers),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,265 @@
+/* Putting virtio devices together: see board.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/virtio/blk.h"
+#include "vmm/virtio/board.h"
+#include "vmm/virtio/console.h"
+#include "vmm/virtio/net.h"
+#include "vmm/virtio/rng.h"
+
+#define SLOT_DEVICES 3	/* with the verbs: the transport, the device, what is its own */
+
+/* One device with all that belongs to it. */
+struct virtio_slot {
+	struct io_thread io;
+	struct virtio_device *dev;
+	struct virtio_mmio mmio;
+	const struct device_ops *own;	/* of self; NULL: nothing of its own */
+	void *self;			/* freed behind destroy */
+	void (*destroy)(void *self);	/* the I/O thread has ended */
+};
+
+struct virtio_board {
+	struct virtio_env env;
+	unsigned n;
+	struct virtio_slot slot[VIRTIO_MMIO_MAX];
+};
+
+unsigned virtio_options_count(const struct virtio_options *o)
+{
+	return o->rngs + o->disks + o->nics + (o->ports ? 1 : 0);
+}
+
+/* ---- kinds ----------------------------------------------------------------------------------- */
+
+static int rng_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+		      struct error *err)
+{
+	struct virtio_rng *rng = s->self;
+
+	(void)options;
+	s->dev = &rng->dev;
+	return virtio_rng_init(rng, b->env.mem, &s->io, err);
+}
+
+static void rng_destroy(void *self)
+{
+	struct virtio_rng *rng = self;
+
+	virtio_destroy(&rng->dev);
+}
+
+static int disk_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+		       struct error *err)
+{
+	const struct disk_options *o = options;
+	const struct block_options image = {
+		.file = o->file, .format = o->format, .readonly = o->readonly,
+		.snapshot = o->snapshot, .cache = o->cache, .aio = o->aio,
+	};
+	const struct blk_options disk = {
+		.queues = o->queues ? o->queues : MIN(b->env.cpus, 4u), .serial = o->serial };
+	struct virtio_blk *blk = s->self;
+	struct block *block;
+	int ret = block_open(&block, &image, &s->io.loop, err);
+
+	s->dev = &blk->dev;
+	return ret < 0 ? ret : virtio_blk_init(blk, block, &disk, b->env.mem, &s->io, err);
+}
+
+static void disk_destroy(void *self)
+{
+	virtio_blk_destroy(self);
+}
+
+static int nic_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+		      struct error *err)
+{
+	struct virtio_net *net = s->self;
+
+	s->dev = &net->dev;
+	s->own = &virtio_net_device_ops;
+	return virtio_net_init(net, options, MIN(b->env.cpus, NET_PAIRS_MAX), b->env.mem, &s->io, err);
+}
+
+static void nic_destroy(void *self)
+{
+	virtio_net_destroy(self);
+}
+
+static int console_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			  struct error *err)
+{
+	const struct virtio_options *o = options;
+	struct virtio_console *con = s->self;
+	int ret = virtio_console_init(con, o->ports, b->env.mem, &s->io, err);
+
+	s->dev = &con->dev;
+	s->own = &virtio_console_device_ops;
+	for (unsigned i = 0; i < o->ports && ret == 0; i++)
+		ret = virtio_console_open(con, i, o->port[i].where, o->port[i].name, err);
+	return ret;
+}
+
+static void console_destroy(void *self)
+{
+	virtio_console_destroy(self);
+}
+
+static const struct kind {
+	size_t size;
+	int (*create)(struct virtio_board *b, struct virtio_slot *s, const void *options,
+		      struct error *err);
+	/* The I/O thread has ended. Also after a create that failed. */
+	void (*destroy)(void *self);
+} kind_rng = { sizeof(struct virtio_rng), rng_create, rng_destroy },
+  kind_disk = { sizeof(struct virtio_blk), disk_create, disk_destroy },
+  kind_nic = { sizeof(struct virtio_net), nic_create, nic_destroy },
+  kind_console = { sizeof(struct virtio_console), console_create, console_destroy };
+
+/* ---- slots ----------------------------------------------------------------------------------- */
+
+/* A slot with a device and an I/O thread that does not run yet. */
+static int slot_open(struct virtio_board *b, const struct kind *kind, const void *options,
+		     struct error *err)
+{
+	struct virtio_slot *s = &b->slot[b->n];
+	int ret;
+
+	if (b->n == VIRTIO_MMIO_MAX)
+		return error_usage(err, "there are more than %d virtio devices", VIRTIO_MMIO_MAX);
+	s->self = calloc(1, kind->size);
+	if (!s->self)
+		return error_set(err, ENOMEM, "out of memory");
+	ret = io_thread_init(&s->io, err);
+	if (ret < 0) {
+		free(s->self);
+		return ret;
+	}
+	b->n++;
+	s->destroy = kind->destroy;
+	return kind->create(b, s, options, err);
+}
+
+static int slot_start(struct virtio_board *b, struct virtio_slot *s, struct error *err)
+{
+	int ret = virtio_mmio_init(&s->mmio, s->dev, s - b->slot, b->env.kvm, b->env.mmio, err);
+
+	return ret < 0 ? ret : io_thread_start(&s->io, err);
+}
+
+static void slot_close(struct virtio_slot *s)
+{
+	io_thread_stop(&s->io);
+	virtio_mmio_destroy(&s->mmio);
+	s->destroy(s->self);
+	free(s->self);
+	io_thread_destroy(&s->io);
+}
+
+/* ---- the board ------------------------------------------------------------------------------- */
+
+static int board_fill(struct virtio_board *b, const struct virtio_options *o, struct error *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < o->disks && ret == 0; i++)
+		ret = slot_open(b, &kind_disk, &o->disk[i], err);
+	for (unsigned i = 0; i < o->nics && ret == 0; i++)
+		ret = slot_open(b, &kind_nic, &o->nic[i], err);
+	if (o->ports && ret == 0)
+		ret = slot_open(b, &kind_console, o, err);
+	for (unsigned i = 0; i < o->rngs && ret == 0; i++)
+		ret = slot_open(b, &kind_rng, o, err);
+	for (unsigned i = 0; i < b->n && ret == 0; i++)
+		ret = slot_start(b, &b->slot[i], err);
+	return ret;
+}
+
+int virtio_board_create(struct virtio_board **out, const struct virtio_options *o,
+			const struct virtio_env *env, struct error *err)
+{
+	struct virtio_board *b;
+	int ret;
+
+	*out = NULL;
+	if (!virtio_options_count(o))
+		return 0;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return error_set(err, ENOMEM, "out of memory");
+	b->env = *env;
+	ret = board_fill(b, o, err);
+	if (ret < 0)
+		virtio_board_destroy(b);
+	else
+		*out = b;
+	return ret;
+}
+
+void virtio_board_destroy(struct virtio_board *board)
+{
+	if (!board)
+		return;
+	for (unsigned i = 0; i < board->n; i++)
+		slot_close(&board->slot[i]);
+	free(board);
+}
+
+bool virtio_board_device(struct virtio_board *board, unsigned i, struct device *dev)
+{
+	struct virtio_slot *s;
+
+	if (!board || i >= board->n * SLOT_DEVICES)
+		return false;
+	s = &board->slot[i / SLOT_DEVICES];
+	*dev = (struct device){ &virtio_mmio_device_ops, &s->mmio };
+	if (i % SLOT_DEVICES == 1)
+		*dev = (struct device){ &virtio_device_ops, s->dev };
+	else if (i % SLOT_DEVICES == 2)
+		*dev = (struct device){ s->own, s->self };
+	return true;
+}
+
+void virtio_board_reset(struct virtio_board *board)
+{
+	struct device dev;
+
+	for (unsigned i = 0; virtio_board_device(board, i, &dev); i++)
+		if (dev.ops)
+			dev.ops->reset(dev.self);
+}
+
+/* ---- what a kernel is told ------------------------------------------------------------------- */
+
+static bool has_word(const char *text, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (const char *p = text; (p = strstr(p, word)); p += len)
+		if ((p == text || p[-1] == ' ') && (!p[len] || p[len] == ' '))
+			return true;
+	return false;
+}
+
+char *virtio_kernel_cmdline(const struct virtio_options *o, const char *cmdline)
+{
+	enum { window_max = 64 };
+	unsigned n = has_word(cmdline, "acpi=off") ? virtio_options_count(o) : 0;
+	size_t len = strlen(cmdline), size = len + n * window_max + 1;
+	char *text = malloc(size);
+
+	if (!text)
+		return NULL;
+	memcpy(text, cmdline, len + 1);
+	for (unsigned i = 0; i < n; i++)
+		len += virtio_mmio_cmdline(i, text + len, size - len);
+	return text;
+}
+
+int virtio_write_tables(const struct virtio_options *o, const struct guest_memory *mem)
+{
+	return virtio_mmio_write_acpi(mem, virtio_options_count(o));
+}

@@ -1,0 +1,40 @@
+/*
+ * The virtio devices of a machine: made from what the command line says, each with an I/O thread and a
+ * transport, and taken apart in the right order.
+ */
+#ifndef QUMRA_VMM_VIRTIO_BOARD_H
+#define QUMRA_VMM_VIRTIO_BOARD_H
+
+#include "vmm/machine/io_map.h"
+#include "vmm/virtio/mmio.h"
+#include "vmm/virtio/options.h"
+
+struct virtio_board;
+
+/* What the devices stand on. */
+struct virtio_env {
+	const struct kvm *kvm;
+	const struct guest_memory *mem;
+	struct io_map *mmio;
+	unsigned cpus;
+};
+
+/* NULL in *out when there are no devices; every function here takes that. */
+int virtio_board_create(struct virtio_board **out, const struct virtio_options *o,
+			const struct virtio_env *env, struct error *err);
+/* Stops the I/O threads and frees everything. */
+void virtio_board_destroy(struct virtio_board *board);
+/* What has the five verbs, in the order of loading: i from 0; false: there are no more. dev->ops may be
+ * NULL: nothing at that place. */
+bool virtio_board_device(struct virtio_board *board, unsigned i, struct device *dev);
+void virtio_board_reset(struct virtio_board *board);
+
+/*
+ * The command line for a kernel, allocated: with the windows of virtio-mmio appended where ACPI, which
+ * tells of them too, is off. NULL: no memory.
+ */
+char *virtio_kernel_cmdline(const struct virtio_options *o, const char *cmdline);
+/* The part of firmware's tables. 0 or -errno. */
+int virtio_write_tables(const struct virtio_options *o, const struct guest_memory *mem);
+
+#endif

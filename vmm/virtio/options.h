@@ -1,0 +1,52 @@
+/* Which virtio devices a machine has, in the words of the command line. Strings belong to the caller. */
+#ifndef QUMRA_VMM_VIRTIO_OPTIONS_H
+#define QUMRA_VMM_VIRTIO_OPTIONS_H
+
+#include "lib/error.h"
+#include "lib/types.h"
+
+#define VIRTIO_RNGS_MAX		1
+#define VIRTIO_DISKS_MAX	8
+#define VIRTIO_NICS_MAX		4
+#define VIRTIO_PORTS_MAX	8
+#define NET_FORWARDS_MAX	8
+
+struct disk_options {
+	const char *file, *format, *cache, *aio, *serial;
+	bool readonly, snapshot;
+	u64 queues;		/* 0: as many as CPUs, at most 4 */
+};
+
+enum net_kind { NET_USER, NET_TAP, NET_SOCKET };
+
+struct net_forward {
+	bool udp;
+	u16 host, guest;
+};
+
+struct nic_options {
+	enum net_kind kind;
+	const char *tap;	/* interface */
+	const char *socket;	/* path of a Unix socket to connect to */
+	const char *pcap;	/* capture to this file */
+	u8 mac[6];		/* all zero: made up */
+	unsigned forwards;
+	struct net_forward forward[NET_FORWARDS_MAX];
+};
+
+struct port_options {
+	const char *where;	/* as chardev_open() takes it */
+	const char *name;	/* NULL: none */
+};
+
+struct virtio_options {
+	unsigned rngs, balloons, disks, nics, ports;
+	struct disk_options disk[VIRTIO_DISKS_MAX];
+	struct nic_options nic[VIRTIO_NICS_MAX];
+	struct port_options port[VIRTIO_PORTS_MAX];	/* of one console device */
+};
+
+/* How many devices that makes. */
+unsigned virtio_options_count(const struct virtio_options *o);
+
+#endif
