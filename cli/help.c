@@ -49,6 +49,9 @@ static const char run_tail[] =
 	"        --serial file:console.log --no-reboot\n"
 	"  The UEFI shell on this terminal:\n"
 	"    qumra run --firmware uefi\n"
+	"  A disk, and a network whose guest is reached through the host's port 2222:\n"
+	"    qumra run --kernel vmlinuz --initrd initrd.img --append \"console=ttyS0 root=/dev/vda1\" \\\n"
+	"        --disk debian.qcow2 --net user,forward=tcp:2222:22\n"
 	"  The console on a socket, with more memory, never on /dev/kvm:\n"
 	"    qumra run --kernel vmlinuz --memory 2G --serial unix:console.sock --accel soft\n"
 	"\n"
@@ -58,7 +61,7 @@ static const char run_tail[] =
 
 void help_run(FILE *out)
 {
-	char line[200];
+	char line[400];
 
 	fputs(run_head, out);
 	for (unsigned i = 0; run_option_help(i, line, sizeof(line)); i++)

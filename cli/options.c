@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/devices.h"
 #include "cli/options.h"
 #include "lib/size.h"
 #include "vmm/chardev/chardev.h"
@@ -129,6 +130,15 @@ static const struct run_option {
 	{"serial", "WHERE",
 		"first serial port: stdio, none, file:PATH, pty, unix:PATH (default: stdio)", 0,
 		parse_serial},
+	{"disk", "FILE[,...]",
+		"a virtio disk: format=raw|qcow2, readonly, snapshot, cache=MODE, aio=io_uring|threads,\n"
+		"                           serial=TEXT, queues=N", 0, devices_parse_disk},
+	{"net", "user|tap=NAME|none",
+		"a virtio network: user[,forward=tcp:8080:80], tap=INTERFACE, socket=PATH, none;\n"
+		"                           mac=ADDRESS, pcap=FILE", 0, devices_parse_net},
+	{"device", "KIND",
+		"more: rng, console=WHERE[,name=NAME] (WHERE as for --serial)", 0,
+		devices_parse_device},
 	{"no-reboot", NULL, "end when the guest reboots", offsetof(struct run_options, no_reboot),
 		NULL},
 	{"debug-exit", NULL, "a guest's write of N to port 0xF4 ends qumra with status 2N+1",
@@ -247,6 +257,13 @@ static int set_option(
 	return 0;
 }
 
+/* Those that add a device each. */
+static bool repeats(const struct run_option *opt)
+{
+	return opt->parse == devices_parse_disk || opt->parse == devices_parse_net ||
+	       opt->parse == devices_parse_device;
+}
+
 /* Takes argv[*at] and, where the option wants one, its value. */
 static int parse_one(
 	struct run_options *o, int argc, char *const argv[], int *at, u32 *seen, struct error *err)
@@ -271,7 +288,8 @@ static int parse_one(
 			(int)MIN(strcspn(arg + dashes, "="), sizeof(name) - 1), arg + dashes);
 		return unknown_option(arg, name, err);
 	}
-	if (*seen & 1u << (opt - run_options_table))
+	if (*seen & 1u << (opt - run_options_table) &&
+		!repeats(opt))
 		return error_usage(err, "--%s is given twice", opt->name);
 	*seen |= 1u << (opt - run_options_table);
 	if (!opt->value && value)

@@ -5,6 +5,9 @@
 #include "lib/error.h"
 #include "vmm/cpus/topology.h"
 #include "vmm/kvm/accel.h"
+#include "vmm/virtio/options.h"
+
+#define RUN_COPIES_MAX 32
 
 struct run_options {
 	const char *kernel, *initrd, *append, *serial, *engine;
@@ -16,10 +19,15 @@ struct run_options {
 	struct cpu_topology cpus;
 	unsigned root_ports;
 	bool no_reboot, debug_exit, stats, help, firmware_log;
+	struct virtio_options virtio;
+	char *copy[RUN_COPIES_MAX];	/* of values that were taken apart */
+	unsigned copies;
 };
 
 /* argv without the program's and the command's name. A usage error is one line. */
 int run_options_parse(struct run_options *o, int argc, char *const argv[], struct error *err);
+/* Also after a parse that failed. */
+void run_options_free(struct run_options *o);
 
 /* The name in names (n of them) most like word, or NULL when none is near. */
 const char *nearest_name(const char *word, const char *const *names, size_t n);

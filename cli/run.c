@@ -152,6 +152,7 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 		.topology = o->cpus,
 		.no_reboot = o->no_reboot,
 		.debug_exit = o->debug_exit,
+		.virtio = o->virtio,
 	};
 	struct vmm *vmm = calloc(1, sizeof(*vmm));
 	struct vmm_outcome outcome = { 0 };
@@ -189,14 +190,18 @@ int run_command(
 {
 	struct run_options o;
 	struct accel_choice choice;
+	int status;
 
-	if (run_options_parse(&o, argc, argv, err) < 0)
-		return STATUS_USAGE;
-	if (o.help) {
+	if (run_options_parse(&o, argc, argv, err) < 0) {
+		status = STATUS_USAGE;
+	} else if (o.help) {
 		help_run(stdout);
-		return STATUS_OK;
+		status = STATUS_OK;
+	} else if (run_choose(&o, &choice, err) < 0) {
+		status = STATUS_FAILURE;
+	} else {
+		status = run_vm(&o, &choice, start_ns, signal, err);
 	}
-	if (run_choose(&o, &choice, err) < 0)
-		return STATUS_FAILURE;
-	return run_vm(&o, &choice, start_ns, signal, err);
+	run_options_free(&o);
+	return status;
 }

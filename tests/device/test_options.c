@@ -30,6 +30,8 @@ static int parse_list(int argc, const char *const *argv)
 			fail_msg("\"%s\" does not say \"%s\"", err.text, reason); \
 	} while (0)
 
+#define refuse_free(...) do { refuse(__VA_ARGS__); run_options_free(&o); } while (0)
+
 static void test_defaults(void **state)
 {
 	(void)state;
@@ -214,6 +216,78 @@ static void test_errors_are_one_line(void **state)
 	assert_null(strstr(err.text, "later"));
 }
 
+static void test_disks(void **state)
+{
+	const struct disk_options *d = o.virtio.disk;
+
+	(void)state;
+	assert_int_equal(parse("--kernel", "k", "--disk", "a.img,format=raw,readonly,serial=x1",
+				 "--disk=b,,c.qcow2,snapshot,cache=unsafe,queues=3,bus=virtio"), 0);
+	assert_int_equal(o.virtio.disks, 2);
+	assert_string_equal(d[0].file, "a.img");
+	assert_string_equal(d[0].format, "raw");
+	assert_string_equal(d[0].serial, "x1");
+	assert_true(d[0].readonly && !d[0].snapshot);
+	assert_string_equal(d[1].file, "b,c.qcow2");
+	assert_null(d[1].format);
+	assert_true(d[1].snapshot && !d[1].readonly);
+	assert_int_equal(d[1].queues, 3);
+	run_options_free(&o);
+	refuse_free("did you mean readonly?", "--kernel", "k", "--disk", "a,readonyl");
+	refuse_free("takes no value", "--kernel", "k", "--disk", "a,snapshot=1");
+	refuse_free("needs a value", "--kernel", "k", "--disk", "a,format");
+	refuse_free("none of raw|qcow2", "--kernel", "k", "--disk", "a,format=vmdk");
+	refuse_free("number from 1 to 16", "--kernel", "k", "--disk", "a,queues=0");
+	refuse_free("which file?", "--kernel", "k", "--disk", ",readonly");
+	refuse_free("there are format, readonly", "--kernel", "k", "--disk", "a,xyzzy=2");
+	refuse_free("bus:", "--kernel", "k", "--disk", "a,bus=ide");
+}
+
+static void test_nets(void **state)
+{
+	const struct nic_options *n = o.virtio.nic;
+
+	(void)state;
+	assert_int_equal(parse("--kernel", "k", "--net", "user,forward=tcp:2222:22,forward=udp:53:5353",
+				 "--net", "tap=tap0,mac=52:54:00:0a:0b:0c,pcap=x.pcap", "--net", "none",
+				 "--net", "socket=/run/s"), 0);
+	assert_int_equal(o.virtio.nics, 3);
+	assert_int_equal(n[0].kind, NET_USER);
+	assert_int_equal(n[0].forwards, 2);
+	assert_true(!n[0].forward[0].udp && n[0].forward[1].udp);
+	assert_int_equal(n[0].forward[0].host, 2222);
+	assert_int_equal(n[0].forward[1].guest, 5353);
+	assert_string_equal(n[1].tap, "tap0");
+	assert_int_equal(n[1].mac[5], 0x0C);
+	assert_string_equal(n[1].pcap, "x.pcap");
+	assert_string_equal(n[2].socket, "/run/s");
+	run_options_free(&o);
+	refuse_free("none of user", "--kernel", "k", "--net", "bridge");
+	refuse_free("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80");
+	refuse_free("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80:99999");
+	refuse_free("belongs to user", "--kernel", "k", "--net", "tap=t,forward=tcp:1:1");
+	refuse_free("is not like", "--kernel", "k", "--net", "user,mac=1:2:3");
+	refuse_free("group", "--kernel", "k", "--net", "user,mac=01:00:00:00:00:01");
+}
+
+static void test_devices(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("--kernel", "k", "--device", "rng", "--device",
+				 "console=unix:/run/c,name=org.x.0", "--device", "console=pty"), 0);
+	assert_int_equal(o.virtio.rngs, 1);
+	assert_int_equal(o.virtio.ports, 2);
+	assert_string_equal(o.virtio.port[0].where, "unix:/run/c");
+	assert_string_equal(o.virtio.port[0].name, "org.x.0");
+	assert_null(o.virtio.port[1].name);
+	run_options_free(&o);
+	refuse_free("none of rng", "--kernel", "k", "--device", "floppy");
+	refuse_free("belongs to --serial", "--kernel", "k", "--device", "console=stdio");
+	refuse_free("takes nothing", "--kernel", "k", "--device", "rng,fast");
+	refuse_free("more than", "--kernel", "k", "--disk", "1", "--disk", "2", "--disk", "3", "--disk",
+		"4", "--disk", "5", "--disk", "6", "--disk", "7", "--disk", "8", "--disk", "9");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -225,6 +299,9 @@ int main(void)
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_suggestions),
 		cmocka_unit_test(test_errors_are_one_line),
+		cmocka_unit_test(test_disks),
+		cmocka_unit_test(test_nets),
+		cmocka_unit_test(test_devices),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

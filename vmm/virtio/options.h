@@ -40,7 +40,7 @@ struct port_options {
 };
 
 struct virtio_options {
-	unsigned rngs, balloons, disks, nics, ports;
+	unsigned rngs, disks, nics, ports;
 	struct disk_options disk[VIRTIO_DISKS_MAX];
 	struct nic_options nic[VIRTIO_NICS_MAX];
 	struct port_options port[VIRTIO_PORTS_MAX];	/* of one console device */

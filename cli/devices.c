@@ -1,0 +1,190 @@
+/*
+ * --disk FILE[,format=…,readonly,snapshot,bus=…,cache=…], --net user[,forward=…]|tap=…|none,
+ * --device KIND[,…]: see devices.h.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/devices.h"
+#include "cli/suboptions.h"
+#include "vmm/chardev/chardev.h"
+
+/* A copy that lives as long as the options. */
+static char *keep(struct run_options *o, const char *text, struct error *err)
+{
+	char *copy = o->copies < RUN_COPIES_MAX ? strdup(text) : NULL;
+
+	if (copy)
+		o->copy[o->copies++] = copy;
+	else
+		error_usage(err, "there are too many devices");
+	return copy;
+}
+
+/* ---- --disk ---------------------------------------------------------------------------------- */
+
+static int disk_bus(void *out, const char *value, struct error *err)
+{
+	if (strcmp(value, "virtio") == 0)
+		return 0;
+	return error_usage(err, "--disk: bus: \"%s\" is unknown; there is virtio", value);
+}
+
+static const struct suboption disk_suboptions[] = {
+	{ "format", SUB_TEXT, offsetof(struct disk_options, format), "raw|qcow2", NULL, 0 },
+	{ "readonly", SUB_FLAG, offsetof(struct disk_options, readonly), NULL, NULL, 0 },
+	{ "snapshot", SUB_FLAG, offsetof(struct disk_options, snapshot), NULL, NULL, 0 },
+	{ "bus", SUB_CALL, 0, NULL, disk_bus, 0 },
+	{ "cache", SUB_TEXT, offsetof(struct disk_options, cache),
+		"writeback|writethrough|none|directsync|unsafe", NULL, 0 },
+	{ "aio", SUB_TEXT, offsetof(struct disk_options, aio), "io_uring|threads", NULL, 0 },
+	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0 },
+	{ "queues", SUB_NUMBER, offsetof(struct disk_options, queues), NULL, NULL, 16 },
+};
+
+int devices_parse_disk(struct run_options *o, const char *value, struct error *err)
+{
+	char *text = keep(o, value, err), *rest;
+	struct disk_options *d = &o->virtio.disk[o->virtio.disks];
+
+	if (!text)
+		return -EINVAL;
+	if (o->virtio.disks == VIRTIO_DISKS_MAX)
+		return error_usage(err, "--disk: there are more than %d", VIRTIO_DISKS_MAX);
+	d->file = suboption_cut(text, &rest);
+	if (!*d->file)
+		return error_usage(err, "--disk: which file? --disk FILE[,format=...,readonly,...]");
+	o->virtio.disks++;
+	return suboptions_parse("--disk", rest, disk_suboptions, ARRAY_SIZE(disk_suboptions), d, err);
+}
+
+/* ---- --net ----------------------------------------------------------------------------------- */
+
+static int net_mac(void *out, const char *value, struct error *err)
+{
+	struct nic_options *n = out;
+	unsigned b[6];
+	int end = 0;
+
+	if (sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5],
+		    &end) != 6 || value[end])
+		return error_usage(err, "--net: mac: \"%s\" is not like 52:54:00:12:34:56", value);
+	for (int i = 0; i < 6; i++)
+		n->mac[i] = b[i];
+	if (b[0] & 1)
+		return error_usage(err, "--net: mac: %s is a group's address", value);
+	return 0;
+}
+
+static int net_forward(void *out, const char *value, struct error *err)
+{
+	struct nic_options *n = out;
+	unsigned host, guest;
+	char kind[4];
+	int end = 0;
+
+	if (sscanf(value, "%3[a-z]:%5u:%5u%n", kind, &host, &guest, &end) != 3 || value[end] ||
+	    (strcmp(kind, "tcp") && strcmp(kind, "udp")) || !host || host > 65535 || !guest ||
+	    guest > 65535)
+		return error_usage(err, "--net: forward: \"%s\" is not like tcp:8080:80, "
+			"the host's port and the guest's", value);
+	if (n->kind != NET_USER)
+		return error_usage(err, "--net: forward belongs to user");
+	if (n->forwards == NET_FORWARDS_MAX)
+		return error_usage(err, "--net: there are more than %d forwards", NET_FORWARDS_MAX);
+	n->forward[n->forwards++] = (struct net_forward){ !strcmp(kind, "udp"), host, guest };
+	return 0;
+}
+
+static const struct suboption net_suboptions[] = {
+	{ "forward", SUB_CALL, 0, NULL, net_forward, 0 },
+	{ "mac", SUB_CALL, 0, NULL, net_mac, 0 },
+	{ "pcap", SUB_TEXT, offsetof(struct nic_options, pcap), NULL, NULL, 0 },
+};
+
+static int net_kind(struct nic_options *n, const char *kind, struct error *err)
+{
+	if (strcmp(kind, "user") == 0)
+		n->kind = NET_USER;
+	else if (strncmp(kind, "tap=", 4) == 0 && kind[4])
+		*n = (struct nic_options){ .kind = NET_TAP, .tap = kind + 4 };
+	else if (strncmp(kind, "socket=", 7) == 0 && kind[7])
+		*n = (struct nic_options){ .kind = NET_SOCKET, .socket = kind + 7 };
+	else
+		return error_usage(err, "--net: \"%s\" is none of user, tap=INTERFACE, socket=PATH, none",
+			kind);
+	return 0;
+}
+
+int devices_parse_net(struct run_options *o, const char *value, struct error *err)
+{
+	char *text, *rest, *kind;
+	struct nic_options *n = &o->virtio.nic[o->virtio.nics];
+	int ret;
+
+	if (strcmp(value, "none") == 0)
+		return 0;
+	text = keep(o, value, err);
+	if (!text)
+		return -EINVAL;
+	if (o->virtio.nics == VIRTIO_NICS_MAX)
+		return error_usage(err, "--net: there are more than %d", VIRTIO_NICS_MAX);
+	kind = suboption_cut(text, &rest);
+	ret = net_kind(n, kind, err);
+	if (ret == 0)
+		o->virtio.nics++;
+	return ret < 0 ? ret : suboptions_parse("--net", rest, net_suboptions,
+		ARRAY_SIZE(net_suboptions), n, err);
+}
+
+/* ---- --device -------------------------------------------------------------------------------- */
+
+static const struct suboption console_suboptions[] = {
+	{ "name", SUB_TEXT, offsetof(struct port_options, name), NULL, NULL, 0 },
+};
+
+static int device_console(struct run_options *o, const char *where, char *rest, struct error *err)
+{
+	struct port_options *p = &o->virtio.port[o->virtio.ports];
+	int ret = chardev_check(where, err);
+
+	if (ret < 0)
+		return ret;
+	if (strcmp(where, "stdio") == 0)
+		return error_usage(err, "--device console: stdio belongs to --serial");
+	if (o->virtio.ports == VIRTIO_PORTS_MAX)
+		return error_usage(err, "--device console: there are more than %d", VIRTIO_PORTS_MAX);
+	p->where = where;
+	o->virtio.ports++;
+	return suboptions_parse("--device console", rest, console_suboptions,
+		ARRAY_SIZE(console_suboptions), p, err);
+}
+
+int devices_parse_device(struct run_options *o, const char *value, struct error *err)
+{
+	char *text = keep(o, value, err), *rest;
+	char *kind;
+
+	if (!text)
+		return -EINVAL;
+	kind = suboption_cut(text, &rest);
+	if (strncmp(kind, "console=", 8) == 0)
+		return device_console(o, kind + 8, rest, err);
+	if (rest)
+		return error_usage(err, "--device %s: takes nothing behind it", kind);
+	if (strcmp(kind, "rng") == 0)
+		o->virtio.rngs = 1;
+	else
+		return error_usage(err, "--device: \"%s\" is none of rng, "
+			"console=WHERE[,name=NAME]", kind);
+	return 0;
+}
+
+void run_options_free(struct run_options *o)
+{
+	for (unsigned i = 0; i < o->copies; i++)
+		free(o->copy[i]);
+	o->copies = 0;
+}

@@ -1,0 +1,28 @@
+/* What follows in an option's value: "FIRST,key=value,flag". */
+#ifndef QUMRA_CLI_SUBOPTIONS_H
+#define QUMRA_CLI_SUBOPTIONS_H
+
+#include "lib/error.h"
+#include "lib/types.h"
+
+enum suboption_kind { SUB_TEXT, SUB_FLAG, SUB_NUMBER, SUB_CALL };
+
+struct suboption {
+	const char *name;
+	enum suboption_kind kind;
+	size_t offset;		/* in the struct: const char *, bool or u64 */
+	const char *values;	/* SUB_TEXT: those that there are, such as "raw|qcow2"; NULL: any */
+	int (*call)(void *out, const char *value, struct error *err);
+	u64 max;		/* SUB_NUMBER: 1 to this */
+};
+
+/*
+ * Cuts off the text in front of the first comma, in place; *rest is what follows or NULL. A doubled
+ * comma stands for one that is part of the text.
+ */
+char *suboption_cut(char *text, char **rest);
+/* Takes rest (changed in place; may be NULL) into out. option is for messages: "--disk". */
+int suboptions_parse(const char *option, char *rest, const struct suboption *table, size_t n,
+		     void *out, struct error *err);
+
+#endif
