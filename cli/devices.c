@@ -60,6 +60,14 @@ int devices_parse_disk(struct run_options *o, const char *value, struct error *e
 	return suboptions_parse("--disk", rest, disk_suboptions, ARRAY_SIZE(disk_suboptions), d, err);
 }
 
+int devices_parse_virtio(struct run_options *o, const char *value, struct error *err)
+{
+	o->virtio.mmio = strcmp(value, "mmio") == 0;
+	if (o->virtio.mmio || strcmp(value, "pci") == 0)
+		return 0;
+	return error_usage(err, "--virtio: \"%s\" is none of pci, mmio", value);
+}
+
 /* ---- --net ----------------------------------------------------------------------------------- */
 
 static int net_mac(void *out, const char *value, struct error *err)

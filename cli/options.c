@@ -139,6 +139,7 @@ static const struct run_option {
 	{"device", "KIND",
 		"more: rng, console=WHERE[,name=NAME] (WHERE as for --serial)", 0,
 		devices_parse_device},
+	{"virtio", "pci|mmio", "where virtio devices are (default: pci)", 0, devices_parse_virtio},
 	{"no-reboot", NULL, "end when the guest reboots", offsetof(struct run_options, no_reboot),
 		NULL},
 	{"debug-exit", NULL, "a guest's write of N to port 0xF4 ends qumra with status 2N+1",

@@ -281,7 +281,7 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 static int vmm_create_virtio(struct vmm *vmm, struct error *err)
 {
 	const struct virtio_env env = {
-		.kvm = &vmm->kvm, .mem = &vmm->memory, .mmio = &vmm->pc.mmio,
+		.kvm = &vmm->kvm, .mem = &vmm->memory, .pc = &vmm->pc, .loop = &vmm->loop,
 		.cpus = topology_cpus(&vmm->config.topology) };
 
 	return virtio_board_create(&vmm->virtio, &vmm->config.virtio, &env, err);

@@ -7,6 +7,7 @@
 #include "vmm/virtio/board.h"
 #include "vmm/virtio/console.h"
 #include "vmm/virtio/net.h"
+#include "vmm/virtio/pci.h"
 #include "vmm/virtio/rng.h"
 
 #define SLOT_DEVICES 3	/* with the verbs: the transport, the device, what is its own */
@@ -15,7 +16,8 @@
 struct virtio_slot {
 	struct io_thread io;
 	struct virtio_device *dev;
-	struct virtio_mmio mmio;
+	struct virtio_mmio mmio;	/* one of the two is used */
+	struct virtio_pci pci;
 	const struct device_ops *own;	/* of self; NULL: nothing of its own */
 	void *self;			/* freed behind destroy */
 	void (*destroy)(void *self);	/* the I/O thread has ended */
@@ -23,6 +25,7 @@ struct virtio_slot {
 
 struct virtio_board {
 	struct virtio_env env;
+	bool on_mmio;
 	unsigned n;
 	struct virtio_slot slot[VIRTIO_MMIO_MAX];
 };
@@ -30,6 +33,11 @@ struct virtio_board {
 unsigned virtio_options_count(const struct virtio_options *o)
 {
 	return o->rngs + o->disks + o->nics + (o->ports ? 1 : 0);
+}
+
+unsigned virtio_options_windows(const struct virtio_options *o)
+{
+	return o->mmio ? virtio_options_count(o) : 0;
 }
 
 /* ---- kinds ----------------------------------------------------------------------------------- */
@@ -143,10 +151,24 @@ static int slot_open(struct virtio_board *b, const struct kind *kind, const void
 	return kind->create(b, s, options, err);
 }
 
+static int slot_attach_pci(struct virtio_board *b, struct virtio_slot *s, struct error *err)
+{
+	int ret = virtio_pci_init(&s->pci, s->dev, b->env.kvm, b->env.loop, err);
+
+	if (ret < 0)
+		return ret;
+	ret = pc_add_pci(b->env.pc, PC_SLOT_ANY, &s->pci.pci, &virtio_pci_device_ops, &s->pci);
+	return ret < 0 ? error_set(err, -ret, "there is no PCI slot for %s", s->dev->ops->name) : 0;
+}
+
 static int slot_start(struct virtio_board *b, struct virtio_slot *s, struct error *err)
 {
-	int ret = virtio_mmio_init(&s->mmio, s->dev, s - b->slot, b->env.kvm, b->env.mmio, err);
+	int ret;
 
+	if (b->on_mmio)
+		ret = virtio_mmio_init(&s->mmio, s->dev, s - b->slot, b->env.kvm, &b->env.pc->mmio, err);
+	else
+		ret = slot_attach_pci(b, s, err);
 	return ret < 0 ? ret : io_thread_start(&s->io, err);
 }
 
@@ -154,6 +176,7 @@ static void slot_close(struct virtio_slot *s)
 {
 	io_thread_stop(&s->io);
 	virtio_mmio_destroy(&s->mmio);
+	virtio_pci_destroy(&s->pci);
 	s->destroy(s->self);
 	free(s->self);
 	io_thread_destroy(&s->io);
@@ -191,6 +214,7 @@ int virtio_board_create(struct virtio_board **out, const struct virtio_options *
 	if (!b)
 		return error_set(err, ENOMEM, "out of memory");
 	b->env = *env;
+	b->on_mmio = o->mmio;
 	ret = board_fill(b, o, err);
 	if (ret < 0)
 		virtio_board_destroy(b);
@@ -215,7 +239,8 @@ bool virtio_board_device(struct virtio_board *board, unsigned i, struct device *
 	if (!board || i >= board->n * SLOT_DEVICES)
 		return false;
 	s = &board->slot[i / SLOT_DEVICES];
-	*dev = (struct device){ &virtio_mmio_device_ops, &s->mmio };
+	/* The machine has those of PCI itself. */
+	*dev = (struct device){ board->on_mmio ? &virtio_mmio_device_ops : NULL, &s->mmio };
 	if (i % SLOT_DEVICES == 1)
 		*dev = (struct device){ &virtio_device_ops, s->dev };
 	else if (i % SLOT_DEVICES == 2)
@@ -247,7 +272,7 @@ static bool has_word(const char *text, const char *word)
 char *virtio_kernel_cmdline(const struct virtio_options *o, const char *cmdline)
 {
 	enum { window_max = 64 };
-	unsigned n = has_word(cmdline, "acpi=off") ? virtio_options_count(o) : 0;
+	unsigned n = has_word(cmdline, "acpi=off") ? virtio_options_windows(o) : 0;
 	size_t len = strlen(cmdline), size = len + n * window_max + 1;
 	char *text = malloc(size);
 
@@ -261,5 +286,5 @@ char *virtio_kernel_cmdline(const struct virtio_options *o, const char *cmdline)
 
 int virtio_write_tables(const struct virtio_options *o, const struct guest_memory *mem)
 {
-	return virtio_mmio_write_acpi(mem, virtio_options_count(o));
+	return virtio_mmio_write_acpi(mem, virtio_options_windows(o));
 }

@@ -40,13 +40,15 @@ struct port_options {
 };
 
 struct virtio_options {
+	bool mmio;		/* the transport; else PCI */
 	unsigned rngs, disks, nics, ports;
 	struct disk_options disk[VIRTIO_DISKS_MAX];
 	struct nic_options nic[VIRTIO_NICS_MAX];
 	struct port_options port[VIRTIO_PORTS_MAX];	/* of one console device */
 };
 
-/* How many devices that makes. */
+/* How many devices that makes, and how many of them are memory-mapped. */
 unsigned virtio_options_count(const struct virtio_options *o);
+unsigned virtio_options_windows(const struct virtio_options *o);
 
 #endif

@@ -171,7 +171,8 @@ void virtio_set_features(struct virtio_device *d, u64 features)
 		d->features = features;
 }
 
-static void virtio_reset(struct virtio_device *d)
+/* All but the transport's registers. */
+static void device_reset(struct virtio_device *d)
 {
 	if (d->ops->stop)
 		d->ops->stop(d);
@@ -181,6 +182,11 @@ static void virtio_reset(struct virtio_device *d)
 	}
 	d->features = 0;
 	d->status = 0;
+}
+
+static void virtio_reset(struct virtio_device *d)
+{
+	device_reset(d);
 	if (d->transport.reset)
 		d->transport.reset(d->transport.transport);
 }
@@ -345,7 +351,7 @@ static int load_locked(struct virtio_device *d, const struct virtio_state *st)
 	for (unsigned i = 0; i < d->queues; i++)
 		if (load_queue(d, i, st, &vq[i], &config[i]) < 0)
 			return -EINVAL;
-	virtio_reset(d);
+	device_reset(d);
 	d->features = st->features;
 	d->status = st->status;
 	d->config_generation = st->config_generation;

@@ -1,0 +1,184 @@
+"""Linux's virtio drivers at our devices: Debian's cloud kernel with an initramfs that uses each of them."""
+import hashlib
+import http.server
+import os
+import random
+import re
+import socket
+import subprocess
+import tempfile
+import threading
+
+from harness import GUEST_FILES, ROOT, SANITIZER_WORDS, Fail, Test, environment, need_qumra, script_output
+
+HERE = os.path.join(ROOT, "tests", "virtio")
+KERNEL = "linux-image-cloud-amd64"
+MODULES = ("rng-core", "virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_pci_modern_dev",
+           "virtio_pci_legacy_dev", "virtio_blk", "virtio_net", "failover", "net_failover", "virtio_console", "virtio-rng")
+CHECKS = 27
+lock = threading.Lock()
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def files(folder):
+    """Kernel, initramfs, and what they and the host's side agree on."""
+    noise = random.Random(7)
+    disk, file = noise.randbytes(1 << 20), noise.randbytes(3 << 20)
+    with lock:
+        kernel = script_output("scripts/fetch-kernel", KERNEL)
+        modules = script_output("scripts/fetch-modules", KERNEL, *MODULES)
+        busybox = script_output("scripts/fetch-busybox", "amd64")
+    for name, data in (("disk", disk), ("file", file)):
+        with open(os.path.join(folder, name + ".sha256"), "w", encoding="ascii") as f:
+            f.write(sha256(data) + "\n")
+    with open(os.path.join(folder, "disk.img"), "wb") as f:
+        f.write(disk)
+        f.truncate(64 << 20)
+    with open(os.path.join(folder, "readonly.img"), "wb") as f:
+        f.write(disk)
+    initrd = os.path.join(folder, "initrd.cpio")
+    script_output("scripts/make-initramfs", initrd, busybox, os.path.join(HERE, "init"), f"modules={modules}",
+                  f"disk.sha256={folder}/disk.sha256", f"file.sha256={folder}/file.sha256")
+    return kernel, initrd, file
+
+
+def serve(data):
+    """A web server on a port of its own, which it returns."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Guest:
+    """A running qumra, its console line by line."""
+
+    def __init__(self, command, limit):
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        env=environment(), start_new_session=True)
+        self.timer = threading.Timer(limit, self.process.kill)
+        self.timer.start()
+        self.text = ""
+
+    def until(self, word):
+        while word not in self.text:
+            line = self.process.stdout.readline().decode(errors="replace")
+            if not line:
+                raise Fail(f"ended before it said {word!r}")
+            self.text += line.replace("\r", "")
+
+    def end(self, log):
+        out, err = self.process.communicate()
+        self.timer.cancel()
+        self.text += out.decode(errors="replace").replace("\r", "")
+        log.write(self.text.encode() + b"\n--- standard error\n" + err)
+        for word in SANITIZER_WORDS:
+            if word in err:
+                raise Fail(f"{word.decode().rstrip(':')} spoke")
+        return self.process.returncode
+
+
+def read_all(sock):
+    data = b""
+    while True:
+        piece = sock.recv(65536)
+        if not piece:
+            return data
+        data += piece
+
+
+def use_forward(guest, port):
+    """What the guest sends back through the forwarded port."""
+    guest.until("READY forward")
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
+        s.sendall(b"line from the host\n")
+        return read_all(s)
+
+
+def use_port(guest, path):
+    guest.until("READY port")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(60)
+        s.connect(path)
+        s.sendall(b"from the host\n")
+        got = b""
+        while not got.endswith(b"\n"):
+            got += s.recv(100)
+    return got
+
+
+def all_devices(build, log, bus, cpus, *more, extra=""):
+    need_qumra(build)
+    limit = 200 * build.slow
+    with tempfile.TemporaryDirectory() as folder:
+        kernel, initrd, file = files(folder)
+        server, port = serve(file), free_port()
+        guest = Guest([
+            *build.run, "--kernel", kernel, "--initrd", initrd, "--cpus", str(cpus), "--memory", "512M",
+            "--append", f"console=ttyS0 panic=-1 http={server.server_address[1]} {extra}",
+            "--disk", f"{folder}/disk.img,format=raw,serial=disk0serial",
+            "--disk", f"{folder}/readonly.img,format=raw,readonly",
+            "--net", f"user,forward=tcp:{port}:7000,mac=52:54:00:0a:0b:0c,pcap={folder}/net.pcap",
+            "--device", f"console=file:{folder}/console", "--device", f"console=unix:{folder}/port,name=org.qumra.test",
+            "--device", "rng", "--virtio", bus, *more], limit)
+        try:
+            upload = use_forward(guest, port)
+            back = use_port(guest, f"{folder}/port")
+        finally:
+            status = guest.end(log)
+            server.shutdown()
+        judge(guest.text, status, upload, back, folder)
+
+
+def judge(text, status, upload, back, folder):
+    bad = re.findall(r"^CHECK BAD (.*)$", text, re.M)
+    if bad:
+        raise Fail("checks: " + ", ".join(bad)[:300])
+    if status or not re.search("^DONE$", text, re.M):
+        raise Fail(f"status {status}")
+    if len(re.findall("^CHECK ok", text, re.M)) != CHECKS:
+        raise Fail(f"{len(re.findall('^CHECK ok', text, re.M))} checks, not {CHECKS}")
+    if back != b"back: from the host\n":
+        raise Fail(f"the port said {back!r}")
+    line, data = upload.split(b"\n", 1)
+    if line != b"line from the host" or sha256(data) != re.search(r"^UPLOAD (\w+)$", text, re.M)[1]:
+        raise Fail(f"upload: {line[:40]!r} and {len(data)} bytes")
+    with open(f"{folder}/disk.img", "rb") as f:
+        f.seek(64 << 16)
+        if sha256(f.read(128 << 16)) != re.search(r"^DISK (\w+)$", text, re.M)[1]:
+            raise Fail("the image holds something else than the guest wrote")
+    with open(f"{folder}/console", "rb") as f:
+        want = b"the console works\n" + b"".join(b"%d\n" % i for i in range(1, 20001))
+        if f.read().replace(b"\r", b"") != want:
+            raise Fail("the console's output is not whole")
+    with open(f"{folder}/net.pcap", "rb") as f:
+        if f.read(4) != b"\x4d\x3c\xb2\xa1":
+            raise Fail("the capture is none")
+
+
+def tests(build):
+    for k, b in enumerate(build.variants()):
+        if k == 0 or not build.name:
+            for bus in ("mmio", "pci"):
+                yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, bus, 1), cost=60 * b.slow)
+    if not build.name:
+        yield Test("virtio/mmio-smp", lambda log: all_devices(build, log, "mmio", 3), cost=60)
+        yield Test("virtio/pci-smp", lambda log: all_devices(build, log, "pci", 3), cost=60)
+        yield Test("virtio/pci-pin", lambda log: all_devices(build, log, "pci", 1, extra="pci=nomsi"), cost=60)
