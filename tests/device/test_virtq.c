@@ -399,6 +399,12 @@ static void test_split_rings(void **state)
 	put_desc(&p.drv, p.drv.desc, 1, RAM_BASE, 4, 1, 0);
 	put16(&p.drv, p.drv.driver + 2, 1);
 	assert_breaks(&p);
+	/* One of nothing, which no limit of bytes or buffers ends. */
+	pair_init(&p, 8, 0);
+	put_desc(&p.drv, p.drv.desc, 0, RAM_BASE, 0, 1, 1);
+	put_desc(&p.drv, p.drv.desc, 1, RAM_BASE, 0, 1, 0);
+	put16(&p.drv, p.drv.driver + 2, 1);
+	assert_breaks(&p);
 	/* Out of the table. */
 	pair_init(&p, 8, 0);
 	put_desc(&p.drv, p.drv.desc, 0, RAM_BASE, 4, 1, 0xFFFF);
