@@ -126,7 +126,7 @@ def use_port(guest, path):
 
 def all_devices(build, log, bus, cpus, *more, extra=""):
     need_qumra(build)
-    limit = 200 * build.slow
+    limit = (600 if build.engine == "interp" else 200) * build.slow
     with tempfile.TemporaryDirectory() as folder:
         kernel, initrd, file = files(folder)
         server, port = serve(file), free_port()
