@@ -103,6 +103,7 @@ long sys_get_msrs(struct call *c);
 long vcpu_get_msrs(struct call *c);
 long vcpu_set_msrs(struct call *c);
 long vm_set_msr_filter(struct call *c);
+long vm_set_pmu_event_filter(struct call *c);
 long sys_get_mce_cap(struct call *c);
 long vcpu_setup_mce(struct call *c);
 long vcpu_set_mce(struct call *c);

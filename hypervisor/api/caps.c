@@ -130,6 +130,8 @@ static const int capability[] = {
 	[KVM_CAP_KVMCLOCK_CTRL] = 1,
 	[KVM_CAP_ASYNC_PF] = 1,
 	[KVM_CAP_ASYNC_PF_INT] = 1,
+	[KVM_CAP_PMU_EVENT_FILTER] = 1,
+	[KVM_CAP_PMU_CAPABILITY] = KVM_PMU_CAP_DISABLE,
 	[KVM_CAP_XSAVE2] = sizeof(struct kvm_xsave),
 };
 
@@ -197,6 +199,11 @@ int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 		if (arg & ~(u64)MSR_REASONS)
 			return -EINVAL;
 		vm->user_msr_mask = arg;
+		return 0;
+	case KVM_CAP_PMU_CAPABILITY:
+		if (arg & ~(u64)KVM_PMU_CAP_DISABLE || vm->nr_vcpus)
+			return -EINVAL;
+		vm->pmu_disabled = arg & KVM_PMU_CAP_DISABLE;
 		return 0;
 	case KVM_CAP_MAX_VCPU_ID:
 		if (arg > MAX_VCPU_IDS || (vm->max_vcpu_ids && vm->max_vcpu_ids != arg))

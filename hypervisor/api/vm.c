@@ -389,6 +389,7 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_UNREGISTER_COALESCED_MMIO, vm_unregister_coalesced_mmio),
 	ROW(KVM_CREATE_DEVICE, vm_create_device),
 	ROW(KVM_X86_SET_MSR_FILTER, vm_set_msr_filter),
+	ROW(KVM_SET_PMU_EVENT_FILTER, vm_set_pmu_event_filter),
 	ROW(KVM_RESET_DIRTY_RINGS, vm_reset_dirty_rings),
 	ROW(KVM_SET_TSC_KHZ, vm_set_tsc_khz),
 	ROW(KVM_HYPERV_EVENTFD, vm_hyperv_eventfd),

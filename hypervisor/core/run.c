@@ -107,6 +107,12 @@ static int serve_tpr_access(struct vcpu *v)
 	return run_exit(v, KVM_EXIT_TPR_ACCESS);
 }
 
+static int serve_pmu(struct vcpu *v)
+{
+	pmu_serve(v);
+	return 1;
+}
+
 static int serve_nothing(struct vcpu *v)
 {
 	return 1;
@@ -124,7 +130,7 @@ static int (*const serve[])(struct vcpu *v) = {
 	[REQ_EXIT] = serve_nothing,
 	[REQ_VM_DEAD] = serve_vm_dead,
 	[REQ_PAUSE] = serve_pause,
-	[REQ_PMU] = serve_nothing,
+	[REQ_PMU] = serve_pmu,
 	[REQ_IOAPIC_EOI] = serve_ioapic_eoi,
 	[REQ_TPR_ACCESS] = serve_tpr_access,
 	[REQ_HYPERV] = serve_hyperv,
@@ -322,14 +328,28 @@ static int run_halted(struct vcpu *v)
 
 /* ---- running ------------------------------------------------------------------------------ */
 
+static enum unwind engine_counted(struct vcpu *v)
+{
+	enum unwind why;
+
+	v->pmu.running = true;
+	if (unlikely(v->pmu.active))
+		pmu_enter(v);
+	why = v->engine->run(v);
+	v->pmu.running = false;
+	if (unlikely(v->pmu.since))
+		pmu_leave(v);
+	return why;
+}
+
 static enum unwind engine_run(struct vcpu *v)
 {
 	enum unwind why;
 
 	if (!v->lapic)
-		return v->engine->run(v);
+		return engine_counted(v);
 	vapic_enter(v);
-	why = v->engine->run(v);
+	why = engine_counted(v);
 	vapic_leave(v);
 	return why;
 }

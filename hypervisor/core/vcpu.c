@@ -46,6 +46,7 @@ static void vcpu_init(struct vcpu *v, struct vm *vm, u32 id, struct kvm_run *run
 	os_mutex_init(&v->mutex);
 	os_event_init(&v->wake);
 	os_timer_init(&v->signal_poll, signal_poll_tick, v);
+	pmu_init(v);
 }
 
 /* The spaces, each of which begins with the vCPU's own first page. */
@@ -119,6 +120,7 @@ void vcpu_publish(struct vcpu *v)
 void vcpu_destroy(struct vcpu *v)
 {
 	os_timer_destroy(&v->signal_poll);
+	pmu_destroy(v);
 	hv_vcpu_destroy(v);
 	pv_destroy(v);
 	stats_free(&v->stats);

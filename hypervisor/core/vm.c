@@ -59,6 +59,7 @@ static void vm_destroy(struct vm *vm)
 	memslots_free(vm);
 	stats_free(&vm->stats);
 	msr_filter_free(vm->msr_filter);
+	os_free(vm->pmu_filter);
 	os_mutex_destroy(&vm->dirty_lock);
 	os_mutex_destroy(&vm->code_lock);
 	os_mutex_destroy(&vm->stop_lock);

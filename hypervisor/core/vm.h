@@ -159,6 +159,8 @@ struct vm {
 	u32 dirty_ring_bytes;	/* of each vCPU's ring; fixed when the first vCPU is made */
 	struct os_mutex dirty_lock;	/* core/dirty_ring.c */
 	struct msr_filter *msr_filter;	/* x86/msr_filter.c; NULL: all is allowed */
+	struct pmu_filter *pmu_filter;	/* x86/pmu.h; NULL: all is allowed */
+	bool pmu_disabled;	/* KVM_CAP_PMU_CAPABILITY */
 	u32 user_msr_mask;	/* KVM_MSR_EXIT_REASON_*: RDMSR, WRMSR that go to user space */
 	u32 tsc_khz;		/* of new vCPUs; 0: the host's */
 	u32 watch_ticks;	/* the watch's own */

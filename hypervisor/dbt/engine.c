@@ -1,6 +1,7 @@
 /*
  * The translator as a CPU engine: its loop from fragment to fragment, and when the interpreter runs
- * instead (16-bit code, step mode, alignment checks, code segments with a base or a limit, and
+ * instead (16-bit code, step mode, alignment checks, counted instructions, code segments with a
+ * base or a limit, and
  * instructions that lie in two pages).
  */
 #include "hypervisor/dbt/dbt.h"
@@ -30,7 +31,7 @@ u32 mode_key(const struct vcpu *v)
 {
 	return 1u | (u32)v->code_bytes << 1 | (u32)v->mmu_idx << 5 | v->fp_trap << 8 |
 		(v->code_bytes == 8 || segments_flat(v) ? 1u << 16 : 0) |
-		(v->stack_bytes == v->code_bytes ? 1u << 17 : 0);
+		(v->stack_bytes == v->code_bytes ? 1u << 17 : 0) | (u32)v->insns_counted << 18;
 }
 
 static void mode_fill(struct mode *m, const struct vcpu *v, u32 key)
@@ -76,7 +77,7 @@ static void mode_choose(struct vcpu *v)
 
 static bool translatable(const struct vcpu *v)
 {
-	if (unlikely(v->step || v->tlb_never))
+	if (unlikely(v->step || v->tlb_never || v->insns_counted))
 		return false;
 	if (likely(v->code_bytes == 8))
 		return true;

@@ -211,10 +211,15 @@ void exec_rdpid(struct vcpu *v, const struct insn *i)
 	gpr_set(v, i->rm, register_size(v), (u32)v->msr.tsc_aux);
 }
 
-/* No performance counters are offered, so no index is valid. */
 void exec_rdpmc(struct vcpu *v, const struct insn *i)
 {
-	raise_gp(v, 0);
+	u64 val;
+
+	if (v->cpl != 0 && !(v->cr4 & CR4_PCE))
+		raise_gp(v, 0);
+	if (!pmu_read(v, (u32)v->r[R_RCX], &val))
+		raise_gp(v, 0);
+	set_edx_eax(v, val);
 }
 
 void exec_cpuid(struct vcpu *v, const struct insn *i)

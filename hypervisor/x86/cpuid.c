@@ -212,7 +212,7 @@ static const struct leaf {
 	{ 0x6, 0, false, ANY, leaf_zero },
 	{ 0x7, 0, true, ANY, leaf_features7 },
 	{ 0x7, 1, true, ANY, leaf_zero },
-	{ 0xa, 0, false, ANY, leaf_zero },	/* performance counters: none */
+	{ 0xa, 0, false, ANY, leaf_zero },	/* performance counters of Intel's kind: none */
 	{ 0xb, 0, true, ANY, leaf_zero },
 	{ 0xd, 0, true, ANY, leaf_xsave },
 	{ 0xd, 1, true, ANY, leaf_xsave_compact },
@@ -409,6 +409,7 @@ int cpuid_set(struct vcpu *v, const struct kvm_cpuid_entry2 *in, unsigned int n)
 	derive_features(v);
 	derive_addresses(v);
 	cpuid_update(v);
+	pmu_settle(v);
 	pv_cpuid_changed(v);
 	return hv_cpuid_changed(v);
 }

@@ -93,6 +93,8 @@ static bool mode_step(const struct vcpu *v)
 
 void vcpu_update_mode(struct vcpu *v)
 {
+	u8 old_cpl = v->cpl;
+
 	v->cpl = mode_cpl(v);
 	v->code_bytes = segment_width(v, SEG_CS);
 	v->stack_bytes = segment_width(v, SEG_SS);
@@ -103,6 +105,8 @@ void vcpu_update_mode(struct vcpu *v)
 	space_update_mode(v);
 	v->fp_trap = mode_fp_trap(v);
 	v->step = mode_step(v);
+	if (unlikely(v->pmu.active))
+		pmu_mode_changed(v, old_cpl);
 }
 
 /* ---- CR4's bits and the CPUID features that allow them. SDM 3A 2.5 ---- */

@@ -64,6 +64,10 @@ msr_get_fn msr_get_hv;
 msr_set_fn msr_set_hv;
 bool hv_msr_accessible(const struct vcpu *v, u32 index);	/* by the guest */
 
+/* pmu.c */
+msr_get_fn pmu_get_k7, pmu_get_core;
+msr_set_fn pmu_set_k7, pmu_set_core;
+
 /* msr.c */
 msr_get_fn msr_get_tsc, msr_get_apic_base, msr_get_deadline, msr_get_x2apic, msr_get_microcode,
 	msr_get_efer, msr_get_fs_base, msr_get_gs_base, msr_get_xss;

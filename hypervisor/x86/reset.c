@@ -77,8 +77,10 @@ void vcpu_reset(struct vcpu *v, bool init)
 	reset_registers(v, init);
 	fpu_reset(v, init);
 	msr_reset(v, init);
-	if (!init)
+	if (!init) {
 		v->msr.smbase = RESET_SMBASE;
+		pmu_reset(v);
+	}
 	lapic_reset(v, init);
 	mmu_flush_all(v);
 	cpuid_update(v);

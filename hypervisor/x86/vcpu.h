@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 
 #include "hypervisor/os/os.h"
+#include "hypervisor/x86/pmu.h"
 #include "hypervisor/x86/pv.h"
 #include "hypervisor/x86/regs.h"
 #include "hypervisor/x86/space.h"
@@ -133,7 +134,7 @@ enum {
 	REQ_EXIT,		/* user space wants the vCPU out (immediate_exit, reset) */
 	REQ_VM_DEAD,		/* the VM was stopped by an internal error */
 	REQ_PAUSE,		/* stop the world: another thread changes the slots */
-	REQ_PMU,
+	REQ_PMU,		/* look at the performance counters */
 	REQ_IOAPIC_EOI,		/* user space's IOAPIC is to hear of an EOI */
 	REQ_TPR_ACCESS,		/* KVM_TPR_ACCESS_REPORTING: the guest has used its APIC's TPR */
 	REQ_HYPERV,		/* x86/hyperv.h: v->hv->todo says what */
@@ -177,6 +178,7 @@ struct vcpu {
 	bool irq_wanted;
 	/* the guest's vector state is in the host's registers (x86/fpu.h) */
 	bool fpu_live;
+	bool insns_counted;	/* x86/pmu.h */
 	u64 stack_mask;		/* of RSP by stack_bytes */
 	u64 rip_mask;		/* of RIP by code_bytes */
 	struct dbt_hot {	/* the translator's own (dbt/dbt.h) */
@@ -234,6 +236,7 @@ struct vcpu {
 		u64 smbase, smi_count;
 	} msr;
 	struct fpu *fpu;	/* x86/fpu.h */
+	struct pmu pmu;
 
 	/* ---- events -------------------------------------------------------------------------- */
 	struct event event;	/* with UNWIND_EVENT: to be delivered; type EV_NONE otherwise */

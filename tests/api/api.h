@@ -107,5 +107,6 @@ int test_features(void);
 int test_pointers(void);
 int test_io_memory(void);
 int test_mwait(void);
+int test_pmu(void);
 
 #endif

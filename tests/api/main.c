@@ -110,5 +110,6 @@ int main(int argc, char **argv)
 	failed += test_pointers();
 	failed += test_io_memory();
 	failed += test_mwait();
+	failed += test_pmu();
 	return failed != 0;
 }

@@ -28,7 +28,7 @@ static const struct cpuid_fix {
 	{ 0x0000000A, ECX, ~0U, 0, "no performance counters" },
 	{ 0x0000000A, EDX, ~0U, 0, "no performance counters" },
 	{ 0x80000001, ECX, BIT(2), 0, "SVM: no nested guests" },
-	{ 0x80000001, ECX, BIT(23) | BIT(24) | BIT(28), 0, "no performance counters" },
+	{ 0x80000001, ECX, BIT(24) | BIT(28), 0, "counters of the host's own caches" },
 	{ 0x8000000A, EAX, ~0U, 0, "SVM: no nested guests" },
 	{ 0x8000000A, EBX, ~0U, 0, "SVM: no nested guests" },
 	{ 0x8000000A, EDX, ~0U, 0, "SVM: no nested guests" },
