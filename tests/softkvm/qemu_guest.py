@@ -27,19 +27,33 @@ class Qemu:
         self.process.stdin.close()
         self.process.stdout.close()
 
+    def more(self, seconds, what):
+        """Reads on the console while waiting for what."""
+        if seconds <= 0 or not select.select([self.process.stdout], [], [], seconds)[0]:
+            raise Fail(f"{what!r} did not come; there is {self.text[-200:]!r}")
+        chunk = os.read(self.process.stdout.fileno(), 65536)
+        if not chunk:
+            raise Fail(f"QEMU ended before {what!r}")
+        self.log.write(chunk)
+        self.text += chunk
+
     def expect(self, what, seconds=60):
-        """Reads the console up to what."""
+        """Reads the console up to what; returns what stood before."""
         end = time.monotonic() + seconds
         while what not in self.text:
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
-                raise Fail(f"{what!r} did not appear; there is {self.text[-200:]!r}")
+            self.more(end - time.monotonic(), what)
+        before, self.text = self.text.split(what, 1)
+        return before
+
+    def drain(self, seconds):
+        """Reads the console until QEMU ends."""
+        end = time.monotonic() + seconds
+        while select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
             chunk = os.read(self.process.stdout.fileno(), 65536)
             if not chunk:
-                raise Fail(f"QEMU ended before {what!r}")
+                return
             self.log.write(chunk)
-            self.text += chunk
-        self.text = self.text[self.text.index(what) + len(what):]
+        raise Fail(f"QEMU did not end within {seconds} s")
 
     def type(self, line):
         self.process.stdin.write(line.encode() + b"\n")
