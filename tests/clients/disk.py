@@ -58,7 +58,7 @@ def extract(tar, link, out):
 
 def make_filesystem(out):
     run("genext2fs", "-B", "4096", "-b", str(ROOT_SIZE // 4096), "-N", "60000", "-L", "root", "-a", path("root.tar"), out)
-    run("tune2fs", "-j", "-O", "extents,dir_index,uninit_bg,sparse_super", "-L", "root", out)
+    run("tune2fs", "-c", "0", "-i", "0", "-j", "-O", "extents,dir_index,uninit_bg,sparse_super", "-L", "root", out)
     run("e2fsck", "-fyD", out, fine=(0, 1))
 
 
