@@ -39,10 +39,12 @@ void regs_set(struct vcpu *v, const struct kvm_regs *r)
 		v->r[kvm_regs_order[i].reg] =
 			*(const u64 *)((const char *)r + kvm_regs_order[i].off);
 	v->rflags = (r->rflags & RFLAGS_DEFINED) | RFLAGS_FIXED;
-	/* Elsewhere now: what was begun at the old place will not be finished. */
+	/* Elsewhere now: what was begun at the old place will not be finished, and there may be
+	 * other code (run_forgets()). */
 	if (v->r[R_RIP] != rip) {
 		memset(&v->io, 0, sizeof(v->io));
 		v->event.type = EV_NONE;
+		vcpu_request(v, REQ_TLB_FLUSH);
 	}
 	vcpu_update_mode(v);
 }

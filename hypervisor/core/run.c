@@ -473,6 +473,20 @@ static void signals_restore(struct vcpu *v, u64 mask)
 	os_timer_cancel(&v->signal_poll);
 }
 
+/*
+ * While the vCPU is out, user space may write to code unseen. Code is compared with what it was
+ * where a page is entered through a fresh translation (core/code_page.h, 4.), so there have to be
+ * fresh ones where a debugger, or who runs pieces of code one by one, goes on; not behind each
+ * access of a device model.
+ */
+static bool run_forgets(const struct vcpu *v, int ret)
+{
+	u32 why = v->run->exit_reason;
+
+	return ret == -EINTR || why == KVM_EXIT_DEBUG || why == KVM_EXIT_HLT ||
+		why == KVM_EXIT_SHUTDOWN || why == KVM_EXIT_SYSTEM_EVENT;
+}
+
 int vcpu_run(struct vcpu *v)
 {
 	bool masked = v->signal_mask_set;
@@ -494,6 +508,8 @@ int vcpu_run(struct vcpu *v)
 	os_run_set(v);
 	ret = v->run->immediate_exit ? run_finish_io(v) : run_loop(v);
 	os_run_set(NULL);
+	if (run_forgets(v, ret))
+		vcpu_request(v, REQ_TLB_FLUSH);
 	if (masked)
 		signals_restore(v, mask);
 	run_publish(v);

@@ -82,6 +82,64 @@ static void test_kick_running(void **state)
 	machine_free(&r.m);
 }
 
+/* A debugger: stops the vCPU in a loop, writes to the loop, and goes on where it was. */
+static void test_patch_stopped(void **state)
+{
+	struct runner r;
+	u16 start;
+
+	machine_new(&r.m, PLAIN);
+	for (int i = 0; i < 5; i++) {
+		machine_code(&r.m, counting, sizeof(counting));
+		r.m.run->immediate_exit = 0;
+		runner_start(&r);
+		wait_counting(&r);
+		pthread_kill(r.thread, SIGUSR1);
+		pthread_join(r.thread, NULL);
+		assert_int_equal(r.ret, -EINTR);
+		r.m.ram[CODE_AT + 4] = 0xf4;	/* hlt instead of jmp */
+		r.m.run->immediate_exit = 0;
+		runner_start(&r);
+		start = r.seen;
+		while (!load_acquire(&r.done) && (u16)(*(volatile u16 *)(r.m.ram + 0x500) - start) < 1000)
+			;
+		if (!load_acquire(&r.done))	/* it goes on counting, perhaps */
+			pthread_kill(r.thread, SIGUSR1);
+		pthread_join(r.thread, NULL);
+		assert_int_equal(r.ret, 0);
+		assert_int_equal(r.m.run->exit_reason, KVM_EXIT_HLT);
+	}
+	machine_free(&r.m);
+}
+
+/* Pieces of code one after the other at the same place, each run from its start. */
+static void run_pieces(bool flat)
+{
+	struct kvm_regs regs;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	CODE(&m, 0xb0, 0x00, 0xf4);	/* mov al, 0; hlt */
+	if (flat)
+		flat_mode(m.vcpu);
+	for (u8 i = 0; i < 10; i++) {
+		regs = get_regs(m.vcpu);
+		regs.rip = CODE_AT;
+		set_regs(m.vcpu, &regs);
+		m.ram[CODE_AT + 1] = i;
+		assert_int_equal(call(m.vcpu, KVM_RUN, NULL), 0);
+		assert_int_equal(m.run->exit_reason, KVM_EXIT_HLT);
+		assert_int_equal(get_regs(m.vcpu).rax & 0xff, i);
+	}
+	machine_free(&m);
+}
+
+static void test_patch_halted(void **state)
+{
+	run_pieces(false);
+	run_pieces(true);
+}
+
 /* Signals hit at any point before, while and after the vCPU falls asleep: none is lost. */
 static void test_kick_halted(void **state)
 {
@@ -364,6 +422,8 @@ int test_threads(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_kick_running),
 		cmocka_unit_test(test_kick_halted),
+		cmocka_unit_test(test_patch_stopped),
+		cmocka_unit_test(test_patch_halted),
 		cmocka_unit_test(test_signal_mask),
 		cmocka_unit_test(test_slots_under_running),
 		cmocka_unit_test(test_log_under_running),
