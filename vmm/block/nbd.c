@@ -6,7 +6,6 @@
  * A connection that is lost stays lost: all requests fail with -EIO, in order and at once.
  */
 #include <errno.h>
-#include <libnbd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "vmm/block/iov.h"
+#include "vmm/block/nbd_library.h"
 #include "vmm/block/proto.h"
 
 /* A server must take this much (NBD protocol, "Block size constraints"). */
@@ -39,6 +39,7 @@ struct nbd_command {
 
 struct nbd {
 	struct proto proto;
+	struct nbd_library lib;
 	struct nbd_handle *handle;
 	u64 size;
 	bool no_flush, can_flush, can_fua, can_trim, can_zero;
@@ -84,11 +85,11 @@ static s64 command_issue(struct nbd *n, struct nbd_command *c)
 	struct nbd_handle *h = n->handle;
 
 	switch (c->op) {
-	case NBD_READ: return nbd_aio_pread(h, c->buf, c->bytes, c->offset, done, 0);
-	case NBD_WRITE: return nbd_aio_pwrite(h, c->buf, c->bytes, c->offset, done, c->flags);
-	case NBD_FLUSH: return nbd_aio_flush(h, done, 0);
-	case NBD_TRIM: return nbd_aio_trim(h, c->bytes, c->offset, done, 0);
-	case NBD_ZERO: return nbd_aio_zero(h, c->bytes, c->offset, done, c->flags);
+	case NBD_READ: return n->lib.aio_pread(h, c->buf, c->bytes, c->offset, done, 0);
+	case NBD_WRITE: return n->lib.aio_pwrite(h, c->buf, c->bytes, c->offset, done, c->flags);
+	case NBD_FLUSH: return n->lib.aio_flush(h, done, 0);
+	case NBD_TRIM: return n->lib.aio_trim(h, c->bytes, c->offset, done, 0);
+	case NBD_ZERO: return n->lib.aio_zero(h, c->bytes, c->offset, done, c->flags);
 	}
 	return -1;
 }
@@ -120,11 +121,11 @@ static bool nbd_take(struct nbd *n)
 
 static void nbd_wait(struct nbd *n)
 {
-	unsigned direction = nbd_aio_get_direction(n->handle);
-	bool alive = !nbd_aio_is_dead(n->handle) && !nbd_aio_is_closed(n->handle);
+	unsigned direction = n->lib.aio_get_direction(n->handle);
+	bool alive = !n->lib.aio_is_dead(n->handle) && !n->lib.aio_is_closed(n->handle);
 	struct pollfd pfd[2] = {
 		{ .fd = n->wake_fd, .events = POLLIN },
-		{ .fd = alive ? nbd_aio_get_fd(n->handle) : -1 },
+		{ .fd = alive ? n->lib.aio_get_fd(n->handle) : -1 },
 	};
 	u64 count;
 	ssize_t got;
@@ -141,9 +142,9 @@ static void nbd_wait(struct nbd *n)
 	}
 	/* What goes wrong here is told to the commands. */
 	if (pfd[1].revents & POLLIN || pfd[1].revents & (POLLHUP | POLLERR))
-		nbd_aio_notify_read(n->handle);
+		n->lib.aio_notify_read(n->handle);
 	else if (pfd[1].revents & POLLOUT)
-		nbd_aio_notify_write(n->handle);
+		n->lib.aio_notify_write(n->handle);
 }
 
 static void *nbd_thread(void *arg)
@@ -319,9 +320,11 @@ static void nbd_close_server(struct proto *p)
 		pthread_mutex_unlock(&n->lock);
 		nbd_wake(n);
 		pthread_join(n->thread, NULL);
-		nbd_shutdown(n->handle, 0);
+		n->lib.shutdown(n->handle, 0);
 	}
-	nbd_close(n->handle);
+	if (n->handle)
+		n->lib.close(n->handle);
+	nbd_library_close(&n->lib);
 	if (n->wake_fd >= 0)
 		close(n->wake_fd);
 	pthread_mutex_destroy(&n->lock);
@@ -342,13 +345,13 @@ static const struct proto_ops nbd_ops = {
 
 /* --- opening --- */
 
-static int nbd_error_line(const char *name, struct error *err)
+static int nbd_error_line(const struct nbd *n, const char *name, struct error *err)
 {
-	return error_set(err, nbd_get_errno() ?: EIO, "%s: %s", name, nbd_get_error());
+	return error_set(err, n->lib.get_errno() ?: EIO, "%s: %s", name, n->lib.get_error());
 }
 
 /* QEMU's older names: nbd:HOST:PORT[:exportname=NAME], nbd:unix:PATH[:exportname=NAME]. */
-static int nbd_connect_old_name(struct nbd_handle *h, const char *name)
+static int nbd_connect_old_name(struct nbd *n, const char *name)
 {
 	char *text = strdup(name + strlen("nbd:")), *export, *port;
 	int ret = -1;
@@ -358,14 +361,14 @@ static int nbd_connect_old_name(struct nbd_handle *h, const char *name)
 	export = strstr(text, ":exportname=");
 	if (export) {
 		*export = 0;
-		nbd_set_export_name(h, export + strlen(":exportname="));
+		n->lib.set_export_name(n->handle, export + strlen(":exportname="));
 	}
 	port = strrchr(text, ':');
 	if (!strncmp(text, "unix:", 5))
-		ret = nbd_connect_unix(h, text + 5);
+		ret = n->lib.connect_unix(n->handle, text + 5);
 	else if (port) {
 		*port = 0;
-		ret = nbd_connect_tcp(h, text, port + 1);
+		ret = n->lib.connect_tcp(n->handle, text, port + 1);
 	}
 	free(text);
 	return ret;
@@ -374,31 +377,33 @@ static int nbd_connect_old_name(struct nbd_handle *h, const char *name)
 static int nbd_connect(struct nbd *n, const char *name, struct error *err)
 {
 	bool uri = strstr(name, "://");
-	int ret;
+	int ret = nbd_library_open(&n->lib, name, err);
 
-	n->handle = nbd_create();
+	if (ret)
+		return ret;
+	n->handle = n->lib.create();
 	if (!n->handle)
-		return nbd_error_line(name, err);
+		return nbd_error_line(n, name, err);
 	/* Only what was asked for; files on this host are no servers. */
-	nbd_set_uri_allow_local_file(n->handle, false);
-	ret = uri ? nbd_connect_uri(n->handle, name) : nbd_connect_old_name(n->handle, name);
-	return ret < 0 ? nbd_error_line(name, err) : 0;
+	n->lib.set_uri_allow_local_file(n->handle, false);
+	ret = uri ? n->lib.connect_uri(n->handle, name) : nbd_connect_old_name(n, name);
+	return ret < 0 ? nbd_error_line(n, name, err) : 0;
 }
 
 static int nbd_learn(struct nbd *n, const struct proto_options *o, struct error *err)
 {
-	s64 size = nbd_get_size(n->handle), block;
+	s64 size = n->lib.get_size(n->handle), block;
 
 	if (size < 0)
-		return nbd_error_line(n->proto.name, err);
-	if (nbd_is_read_only(n->handle) > 0 && !o->readonly)
+		return nbd_error_line(n, n->proto.name, err);
+	if (n->lib.is_read_only(n->handle) > 0 && !o->readonly)
 		return error_usage(err, "%s: the server lets it be read only (readonly)", n->proto.name);
 	n->size = size;
-	n->can_flush = nbd_can_flush(n->handle) > 0;
-	n->can_fua = nbd_can_fua(n->handle) > 0;
-	n->can_trim = nbd_can_trim(n->handle) > 0;
-	n->can_zero = nbd_can_zero(n->handle) > 0;
-	block = nbd_get_block_size(n->handle, LIBNBD_SIZE_MINIMUM);
+	n->can_flush = n->lib.can_flush(n->handle) > 0;
+	n->can_fua = n->lib.can_fua(n->handle) > 0;
+	n->can_trim = n->lib.can_trim(n->handle) > 0;
+	n->can_zero = n->lib.can_zero(n->handle) > 0;
+	block = n->lib.get_block_size(n->handle, LIBNBD_SIZE_MINIMUM);
 	if (block > 512)
 		return error_usage(err, "%s: the server wants blocks of more than 512 bytes", n->proto.name);
 	return 0;
