@@ -101,6 +101,7 @@ int virtio_mmio_write_acpi(const struct guest_memory *mem, unsigned n)
 {
 	u8 *rsdp = guest_memory_at(mem, ACPI_AREA, RSDP_SIZE);
 	u8 *ssdt = guest_memory_at(mem, SSDT_AREA, SSDT_AREA_SIZE);
+	const u8 *header;
 	u32 rsdt, xsdt;
 
 	if (!n)
@@ -109,7 +110,8 @@ int virtio_mmio_write_acpi(const struct guest_memory *mem, unsigned n)
 		return -ENOMEM;
 	rsdt = root_copy(mem, get32(rsdp + RSDP_RSDT), ROOT_AREA, 4);
 	xsdt = root_copy(mem, get32(rsdp + RSDP_XSDT), ROOT_AREA + ROOT_SIZE_MAX, 8);
-	if (!rsdt || !xsdt || ssdt_write(ssdt, guest_memory_at(mem, rsdt, HEADER_SIZE), n) < 0)
+	header = guest_memory_at(mem, rsdt, HEADER_SIZE);
+	if (!rsdt || !xsdt || !header || ssdt_write(ssdt, header, n) < 0)
 		return -ENOMEM;
 	put32(rsdp + RSDP_RSDT, rsdt);
 	put32(rsdp + RSDP_XSDT, xsdt);
