@@ -1,4 +1,4 @@
-"""Debian on a disk under a QEMU: its login, commands, packages, and how it ends."""
+"""Debian on a disk: its login, commands, packages, and how it ends."""
 import hashlib
 import os
 import re
@@ -19,8 +19,8 @@ END = re.compile(rb"==(\d+)==\r?\n")
 NOISE = re.compile(rb"\x1b\[[?0-9;]*[a-zA-Z]|\r")
 
 
-class Debian(Qemu):
-    """A QEMU whose guest is the disk of disk.py."""
+class System:
+    """What one does in the guest that is the disk of disk.py, on a console."""
 
     def login(self, seconds=BOOT):
         self.expect(b"guest login: ", seconds)
@@ -63,11 +63,28 @@ class Debian(Qemu):
         if " ".join(said.split()) != "hello, configured install ok installed install ok installed":
             raise Fail(f"the package says {said.strip()!r}")
 
+    def live(self, cpus, repository, check_log):
+        """To a login; a package; reboot; the package is there; power-off."""
+        self.login()
+        if self.sh("nproc").strip() != str(cpus):
+            raise Fail(f"not {cpus} CPUs")
+        self.install(repository)
+        check_log(self)
+        self.type("reboot")
+        self.login()
+        self.installed()
+        self.sh("systemctl is-system-running --wait", 120)
+        self.power_off()
+
     def power_off(self, seconds=120):
         self.type("poweroff")
         self.drain(seconds)
         if self.process.wait(10):
             raise Fail(f"status {self.process.returncode}")
+
+
+class Debian(System, Qemu):
+    """In a QEMU."""
 
 
 def package(folder, name, more, files):
@@ -93,7 +110,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 class Repository:
-    """Two packages, served to the guest by QEMU's user networking. `with`."""
+    """Two packages, served to the guest by user networking. `with`."""
 
     def __init__(self, folder):
         os.makedirs(folder)

@@ -72,21 +72,10 @@ def check_log(guest):
 
 
 def debian(build, machine, log):
-    """To a login; a package; reboot; the package is there; power-off."""
-    cpus = machine[2]
     with tempfile.TemporaryDirectory() as folder, Repository(os.path.join(folder, "repository")) as repository:
         words = command(build, *machine, qcow2(folder), folder)
         with Debian(words, folder, "monitor", log) as guest:
-            guest.login()
-            if guest.sh("nproc").strip() != str(cpus):
-                raise Fail(f"not {cpus} CPUs")
-            guest.install(repository)
-            check_log(guest)
-            guest.type("reboot")
-            guest.login()
-            guest.installed()
-            guest.sh("systemctl is-system-running --wait", 120)
-            guest.power_off()
+            guest.live(machine[2], repository, check_log)
 
 
 def monitor(build, machine, log):

@@ -1,4 +1,4 @@
-"""A QEMU under softkvm that a test talks with: its console, and its monitor."""
+"""A machine that a test talks with: its console, and QEMU's monitor."""
 import os
 import select
 import socket
@@ -8,14 +8,12 @@ import time
 from harness import Fail, environment
 
 
-class Qemu:
-    """folder: for its monitor's socket. Ends with `with`."""
+class Guest:
+    """A machine with its first serial port on its standard streams. Ends with `with`."""
 
-    def __init__(self, command, folder, name, log):
-        self.monitor = os.path.join(folder, name)
+    def __init__(self, command, log):
         self.log, self.text = log, b""
-        self.process = subprocess.Popen([*command, "-serial", "stdio", "-monitor", f"unix:{self.monitor},server=on,wait=off"],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment())
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment())
 
     def __enter__(self):
         return self
@@ -33,7 +31,7 @@ class Qemu:
             raise Fail(f"{what!r} did not come; there is {self.text[-200:]!r}")
         chunk = os.read(self.process.stdout.fileno(), 65536)
         if not chunk:
-            raise Fail(f"QEMU ended before {what!r}")
+            raise Fail(f"the machine ended before {what!r}")
         self.log.write(chunk)
         self.text += chunk
 
@@ -46,18 +44,26 @@ class Qemu:
         return before
 
     def drain(self, seconds):
-        """Reads the console until QEMU ends."""
+        """Reads the console until the machine ends."""
         end = time.monotonic() + seconds
         while select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
             chunk = os.read(self.process.stdout.fileno(), 65536)
             if not chunk:
                 return
             self.log.write(chunk)
-        raise Fail(f"QEMU did not end within {seconds} s")
+        raise Fail(f"the machine did not end within {seconds} s")
 
     def type(self, line):
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
+
+
+class Qemu(Guest):
+    """folder: for its monitor's socket."""
+
+    def __init__(self, command, folder, name, log):
+        self.monitor = os.path.join(folder, name)
+        super().__init__([*command, "-serial", "stdio", "-monitor", f"unix:{self.monitor},server=on,wait=off"], log)
 
     def command(self, line, seconds=60):
         """One of the monitor's; returns its answer."""
