@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "cli/help.h"
@@ -49,14 +48,25 @@ struct run_stats {
 	} cpu[CPUS_MAX], all;
 };
 
+/* The most that was resident. Not getrusage()'s, which remembers the program that forked this one. */
+static u64 peak_rss_kib(void)
+{
+	FILE *f = fopen("/proc/self/status", "re");
+	char line[128];
+	u64 kib = 0;
+
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "VmHWM: %" SCNu64, &kib) != 1)
+		;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
 static void run_stats_take(struct run_stats *s, const struct vmm *vmm, u64 start_ns)
 {
-	struct rusage usage;
-
-	getrusage(RUSAGE_SELF, &usage);
 	*s = (struct run_stats){
 		.wall_us = (monotonic_ns() - start_ns) / 1000,
-		.max_rss_kib = usage.ru_maxrss,
+		.max_rss_kib = peak_rss_kib(),
 		.guest_rss_kib = guest_memory_resident(&vmm->memory) >> 10,
 	};
 	if (vmm->cpu[0].first_run_ns)
