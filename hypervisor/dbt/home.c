@@ -89,11 +89,16 @@ static unsigned int operand_register(const struct insn *i, unsigned int place)
 	}
 }
 
+/*
+ * CMPXCHG wants its operands in registers, and byte operands of MUL and DIV are where they always
+ * are.
+ */
 static void operand_uses(struct uses *u, const struct trans *t, unsigned int k)
 {
 	const struct insn *i = &t->insn[k];
 	const struct opcode *row = opcode_row(i->row);
-	u32 by = t->form[k]->kind == FORM_CMPXCHG ? NEVER : 1;
+	unsigned int kind = t->form[k]->kind;
+	u32 by = kind == FORM_CMPXCHG || (kind == FORM_MULDIV && i->opsize == 1) ? NEVER : 1;
 
 	for (unsigned int n = 0; n < ARRAY_SIZE(row->op); n++)
 		if (operand_info[row->op[n]].class == CL_GPR)
@@ -152,7 +157,9 @@ void homes_choose(struct trans *t, u32 keep)
 	for (unsigned int k = 0; k < HOME_BORROWERS; k++) {
 		unsigned int lender = least_used(t, &u);
 
-		if (lender != R_ZERO && u.of[borrowers[k]] > u.of[lender] + 2)
+		if (lender == R_ZERO || u.of[lender] >= NEVER)
+			return;
+		if (u.of[borrowers[k]] > u.of[lender] + 2)
 			lend(t, k, lender);
 	}
 }

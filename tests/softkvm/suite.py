@@ -38,7 +38,7 @@ def softkvm(build, *args):
 
 def preloaded(build):
     """The library has its sanitizer with it, which then is not the first of the program's libraries."""
-    return environment(ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=0:exitcode=99") if build.name else None
+    return environment(ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=0:exitcode=99:use_sigaltstack=0") if build.name else None
 
 
 def built_test(build, *path):
