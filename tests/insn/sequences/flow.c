@@ -337,10 +337,21 @@ static void walk_end(struct flow *f, u64 slot, u64 to, unsigned int reg)
 	gen_forget(&f->g);
 }
 
-/* Flags that live across accesses: adc, adcx or adox of two registers, mulx of three. */
-static void walk_carry(struct flow *f)
+static unsigned int no_pointer(struct flow *f, const unsigned int *pointer)
 {
-	unsigned int reg = any_reg(f), rm = any_reg(f), third = any_reg(f);
+	unsigned int reg;
+
+	do
+		reg = any_reg(f);
+	while (reg == pointer[0] || reg == pointer[1] || reg == pointer[2]);
+	return reg;
+}
+
+/* Flags that live across accesses: adc, adcx or adox of two registers, mulx of three. */
+static void walk_carry(struct flow *f, const unsigned int *pointer)
+{
+	unsigned int reg = no_pointer(f, pointer), rm = no_pointer(f, pointer);
+	unsigned int third = no_pointer(f, pointer);
 	u64 modrm = 0xc0u | (reg & 7) << 3 | (rm & 7), rex = 0x48u | (reg >> 3) << 2 | rm >> 3;
 	u64 pp = below(f, 2) ? 0x66 : 0xf3;
 
@@ -409,7 +420,7 @@ static void element_walk(struct flow *f)
 	for (unsigned int n = 1 + below(f, rnd_chance(f->g.r, 10) ? 12 : 5); n; n--) {
 		walk_any(f, pointer);
 		if (carry)
-			walk_carry(f);
+			walk_carry(f, pointer);
 		if (divide && n == 1)
 			walk_divide(f, compared);
 		if (rnd_chance(f->g.r, 40))
