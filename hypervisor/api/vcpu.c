@@ -103,14 +103,8 @@ static long vcpu_get_sregs(struct call *c)
 	return 0;
 }
 
-/*
- * A reset, mostly: user space loads the machine's memory anew beside it, so nothing that was decoded
- * is worth keeping. It was seen to matter: 7 of 65 guests that rebooted under QEMU ran into programs
- * with a stack off by 2, none of 27 since. What escapes the comparison of pages there is not known.
- */
 static long vcpu_set_sregs(struct call *c)
 {
-	vcpu_request(c->v, REQ_CODE_FLUSH);
 	return sregs_set(c->v, c->data);
 }
 
