@@ -11,18 +11,22 @@
 
 static char dir[64];
 
-void dir_make(void)
+int dir_make(void **state)
 {
+	(void)state;
 	strcpy(dir, "/var/tmp/qumra-block-XXXXXX");
 	assert_non_null(mkdtemp(dir));
+	return 0;
 }
 
-void dir_remove(void)
+int dir_remove(void **state)
 {
 	char command[128];
 
+	(void)state;
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
 	assert_int_equal(system(command), 0);
+	return 0;
 }
 
 const char *in_dir(const char *name)

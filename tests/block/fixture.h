@@ -10,9 +10,9 @@
 
 #include "vmm/block/block.h"
 
-/* A directory of its own for this process; removed by dir_remove(). */
-void dir_make(void);
-void dir_remove(void);
+/* A group's fixture: a directory of its own for this process. */
+int dir_make(void **state);
+int dir_remove(void **state);
 /* The path of a file in it; valid until the 16th next call. */
 const char *in_dir(const char *name);
 

@@ -220,20 +220,6 @@ static void test_lazy(void **state)
 	run("qemu-img create -q -f qcow2 -o cluster_size=512,lazy_refcounts=on disk 2M", true);
 }
 
-static int setup(void **state)
-{
-	(void)state;
-	dir_make();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	dir_remove();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -243,5 +229,5 @@ int main(void)
 		cmocka_unit_test(test_lazy),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }

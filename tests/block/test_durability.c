@@ -226,20 +226,6 @@ static void test_lazy(void **state)
 		"unsafe", true);
 }
 
-static int setup(void **state)
-{
-	(void)state;
-	dir_make();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	dir_remove();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -249,5 +235,5 @@ int main(void)
 		cmocka_unit_test(test_lazy),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }

@@ -292,20 +292,6 @@ static void test_vanished(void **state)
 	assert_int_equal(block_close(b), 0);
 }
 
-static int setup(void **state)
-{
-	(void)state;
-	dir_make();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	dir_remove();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -319,5 +305,5 @@ int main(void)
 		cmocka_unit_test(test_vanished),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }

@@ -136,20 +136,6 @@ static void test_gone(void **state)
 	assert_true(block_close(b) < 0);
 }
 
-static int setup(void **state)
-{
-	(void)state;
-	dir_make();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	dir_remove();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -161,5 +147,5 @@ int main(void)
 		cmocka_unit_test(test_gone),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }

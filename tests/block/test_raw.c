@@ -434,20 +434,6 @@ static void test_full(void **state)
 	free(back);
 }
 
-static int setup(void **state)
-{
-	(void)state;
-	dir_make();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	dir_remove();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -465,5 +451,5 @@ int main(void)
 		cmocka_unit_test(test_full),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }
