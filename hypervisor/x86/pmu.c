@@ -22,6 +22,7 @@
 #include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/msr_row.h"
 #include "hypervisor/x86/system.h"
+#include "lib/search.h"
 
 #define COUNTER_MASK	MASK(47, 0)
 #define NR_LEGACY	4u
@@ -64,16 +65,9 @@ static u32 pmu_counters(const struct vcpu *v)
 
 static bool filter_has(const struct pmu_filter *f, u64 event)
 {
-	u32 lo = 0, hi = f->n, mid;
+	u32 n = COUNT_UPTO(f->n, i, f->event[i], event);
 
-	while (lo < hi) {
-		mid = (lo + hi) / 2;
-		if (f->event[mid] < event)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < f->n && f->event[lo] == event;
+	return n && f->event[n - 1] == event;
 }
 
 static bool event_allowed(const struct vcpu *v, u64 select)
