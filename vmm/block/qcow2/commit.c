@@ -13,8 +13,15 @@ static int file_barrier(struct qcow2 *q)
 	return ret;
 }
 
-/* Entries [first, end) of a table of the host's order. */
-static int entries_write(struct qcow2 *q, const u64 *table, u64 offset, u32 first, u32 end)
+void entries_mark(struct dirty_entries *d, u32 index)
+{
+	if (!entries_dirty(d))
+		*d = (struct dirty_entries){ index, index + 1 };
+	d->first = MIN(d->first, index);
+	d->end = MAX(d->end, index + 1);
+}
+
+int entries_write(struct qcow2 *q, const u64 *table, u64 offset, u32 first, u32 end)
 {
 	u64 *buf = malloc((end - first) * sizeof(*buf));
 	int ret;
@@ -29,18 +36,17 @@ static int entries_write(struct qcow2 *q, const u64 *table, u64 offset, u32 firs
 	return ret;
 }
 
-static int commit_reftable(struct qcow2 *q)
+static int commit_entries(struct qcow2 *q, const u64 *table, u64 offset, struct dirty_entries *d)
 {
 	int ret;
 
-	if (q->reftable_dirty_first >= q->reftable_dirty_end)
+	if (!entries_dirty(d))
 		return 0;
 	ret = file_barrier(q);
 	if (!ret)
-		ret = entries_write(q, q->reftable, q->reftable_offset, q->reftable_dirty_first,
-			q->reftable_dirty_end);
+		ret = entries_write(q, table, offset, d->first, d->end);
 	if (!ret)
-		q->reftable_dirty_first = q->reftable_dirty_end = 0;
+		*d = (struct dirty_entries){ 0 };
 	return ret;
 }
 
@@ -50,27 +56,13 @@ static int commit_refcounts(struct qcow2 *q, bool now)
 	int ret;
 
 	/* A new block is told of at once, so that counting anew finds a place for each count. */
-	if (q->lazy && !now && q->reftable_dirty_first >= q->reftable_dirty_end) {
+	if (q->lazy && !now && !entries_dirty(&q->reftable_dirty)) {
 		if (q->refcount_cache.dirty && !(q->incompatible & INCOMPATIBLE_DIRTY))
 			return header_set_incompatible(q, INCOMPATIBLE_DIRTY, 0);
 		return 0;
 	}
 	ret = table_write(&q->refcount_cache, q->layer.file);
-	return ret ?: commit_reftable(q);
-}
-
-static int commit_l1(struct qcow2 *q)
-{
-	int ret;
-
-	if (q->l1_dirty_first >= q->l1_dirty_end)
-		return 0;
-	ret = file_barrier(q);
-	if (!ret)
-		ret = entries_write(q, q->l1, q->l1_offset, q->l1_dirty_first, q->l1_dirty_end);
-	if (!ret)
-		q->l1_dirty_first = q->l1_dirty_end = 0;
-	return ret;
+	return ret ?: commit_entries(q, q->reftable, q->reftable_offset, &q->reftable_dirty);
 }
 
 /* What nothing refers to any more, durably. */
@@ -95,7 +87,7 @@ static int commit_pending(struct qcow2 *q)
 
 int qcow2_commit(struct qcow2 *q, bool with_refcounts)
 {
-	bool references = q->l2_cache.dirty || q->l1_dirty_first < q->l1_dirty_end;
+	bool references = q->l2_cache.dirty || entries_dirty(&q->l1_dirty);
 	int ret;
 
 	if (q->readonly)
@@ -106,7 +98,7 @@ int qcow2_commit(struct qcow2 *q, bool with_refcounts)
 	if (!ret)
 		ret = table_write(&q->l2_cache, q->layer.file);
 	if (!ret)
-		ret = commit_l1(q);
+		ret = commit_entries(q, q->l1, q->l1_offset, &q->l1_dirty);
 	if (!ret)
 		ret = commit_pending(q);
 	return ret;

@@ -116,12 +116,7 @@ int l2_find(struct qcow2 *q, u64 offset, bool block, struct table_slice **slice,
 static void l1_set(struct qcow2 *q, u32 index, u64 entry)
 {
 	q->l1[index] = entry;
-	if (q->l1_dirty_first >= q->l1_dirty_end) {
-		q->l1_dirty_first = index;
-		q->l1_dirty_end = index + 1;
-	}
-	q->l1_dirty_first = MIN(q->l1_dirty_first, index);
-	q->l1_dirty_end = MAX(q->l1_dirty_end, index + 1);
+	entries_mark(&q->l1_dirty, index);
 }
 
 /* The old table's contents, or none, into a cluster of the file. */

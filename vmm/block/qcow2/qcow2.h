@@ -73,6 +73,16 @@ struct qcow2_free {
 	u32 count;
 };
 
+/* Of a table that is in memory as a whole: entries [first, end) are newer than the file's. */
+struct dirty_entries {
+	u32 first, end;
+};
+
+static inline bool entries_dirty(const struct dirty_entries *d)
+{
+	return d->first < d->end;
+}
+
 struct qcow2 {
 	struct layer layer;
 	struct proto *data;		/* guest clusters: layer.file, or the external data file */
@@ -88,7 +98,7 @@ struct qcow2 {
 	u64 l1_offset, reftable_offset, snapshots_offset;
 	u32 l1_size, reftable_size, snapshots;	/* entries */
 	u64 *l1, *reftable;		/* in the host's order */
-	u32 l1_dirty_first, l1_dirty_end, reftable_dirty_first, reftable_dirty_end;
+	struct dirty_entries l1_dirty, reftable_dirty;
 
 	struct table_cache l2_cache, refcount_cache;
 	struct cluster_set metadata;	/* clusters that no guest data may be in */
@@ -178,6 +188,10 @@ void compressed_range(const struct qcow2 *q, u64 entry, u64 *offset, u64 *bytes)
 
 /* --- commit.c --- */
 
+/* Under the lock, as all of these. An entry has changed. */
+void entries_mark(struct dirty_entries *d, u32 index);
+/* Entries [first, end) of a table at this offset, to the file. */
+int entries_write(struct qcow2 *q, const u64 *table, u64 offset, u32 first, u32 end);
 /* Under the lock. What has been changed so far, to the file, in order. */
 int qcow2_commit(struct qcow2 *q, bool with_refcounts);
 int qcow2_flush(struct layer *layer);

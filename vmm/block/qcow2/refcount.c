@@ -125,12 +125,7 @@ static int write_zeroes(struct qcow2 *q, u64 offset, u64 bytes)
 static void reftable_set(struct qcow2 *q, u32 index, u64 offset)
 {
 	q->reftable[index] = offset;
-	if (q->reftable_dirty_first >= q->reftable_dirty_end) {
-		q->reftable_dirty_first = index;
-		q->reftable_dirty_end = index + 1;
-	}
-	q->reftable_dirty_first = MIN(q->reftable_dirty_first, index);
-	q->reftable_dirty_end = MAX(q->reftable_dirty_end, index + 1);
+	entries_mark(&q->reftable_dirty, index);
 }
 
 /* A larger table, with the blocks that count it, in a range that nothing counted so far. */
@@ -170,21 +165,6 @@ static int reftable_plan(struct qcow2 *q, u64 table_index, struct reftable_plan 
 	return 0;
 }
 
-static int reftable_write(struct qcow2 *q, u64 offset, const u64 *table, u32 first, u32 end)
-{
-	u64 *buf = malloc((end - first) * sizeof(*buf));
-	int ret;
-
-	if (!buf)
-		return -ENOMEM;
-	for (u32 i = first; i < end; i++)
-		buf[i - first] = htobe64(table[i]);
-	ret = proto_write(q->layer.file, buf, (end - first) * sizeof(*buf),
-		offset + first * sizeof(*buf));
-	free(buf);
-	return ret;
-}
-
 static int reftable_write_new(struct qcow2 *q, const struct reftable_plan *p)
 {
 	u8 *blocks = calloc(p->blocks, q->cluster_size);
@@ -200,7 +180,7 @@ static int reftable_write_new(struct qcow2 *q, const struct reftable_plan *p)
 	if (!ret)
 		ret = proto_write(q->layer.file, blocks, p->blocks * q->cluster_size, offset);
 	if (!ret)
-		ret = reftable_write(q, offset + p->blocks * q->cluster_size, p->table, 0, p->size);
+		ret = entries_write(q, p->table, offset + p->blocks * q->cluster_size, 0, p->size);
 	if (!ret)
 		ret = q->layer.file->ops->flush(q->layer.file);
 	if (!ret)
@@ -235,7 +215,7 @@ static int reftable_grow(struct qcow2 *q, u64 table_index)
 	q->reftable = p.table;
 	q->reftable_size = p.size;
 	q->reftable_offset = (p.first + p.blocks) << q->cluster_bits;
-	q->reftable_dirty_first = q->reftable_dirty_end = 0;
+	q->reftable_dirty = (struct dirty_entries){ 0 };
 	metadata_add(q, p.first, p.blocks + p.clusters);
 	for (u64 i = 0; i < old_clusters; i++)
 		set_remove(&q->metadata, old + i);
