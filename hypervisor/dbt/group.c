@@ -389,17 +389,15 @@ struct place group_slot_page(const struct trans *t, const struct group *g)
 	return HOT(hot.slot_page[group_number(t, g)]);
 }
 
-/* R11 += what the loop does not change. */
+/* R11 += what the loop does not change. AX may be lost. */
 static void group_fold(struct trans *t, const struct group *g)
 {
-	unsigned int scale = g->folded == g->index ? g->scale : 0;
 	struct place sum = at_base(H_11, 0);
 
 	if (g->folded == R_ZERO)
 		return;
-	emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));	/* AX is the page, for later */
 	sum.index = reg_use(t, g->folded, H_AX);
-	sum.scale = (u8)scale;
+	sum.scale = g->folded == g->index ? g->scale : 0;
 	emit_rm(&t->e, true, OP_LEA, H_11, sum);
 }
 
@@ -407,17 +405,15 @@ static void group_fold(struct trans *t, const struct group *g)
 void group_page(struct trans *t, struct group *g)
 {
 	struct place first = group_first(t, g, H_AX);
+	bool moves = t->loop && g->carried && !g->fixed;
 
 	check_range(t, first, (unsigned int)(g->hi - g->lo), g->write, COLD_TWIN);
+	if (moves && g->step == R_ZERO)		/* AX is the page */
+		emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));
 	group_fold(t, g);
 	emit_rm(&t->e, true, OP_STORE, H_11, group_slot(t, g));
-	if (!t->loop || !g->carried || g->fixed)
+	if (!moves || g->step == R_ZERO)
 		return;
-	if (g->step == R_ZERO) {
-		if (g->folded == R_ZERO)	/* else it is there */
-			emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));
-		return;
-	}
 	loop_limit(t, g);
 	emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
 }
