@@ -64,21 +64,26 @@ static void wait_counting(struct runner *r)
 /* again: inc word [0x500]; jmp again */
 static const u8 counting[] = { 0xff, 0x06, 0x00, 0x05, 0xeb, 0xfa };
 
+/* Counts for a while, until it is kicked out. */
+static void count_and_kick(struct runner *r)
+{
+	machine_code(&r->m, counting, sizeof(counting));
+	r->m.run->immediate_exit = 0;
+	runner_start(r);
+	wait_counting(r);
+	pthread_kill(r->thread, SIGUSR1);
+	pthread_join(r->thread, NULL);
+	assert_int_equal(r->ret, -EINTR);
+}
+
 static void test_kick_running(void **state)
 {
 	struct runner r;
 	int i;
 
 	machine_new(&r.m, PLAIN);
-	for (i = 0; i < 20; i++) {
-		machine_code(&r.m, counting, sizeof(counting));
-		r.m.run->immediate_exit = 0;
-		runner_start(&r);
-		wait_counting(&r);
-		pthread_kill(r.thread, SIGUSR1);
-		pthread_join(r.thread, NULL);
-		assert_int_equal(r.ret, -EINTR);
-	}
+	for (i = 0; i < 20; i++)
+		count_and_kick(&r);
 	machine_free(&r.m);
 }
 
@@ -90,13 +95,7 @@ static void test_patch_stopped(void **state)
 
 	machine_new(&r.m, PLAIN);
 	for (int i = 0; i < 5; i++) {
-		machine_code(&r.m, counting, sizeof(counting));
-		r.m.run->immediate_exit = 0;
-		runner_start(&r);
-		wait_counting(&r);
-		pthread_kill(r.thread, SIGUSR1);
-		pthread_join(r.thread, NULL);
-		assert_int_equal(r.ret, -EINTR);
+		count_and_kick(&r);
 		r.m.ram[CODE_AT + 4] = 0xf4;	/* hlt instead of jmp */
 		r.m.run->immediate_exit = 0;
 		runner_start(&r);
