@@ -78,22 +78,11 @@ static void test_async(void)
 /* In a sleep of the guest's. */
 static void test_async_halted(void)
 {
-	struct kvm_userspace_memory_region region = { .memory_size = RAM_SIZE };
 	struct kvm_mp_state mp;
-	struct kvm_sregs sregs;
 	struct guest g;
 	pthread_t t;
 
-	guest_new(&g, code_halt, sizeof(code_halt));
-	g.vm = ioctl(g.sys, KVM_CREATE_VM, 0);
-	CHECK(ioctl(g.vm, KVM_CREATE_IRQCHIP, 0) == 0);
-	region.userspace_addr = (uintptr_t)g.ram;
-	CHECK(ioctl(g.vm, KVM_SET_USER_MEMORY_REGION, &region) == 0);
-	g.vcpu = ioctl(g.vm, KVM_CREATE_VCPU, 0);
-	CHECK(ioctl(g.vcpu, KVM_GET_SREGS, &sregs) == 0);
-	sregs.cs.base = sregs.cs.selector = 0;
-	CHECK(ioctl(g.vcpu, KVM_SET_SREGS, &sregs) == 0);
-	guest_restart(&g);
+	guest_new_irqchip(&g, code_halt, sizeof(code_halt));
 	for (int i = 0; i < 20; i++) {
 		CHECK(pthread_create(&t, NULL, async_main, &g) == 0);
 		while (!guest_count(&g))

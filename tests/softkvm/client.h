@@ -39,6 +39,7 @@ struct guest {
 
 /* One vCPU in real mode, the code at CODE_AT. */
 void guest_new(struct guest *g, const void *code, size_t size);
+void guest_new_irqchip(struct guest *g, const void *code, size_t size);
 void guest_free(struct guest *g);
 void guest_restart(struct guest *g);
 /* KVM_RUN: 0, or -errno. */

@@ -27,7 +27,7 @@ static void guest_memory(struct guest *g, const void *code, size_t size)
 	memcpy(g->ram + CODE_AT, code, size);
 }
 
-void guest_new(struct guest *g, const void *code, size_t size)
+static void guest_make(struct guest *g, const void *code, size_t size, bool irqchip)
 {
 	struct kvm_sregs sregs;
 
@@ -36,6 +36,7 @@ void guest_new(struct guest *g, const void *code, size_t size)
 	CHECK(ioctl(g->sys, KVM_GET_API_VERSION, 0) == KVM_API_VERSION);
 	g->vm = ioctl(g->sys, KVM_CREATE_VM, 0);
 	CHECK(g->vm >= 0);
+	CHECK(!irqchip || ioctl(g->vm, KVM_CREATE_IRQCHIP, 0) == 0);
 	guest_memory(g, code, size);
 	g->vcpu = ioctl(g->vm, KVM_CREATE_VCPU, 0);
 	CHECK(g->vcpu >= 0);
@@ -46,6 +47,16 @@ void guest_new(struct guest *g, const void *code, size_t size)
 	sregs.cs.base = sregs.cs.selector = 0;
 	CHECK(ioctl(g->vcpu, KVM_SET_SREGS, &sregs) == 0);
 	guest_restart(g);
+}
+
+void guest_new(struct guest *g, const void *code, size_t size)
+{
+	guest_make(g, code, size, false);
+}
+
+void guest_new_irqchip(struct guest *g, const void *code, size_t size)
+{
+	guest_make(g, code, size, true);
 }
 
 void guest_free(struct guest *g)

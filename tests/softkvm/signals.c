@@ -228,20 +228,8 @@ static void test_halted(void)
 	struct kvm_mp_state mp;
 	struct guest g = { 0 };
 	struct sender s = { .to = pthread_self(), .sig = SIGUSR1 };
-	struct kvm_regs regs = { .rip = CODE_AT, .rflags = 2 };
-	struct kvm_userspace_memory_region region = { .memory_size = RAM_SIZE };
-	struct kvm_sregs sregs;
 
-	guest_new(&g, code_halt, sizeof(code_halt));
-	g.vm = ioctl(g.sys, KVM_CREATE_VM, 0);
-	CHECK(ioctl(g.vm, KVM_CREATE_IRQCHIP, 0) == 0);
-	region.userspace_addr = (uintptr_t)g.ram;
-	CHECK(ioctl(g.vm, KVM_SET_USER_MEMORY_REGION, &region) == 0);
-	g.vcpu = ioctl(g.vm, KVM_CREATE_VCPU, 0);
-	CHECK(ioctl(g.vcpu, KVM_GET_SREGS, &sregs) == 0);
-	sregs.cs.base = sregs.cs.selector = 0;
-	CHECK(ioctl(g.vcpu, KVM_SET_SREGS, &sregs) == 0);
-	CHECK(ioctl(g.vcpu, KVM_SET_REGS, &regs) == 0);
+	guest_new_irqchip(&g, code_halt, sizeof(code_halt));
 	action_set(SIGUSR1, count_call, 0);
 	CHECK(pthread_create(&s.thread, NULL, kick_main, &s) == 0);
 	do {
