@@ -1,6 +1,7 @@
 """What the suites share: a test, its verdict, and running a process under a time limit."""
 import functools
 import os
+import re
 import signal
 import subprocess
 import time
@@ -136,6 +137,19 @@ def run_process(command, timeout, log=None, stdin=b"", env=None, cwd=None):
 def need_qumra(build):
     if not os.path.exists(build.qumra):
         raise Fail(f"{build.qumra} is not built")
+
+
+def verdicts(path):
+    """{name: (verdict, words, reason)} of a list of others' tests: NAME passes|skips|fails [WORD...][: REASON]"""
+    rows = {}
+    with open(path, encoding="utf-8") as f:
+        for line in f:
+            match = re.match(r"(\S+)\s+(passes|skips|fails)((?:\s+[^\s:]+)*?)(?::\s*(.*))?$", line)
+            if match and not line.startswith("#"):
+                rows[match[1]] = (match[2], match[3].split(), match[4] or "")
+            elif line.strip() and not line.startswith("#"):
+                raise Fail(f"{path}: {line.strip()}")
+    return rows
 
 
 def script_output(*command):

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from harness import BUILDS, ENGINES, ROOT, Fail, Skip, Test, run_process  # noqa: E402
+from harness import BUILDS, ENGINES, ROOT, Fail, Skip, Test, run_process, verdicts  # noqa: E402
 
 LIST = os.path.join(ROOT, "tests", "kvm-unit-tests", "list")
 VARIABLE = "QUMRA_KVM_UNIT_TESTS"
@@ -55,15 +55,7 @@ def stanzas(arch, folder):
 
 def listed():
     """{name: (verdict, options, reason)}"""
-    rows = {}
-    with open(LIST, encoding="utf-8") as f:
-        for line in f:
-            match = re.match(r"(\S+)\s+(passes|skips|fails)((?:\s+[^\s:]+)*?)(?::\s*(.*))?$", line)
-            if match and not line.startswith("#"):
-                rows[match[1]] = (match[2], match[3].split(), match[4] or "")
-            elif line.strip() and not line.startswith("#"):
-                raise Fail(f"{LIST}: {line.strip()}")
-    return rows
+    return verdicts(LIST)
 
 
 def limit(stanza, options):

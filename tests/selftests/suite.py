@@ -7,7 +7,7 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from harness import ROOT, Fail, Skip, Test, run_process, script_output  # noqa: E402
+from harness import ROOT, Fail, Skip, Test, run_process, script_output, verdicts  # noqa: E402
 
 LIST = os.path.join(ROOT, "tests", "selftests", "list")
 SKIPPED = 4     # KSFT_SKIP of the kernel's kselftest.h
@@ -22,15 +22,7 @@ def programs():
 
 def listed():
     """{name: (verdict, arguments, reason)}"""
-    rows = {}
-    with open(LIST, encoding="utf-8") as f:
-        for line in f:
-            match = re.match(r"(\S+)\s+(passes|skips|fails)((?:\s+[^\s:]+)*?)(?::\s*(.*))?$", line)
-            if match and not line.startswith("#"):
-                rows[match[1]] = (match[2], match[3].split(), match[4] or "")
-            elif line.strip() and not line.startswith("#"):
-                raise Fail(f"{LIST}: {line.strip()}")
-    return rows
+    return verdicts(LIST)
 
 
 def verdict(result):
