@@ -132,6 +132,7 @@ int cache_create(struct vcpu *v, u32 size)
 	os_code_name(code_rx(d, 0), TRAMP_ROOM, "dbt trampolines");
 	for (unsigned int k = 0; k < NR_SPACES; k++)
 		d->space[k].epoch[0] = d->space[k].epoch[1] = 1;
+	d->ret_mode = NR_MODES;
 	cache_flush(v);
 	return 0;
 }
@@ -576,9 +577,6 @@ void cache_flush(struct vcpu *v)
 		memset(d->hash, 0, sizeof(d->hash));
 		memset(d->page_hash, 0, sizeof(d->page_hash));
 	}
-	memset(d->mode, 0, sizeof(d->mode));
-	d->mode_key = 0;
-	d->ret_mode = NR_MODES;
 	d->cur = 0;
 	d->prepared = d->slab[0].code.start;
 	d->n_pages = 1;

@@ -282,7 +282,7 @@ enum leave {
 /* ---- cache.c ---- */
 int cache_create(struct vcpu *v, u32 size);
 void cache_destroy(struct vcpu *v);
-void cache_flush(struct vcpu *v);			/* everything */
+void cache_flush(struct vcpu *v);			/* everything but the modes */
 /* Room for one more fragment; may evict the oldest ones. */
 void cache_reserve(struct vcpu *v);
 /*

@@ -52,6 +52,16 @@ static void returns_choose(struct vcpu *v)
 	v->hot.ret_void = true;
 }
 
+/* With all that is of some mode. At no other time: whoever looks for code has chosen its mode. */
+static void modes_forget(struct vcpu *v)
+{
+	struct dbt *d = dbt_of(v);
+
+	cache_flush(v);
+	memset(d->mode, 0, sizeof(d->mode));
+	d->ret_mode = NR_MODES;
+}
+
 static void mode_choose(struct vcpu *v)
 {
 	struct dbt *d = dbt_of(v);
@@ -63,7 +73,7 @@ static void mode_choose(struct vcpu *v)
 	for (k = 0; k < NR_MODES && d->mode[k].key && d->mode[k].key != key; k++)
 		;
 	if (k == NR_MODES) {
-		cache_flush(v);
+		modes_forget(v);
 		k = 0;
 	}
 	if (!d->mode[k].key)

@@ -33,12 +33,12 @@ NETS = {"virtio": "virtio-net-pci", "e1000": "e1000", "mmio": "virtio-net-device
 MACHINE_MORE = {"microvm": ",rtc=on", ("microvm", "on"): ",rtc=on,ioapic2=off"}
 # With 48 bits of physical addresses Debian 12's OVMF makes tables of 2 MiB pages for all of them, for hours, also on TCG: see
 # command().
-# microvm is among the slow ones: behind a reboot it fails now and then (docs/STATUS.md).
 # machine, irqchip, CPUs, CPU, firmware, disk, network. Without an irqchip of the hypervisor's one CPU only: with more, SeaBIOS
 # hangs on any KVM.
 FAST = (
     ("pc", "on", 1, "qemu64", "seabios", "virtio", "virtio"),
     ("q35", "split", 4, "qemu64", "ovmf", "ahci", "e1000"),
+    ("microvm", "on", 1, "host", "direct", "mmio", "mmio"),
     ("pc", "off", 1, "Skylake-Client", "seabios", "ahci", "e1000"),
 )
 CPUS = ("host", "qemu64", "Skylake-Client")
