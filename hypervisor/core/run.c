@@ -214,6 +214,14 @@ static int irq_take(struct vcpu *v)
 	return v->extint_vector;
 }
 
+/* It may say that DMA is done: see run_forgets(). */
+static void irq_queue(struct vcpu *v, int vector)
+{
+	if (!(v->cr0 & CR0_PG))
+		mmu_flush_all(v);
+	event_queue(v, EV_EXTINT, vector, false, 0);
+}
+
 /*
  * SDM 3A 6.9: SMI, then NMI, then interrupts. In SMM the latter two are blocked at first. Interrupts
  * are looked for first: an NMI that was sent before one is then seen with it.
@@ -236,7 +244,7 @@ static void inject_select(struct vcpu *v)
 		int vector = irq_take(v);
 
 		if (vector >= 0)
-			event_queue(v, EV_EXTINT, vector, false, 0);
+			irq_queue(v, vector);
 	}
 }
 
@@ -476,15 +484,16 @@ static void signals_restore(struct vcpu *v, u64 mask)
 /*
  * While the vCPU is out, user space may write to code unseen. Code is compared with what it was
  * where a page is entered through a fresh translation (core/code_page.h, 4.), so there have to be
- * fresh ones where a debugger, or who runs pieces of code one by one, goes on; not behind each
- * access of a device model.
+ * fresh ones where a debugger, or who runs pieces of code one by one, goes on; and without paging,
+ * where a boot loader's disk accesses bring code and nothing ever ends a translation. Not behind
+ * each access of an operating system to a device.
  */
 static bool run_forgets(const struct vcpu *v, int ret)
 {
 	u32 why = v->run->exit_reason;
 
-	return ret == -EINTR || why == KVM_EXIT_DEBUG || why == KVM_EXIT_HLT ||
-		why == KVM_EXIT_SHUTDOWN || why == KVM_EXIT_SYSTEM_EVENT;
+	return ret == -EINTR || !(v->cr0 & CR0_PG) || why == KVM_EXIT_DEBUG ||
+		why == KVM_EXIT_HLT || why == KVM_EXIT_SHUTDOWN || why == KVM_EXIT_SYSTEM_EVENT;
 }
 
 int vcpu_run(struct vcpu *v)

@@ -222,10 +222,21 @@ void exec_rdpmc(struct vcpu *v, const struct insn *i)
 	set_edx_eax(v, val);
 }
 
+/*
+ * A serializing instruction of a kernel, after which it may run what DMA has brought. SDM 3A 8.1.3, 8.3
+ * Not IRET, nor a program's CPUID: those come by the thousand, and nobody's DMA is behind them.
+ */
+static void code_serialize(struct vcpu *v)
+{
+	if (v->cpl == 0)
+		mmu_flush_all(v);
+}
+
 void exec_cpuid(struct vcpu *v, const struct insn *i)
 {
 	u32 out[4];
 
+	code_serialize(v);
 	cpuid_read(v, (u32)v->r[R_RAX], (u32)v->r[R_RCX], out);
 	v->r[R_RAX] = out[0];
 	v->r[R_RBX] = out[1];
@@ -354,11 +365,13 @@ void exec_invpcid(struct vcpu *v, const struct insn *i)
 void exec_invd(struct vcpu *v, const struct insn *i)
 {
 	require_cpl0(v);
+	code_serialize(v);
 }
 
 void exec_wbinvd(struct vcpu *v, const struct insn *i)
 {
 	require_cpl0(v);
+	code_serialize(v);
 }
 
 void exec_clflush(struct vcpu *v, const struct insn *i)

@@ -107,6 +107,7 @@ int test_features(void);
 int test_pointers(void);
 int test_io_memory(void);
 int test_mwait(void);
+int test_user_writes(void);
 int test_pmu(void);
 
 #endif

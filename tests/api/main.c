@@ -110,6 +110,7 @@ int main(int argc, char **argv)
 	failed += test_pointers();
 	failed += test_io_memory();
 	failed += test_mwait();
+	failed += test_user_writes();
 	failed += test_pmu();
 	return failed != 0;
 }
