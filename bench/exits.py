@@ -43,7 +43,7 @@ def build():
 def command(place, engine):
     if place == HOST:
         return [PROGRAM]
-    return [os.path.join(ROOT, "build", "softkvm"), *(["--engine", engine] if engine else []), PROGRAM]
+    return [os.path.join(ROOT, "build", "softkvm"), *(["--engine", engine] if engine else []), PROGRAM, "--paging"]
 
 
 def measure(rounds, engine=None):

@@ -43,6 +43,8 @@ struct cpu {
 };
 
 static int vm_fd, irq_fd, event_fd;
+/* As an operating system has it. A KVM without hardware may not know pages of 4 MiB. */
+static bool paging;
 static u8 *ram;
 static struct cpu cpus[NR_CPUS];
 
@@ -96,6 +98,11 @@ static void cpu_modes(struct cpu *c)
 	s.cs = flat(8, 11);
 	s.ds = s.es = s.fs = s.gs = s.ss = flat(16, 3);
 	s.cr0 = 0x31;
+	if (paging) {
+		s.cr0 |= 0x80000000;
+		s.cr3 = PAGES_AT;
+		s.cr4 = 0x10;
+	}
 	s.gdt = (struct kvm_dtable){ .base = GDT_AT, .limit = 23 };
 	s.idt = (struct kvm_dtable){ .base = IDT_AT, .limit = 256 * 8 - 1 };
 	CALL(c->fd, KVM_SET_SREGS, &s);
@@ -144,6 +151,8 @@ static void tables_make(void)
 	u64 at = guest_address(guest_handler);
 	u64 gate = (at & 0xffff) | 8ull << 16 | 0x8eull << 40 | at >> 16 << 48;
 
+	for (u32 n = 0; n < 1024; n++)		/* 4 MiB each, itself */
+		memcpy(ram + PAGES_AT + n * 4, &(u32){ n << 22 | 0x83 }, 4);
 	memcpy(ram + GDT_AT, gdt, sizeof(gdt));
 	memcpy(ram + IDT_AT + VECTOR * 8, &gate, 8);
 	memcpy(ram + GUEST_CODE, guest_begin, (size_t)(guest_end - guest_begin));
@@ -390,7 +399,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "rounds", required_argument, NULL, 'r' }, { "ms", required_argument, NULL, 'm' },
-		{ "only", required_argument, NULL, 'o' }, { 0 },
+		{ "only", required_argument, NULL, 'o' }, { "paging", no_argument, NULL, 'p' }, { 0 },
 	};
 	const char *only = NULL;
 	int rounds = 11, ms = 10, c;
@@ -400,6 +409,7 @@ int main(int argc, char **argv)
 		case 'r': rounds = atoi(optarg); break;
 		case 'm': ms = atoi(optarg); break;
 		case 'o': only = optarg; break;
+		case 'p': paging = true; break;
 		default: return 2;
 		}
 	}

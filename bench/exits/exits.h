@@ -10,6 +10,7 @@
 #define STOP		0x540
 #define GDT_AT		0x2000
 #define IDT_AT		0x3000
+#define PAGES_AT	0x4000		/* the page directory */
 #define STACK_TOP	0x8000		/* of CPU 0; CPU 1's is 0x1000 above */
 #define GUEST_CODE	0x10000
 #define USER_DEVICE	0xd0000000
