@@ -1,6 +1,7 @@
 /*
- * The guest of bench/exits/exits.c: 32-bit flat code, where a page is itself or there is no paging, copied to GUEST_CODE. ECX: how many
- * times; OUT to PORT_DONE ends each. Data and devices at fixed addresses.
+ * The guest of bench/exits/exits.c: 32-bit flat code, where a page is itself or there is no paging,
+ * copied to GUEST_CODE. ECX: how many times; OUT to PORT_DONE ends each. Data and devices at fixed
+ * addresses.
  */
 #include "exits.h"
 
