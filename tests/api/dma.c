@@ -222,10 +222,68 @@ static void test_dma(void **state)
 	writer_free(&w);
 }
 
+/* ---- code in ROM ---- */
+
+#define ROM_AT	0x40000u
+
+static u8 *rom_make(struct machine *m)
+{
+	u8 *rom = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct kvm_userspace_memory_region slot = { .slot = 1, .flags = KVM_MEM_READONLY,
+		.guest_phys_addr = ROM_AT, .memory_size = 4096, .userspace_addr = (u64)(uintptr_t)rom };
+
+	assert_ptr_not_equal(rom, MAP_FAILED);
+	assert_int_equal(call(m->vm, KVM_SET_USER_MEMORY_REGION, &slot), 0);
+	return rom;
+}
+
+/* In ROM, which user space may write: mov $n, %eax; movb $0x90, its own first byte; out; jmp back. */
+static void rom_program(u8 *rom, u32 n)
+{
+	const u8 code[] = { 0xb8, (u8)n, (u8)(n >> 8), (u8)(n >> 16), (u8)(n >> 24),
+		0xc6, 0x05, ROM_AT & 0xff, ROM_AT >> 8 & 0xff, ROM_AT >> 16, 0, 0x90,
+		0xe7, PORT, 0xeb, 0xf0 };
+
+	memcpy(rom, code, sizeof(code));
+}
+
+static void rom_turn(struct machine *m, u32 n)
+{
+	assert_int_equal(call_num(m->vcpu, KVM_RUN, 0), 0);
+	assert_int_equal(m->run->exit_reason, KVM_EXIT_MMIO);
+	assert_int_equal(m->run->mmio.phys_addr, ROM_AT);
+	assert_int_equal(m->run->mmio.is_write, 1);
+	assert_int_equal(m->run->mmio.data[0], 0x90);
+	assert_int_equal(answer(m), n);
+}
+
+/* api.rst 4.35: a write to a read-only slot is an MMIO exit; the code that runs there stays. */
+static void test_rom(void **state)
+{
+	struct kvm_regs r = { .rip = ROM_AT, .rsp = 0x8000, .rflags = 2 };
+	struct machine m;
+	u8 *rom;
+	u32 n, k;
+
+	machine_new(&m, 0);
+	flat_mode(m.vcpu);
+	rom = rom_make(&m);
+	set_regs(m.vcpu, &r);
+	for (n = 1; n < ROUNDS; n++) {
+		rom_program(rom, n * 0x01010101);
+		for (k = 0; k < 4; k++)
+			rom_turn(&m, n * 0x01010101);
+		assert_int_equal(rom[0], 0xb8);
+	}
+	machine_free(&m);
+	munmap(rom, 4096);
+}
+
 int test_user_writes(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_dma),
+		cmocka_unit_test(test_rom),
 	};
 
 	return cmocka_run_group_tests_name("dma", tests, NULL, NULL);
