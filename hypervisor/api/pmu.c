@@ -47,6 +47,7 @@ long vm_set_pmu_event_filter(struct call *c)
 	if (!f)
 		return -ENOMEM;
 	f->allow = in->action == KVM_PMU_EVENT_ALLOW;
+	f->fixed = in->fixed_counter_bitmap;
 	f->n = in->nevents;
 	if (os_user_read(f->event, c->arg + sizeof(*in), in->nevents * sizeof(f->event[0]))) {
 		os_free(f);

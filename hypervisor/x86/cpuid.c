@@ -160,6 +160,20 @@ static void leaf_xsave_avx(const struct host *h, u32 r[4])
 	r[ECX] = r[EDX] = 0;
 }
 
+/*
+ * Intel's performance counters, on any host: the guest's vendor says which kind it has. Cycles,
+ * instructions, reference cycles and branches; caches and predictors are the host's.
+ */
+static void leaf_pmu(const struct host *h, u32 r[4])
+{
+	const u32 version = 2, events = 7, anythread_gone = BIT(15);
+
+	r[EAX] = version | PMU_INTEL_GP << 8 | PMU_INTEL_WIDTH << 16 | events << 24;
+	r[EBX] = BIT(3) | BIT(4) | BIT(6);
+	r[ECX] = 0;
+	r[EDX] = PMU_NR_FIXED | PMU_INTEL_WIDTH << 5 | anythread_gone;
+}
+
 static void leaf_kvm_signature(const struct host *h, u32 r[4])
 {
 	static const char signature[12] = "KVMKVMKVM\0\0";
@@ -212,7 +226,7 @@ static const struct leaf {
 	{ 0x6, 0, false, ANY, leaf_zero },
 	{ 0x7, 0, true, ANY, leaf_features7 },
 	{ 0x7, 1, true, ANY, leaf_zero },
-	{ 0xa, 0, false, ANY, leaf_zero },	/* performance counters of Intel's kind: none */
+	{ 0xa, 0, false, ANY, leaf_pmu },
 	{ 0xb, 0, true, ANY, leaf_zero },
 	{ 0xd, 0, true, ANY, leaf_xsave },
 	{ 0xd, 1, true, ANY, leaf_xsave_compact },
@@ -409,7 +423,7 @@ int cpuid_set(struct vcpu *v, const struct kvm_cpuid_entry2 *in, unsigned int n)
 	derive_features(v);
 	derive_addresses(v);
 	cpuid_update(v);
-	pmu_settle(v);
+	pmu_cpuid_changed(v);
 	pv_cpuid_changed(v);
 	return hv_cpuid_changed(v);
 }

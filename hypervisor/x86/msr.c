@@ -289,6 +289,8 @@ static bool row_accessible(const struct vcpu *v, const struct msr_row *row, u32 
 		return pv_msr_accessible(v, index);
 	if (row->flags & MSR_HYPERV)
 		return hv_msr_accessible(v, index);
+	if (row->flags & MSR_PMU)
+		return pmu_msr_accessible(v, row, index);
 	if (row->first == MSR_PLATFORM_INFO && v->vm->platform_info_denied)
 		return false;
 	return !(row->flags & MSR_HOST_ONLY) &&

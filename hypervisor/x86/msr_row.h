@@ -13,6 +13,7 @@ enum {
 	MSR_HOST_ONLY	= 1 << 4,	/* the guest gets #GP */
 	MSR_PV		= 1 << 5,	/* KVM's: its CPUID may decide (x86/pv.c) */
 	MSR_HYPERV	= 1 << 6,	/* Hyper-V's: its CPUID decides (x86/hyperv_msr.c) */
+	MSR_PMU		= 1 << 7,	/* Intel's counters: leaf 0xA decides (x86/pmu_intel.c) */
 };
 
 struct msr_row;
@@ -64,9 +65,20 @@ msr_get_fn msr_get_hv;
 msr_set_fn msr_set_hv;
 bool hv_msr_accessible(const struct vcpu *v, u32 index);	/* by the guest */
 
-/* pmu.c */
+/* pmu_amd.c */
 msr_get_fn pmu_get_k7, pmu_get_core;
 msr_set_fn pmu_set_k7, pmu_set_core;
+
+/* pmu_intel.c */
+#define MSR_PERFCTR0		0xc1
+#define MSR_PERFEVTSEL0		0x186
+#define MSR_FIXED_CTR0		0x309
+#define MSR_PMC0		0x4c1
+#define PERF_CAP_FW_WRITES	BIT(13)	/* IA32_PERF_CAPABILITIES */
+bool pmu_msr_accessible(const struct vcpu *v, const struct msr_row *row, u32 index);
+msr_get_fn pmu_get_gp, pmu_get_select, pmu_get_fixed, pmu_get_global;
+msr_set_fn pmu_set_gp, pmu_set_full, pmu_set_select, pmu_set_fixed, pmu_set_global,
+	pmu_set_capabilities;
 
 /* msr.c */
 msr_get_fn msr_get_tsc, msr_get_apic_base, msr_get_deadline, msr_get_x2apic, msr_get_microcode,

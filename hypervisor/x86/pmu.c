@@ -1,67 +1,39 @@
 /*
- * Performance counters: the four of K7, under their names of family 15h (PERFCTR_CORE) six, 48 bits
- * wide. APM 2 13.2; the processor programming reference of family 19h, 2.1.17.
+ * Performance counters: what all kinds of them share. pmu_amd.c and pmu_intel.c have their
+ * registers.
  *
- * Three events are counted: cycles not in halt (ticks of the guest's TSC while its code runs),
- * retired instructions, and retired branches. Any other never happens here, so its counter stands
- * still; so it does where edges or a comparison with a count are asked for, which only hardware
- * sees.
+ * Three things are counted: cycles not in halt (ticks of the guest's TSC while its code runs),
+ * retired instructions, and retired branches. Any other event never happens here, so its counter
+ * stands still; so it does where edges or a comparison with a count are asked for, which only
+ * hardware sees.
  *
  * Counters are brought up to date when somebody looks, when the CPL changes and when the engine is
  * left. Cycles cost nothing meanwhile; instructions are counted by the interpreter, which runs for
  * as long as one that counts them is enabled for the present CPL (v->insns_counted). A timer looks
  * before a counter could overflow that is to interrupt: none counts faster than time passes.
  */
-#include "hypervisor/x86/pmu.h"
-
-#include <linux/errno.h>
+#include "hypervisor/x86/pmu_kind.h"
 
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/irqchip/lapic.h"
 #include "hypervisor/x86/fpu.h"
-#include "hypervisor/x86/msr_row.h"
 #include "hypervisor/x86/system.h"
 #include "lib/search.h"
 
-#define COUNTER_MASK	MASK(47, 0)
-#define NR_LEGACY	4u
-
-/* PERF_CTL. APM 2 13.2.1 */
-#define SEL_EVENT	(MASK(35, 32) | MASK(7, 0))
-#define SEL_UNIT	MASK(15, 8)
-#define SEL_USR		BIT(16)
-#define SEL_OS		BIT(17)
-#define SEL_EDGE	BIT(18)
-#define SEL_INT		BIT(20)
-#define SEL_EN		BIT(22)
-#define SEL_INV		BIT(23)
-#define SEL_CMASK	MASK(31, 24)
-#define SEL_DEFINED	(SEL_EVENT | SEL_UNIT | SEL_USR | SEL_OS | SEL_EDGE | SEL_INT | SEL_EN | SEL_INV | \
-			 SEL_CMASK)
-
-#define EVENT_CYCLES	0x76	/* not in halt */
-#define EVENT_INSNS	0xc0	/* retired */
-#define EVENT_BRANCHES	0xc2	/* retired */
-
-#define RDPMC_LOW	BIT(31)	/* the lower half only */
-#define RDPMC_FLAGS	MASK(31, 30)
-
-/* ---- which counters there are ------------------------------------------------------------------ */
-
-static bool pmu_present(const struct vcpu *v)
-{
-	return !v->vm->pmu_disabled && vcpu_amd(v);
-}
-
-static u32 pmu_counters(const struct vcpu *v)
-{
-	if (!pmu_present(v))
-		return 0;
-	return vcpu_has(v, F_PERFCTR_CORE) ? PMU_COUNTERS : NR_LEGACY;
-}
+/*
+ * Guests divide one by the other. The interpreter takes some 30 cycles of the host for an
+ * instruction, the processor that the guest believes in does not: while instructions are counted,
+ * no more cycles pass than these.
+ */
+#define CYCLES_PER_INSN	2
 
 /* ---- what counts ------------------------------------------------------------------------------- */
+
+static u64 slot_mask(const struct pmu *p, u32 k)
+{
+	return k < PMU_FIXED ? p->gp_mask : p->fixed_mask;
+}
 
 static bool filter_has(const struct pmu_filter *f, u64 event)
 {
@@ -70,25 +42,34 @@ static bool filter_has(const struct pmu_filter *f, u64 event)
 	return n && f->event[n - 1] == event;
 }
 
-static bool event_allowed(const struct vcpu *v, u64 select)
+static bool slot_allowed(const struct vcpu *v, u32 k)
 {
 	const struct pmu_filter *f = READ_ONCE(v->vm->pmu_filter);
 
-	return !f || filter_has(f, select & (SEL_EVENT | SEL_UNIT)) == f->allow;
+	if (!f)
+		return true;
+	if (k >= PMU_FIXED)
+		return !!(f->fixed & BIT(k - PMU_FIXED)) == f->allow;
+	return filter_has(f, v->pmu.select[k] & (SEL_EVENT | SEL_UNIT)) == f->allow;
 }
 
-static bool select_counts(const struct vcpu *v, u64 select)
+static bool slot_counts(const struct vcpu *v, u32 k)
 {
-	return select & SEL_EN && !(select & (SEL_EDGE | SEL_INV | SEL_CMASK)) &&
-		event_allowed(v, select);
+	u64 select = v->pmu.select[k];
+
+	return v->pmu.enabled & BIT(k) && select & SEL_EN &&
+		!(select & (SEL_EDGE | SEL_INV | SEL_CMASK)) && slot_allowed(v, k);
 }
 
-static u8 *event_set(struct pmu *p, u64 select)
+static u16 *slot_set(struct pmu *p, u32 k)
 {
-	switch (select & SEL_EVENT) {
-	case EVENT_CYCLES: return &p->cycles_on;
-	case EVENT_INSNS: return &p->insns_on;
-	case EVENT_BRANCHES: return &p->branches_on;
+	enum pmu_event event = p->kind == PMU_AMD ? pmu_amd_event(p->select[k])
+		: pmu_intel_event(p, p->select[k]);
+
+	switch (event) {
+	case PMU_CYCLES: return &p->cycles_on;
+	case PMU_INSNS: return &p->insns_on;
+	case PMU_BRANCHES: return &p->branches_on;
 	default: return NULL;
 	}
 }
@@ -101,30 +82,59 @@ static void pmu_choose(struct vcpu *v)
 
 	p->active = p->cycles_on = p->insns_on = p->branches_on = 0;
 	p->insns_left = ~0ULL;
-	for (u32 k = 0; k < pmu_counters(v); k++) {
-		u8 *set = event_set(p, p->select[k]);
+	for (u32 k = 0; p->enabled >> k; k++) {
+		u16 *set;
 
-		if (!set || !select_counts(v, p->select[k]))
+		if (!slot_counts(v, k))
+			continue;
+		set = slot_set(p, k);
+		if (!set)
 			continue;
 		p->active |= BIT(k);
 		if (!(p->select[k] & ring))
 			continue;
 		*set |= BIT(k);
 		if (set != &p->cycles_on)
-			p->insns_left = MIN(p->insns_left, COUNTER_MASK + 1 - p->counter[k]);
+			p->insns_left = MIN(p->insns_left, slot_mask(p, k) + 1 - p->counter[k]);
 	}
 	v->insns_counted = p->insns_on | p->branches_on;
 }
 
 /* ---- counting ---------------------------------------------------------------------------------- */
 
-/* True: it has overflowed, and is to interrupt. */
-static bool counter_add(struct pmu *p, u32 k, u64 n)
+static void counter_add(struct pmu *p, u32 k, u64 n)
 {
 	u64 sum = p->counter[k] + n;
 
-	p->counter[k] = sum & COUNTER_MASK;
-	return sum > COUNTER_MASK && p->select[k] & SEL_INT;
+	p->counter[k] = sum & slot_mask(p, k);
+	if (sum > slot_mask(p, k))
+		p->overflowed |= BIT(k);
+}
+
+/* Intel's local APIC masks the entry as it takes the interrupt. SDM 3A 11.5.1 */
+static void pmu_interrupt(struct vcpu *v)
+{
+	u32 lvt;
+
+	if (!v->lapic)
+		return;
+	lvt = READ_ONCE(v->lapic->reg[LR_LVT_PERF]);
+	lapic_local(v->lapic, LR_LVT_PERF);
+	if (!vcpu_amd(v))
+		WRITE_ONCE(v->lapic->reg[LR_LVT_PERF], lvt | LVT_MASKED);
+}
+
+static void pmu_overflow(struct vcpu *v)
+{
+	struct pmu *p = &v->pmu;
+	bool interrupt = false;
+
+	for (u32 k = 0; p->overflowed >> k; k++)
+		interrupt |= p->overflowed & BIT(k) && p->select[k] & SEL_INT;
+	pmu_intel_overflowed(p);
+	p->overflowed = 0;
+	if (interrupt)
+		pmu_interrupt(v);
 }
 
 /* A stretch of guest code that lasted until now. */
@@ -143,20 +153,21 @@ void pmu_settle(struct vcpu *v)
 {
 	struct pmu *p = &v->pmu;
 	u64 cycles = cycles_take(v);
-	bool overflow = false;
 
-	for (u32 k = 0; k < PMU_COUNTERS; k++) {
+	if (v->insns_counted)
+		cycles = MIN(cycles, p->insns * CYCLES_PER_INSN);
+	for (u32 k = 0; p->active >> k; k++) {
 		if (p->cycles_on & BIT(k))
-			overflow |= counter_add(p, k, cycles);
+			counter_add(p, k, cycles);
 		else if (p->insns_on & BIT(k))
-			overflow |= counter_add(p, k, p->insns);
+			counter_add(p, k, p->insns);
 		else if (p->branches_on & BIT(k))
-			overflow |= counter_add(p, k, p->branches);
+			counter_add(p, k, p->branches);
 	}
 	p->insns = p->branches = 0;
+	if (unlikely(p->overflowed))
+		pmu_overflow(v);
 	pmu_choose(v);
-	if (overflow && v->lapic)
-		lapic_local(v->lapic, LR_LVT_PERF);
 }
 
 void pmu_enter(struct vcpu *v)
@@ -189,10 +200,9 @@ static void timer_set(struct vcpu *v)
 	struct pmu *p = &v->pmu;
 	u64 left = ~0ULL;
 
-	for (u32 k = 0; k < PMU_COUNTERS; k++)
-		if (p->active & BIT(k) && p->select[k] & SEL_INT &&
-			event_set(p, p->select[k]) == &p->cycles_on)
-			left = MIN(left, COUNTER_MASK + 1 - p->counter[k]);
+	for (u32 k = 0; p->active >> k; k++)
+		if (p->active & BIT(k) && p->select[k] & SEL_INT && slot_set(p, k) == &p->cycles_on)
+			left = MIN(left, slot_mask(p, k) + 1 - p->counter[k]);
 	fpu_put(v);
 	if (left == ~0ULL)
 		return;
@@ -207,18 +217,22 @@ void pmu_serve(struct vcpu *v)
 
 /* ---- registers --------------------------------------------------------------------------------- */
 
-static void counter_set(struct vcpu *v, u32 k, u64 val)
+void pmu_counter_set(struct vcpu *v, u32 k, u64 val)
 {
 	pmu_settle(v);
-	v->pmu.counter[k] = val & COUNTER_MASK;
+	v->pmu.counter[k] = val & slot_mask(&v->pmu, k);
 	pmu_choose(v);
 	timer_set(v);
 }
 
-static void select_set(struct vcpu *v, u32 k, u64 val)
+u64 pmu_counter_get(struct vcpu *v, u32 k)
 {
 	pmu_settle(v);
-	v->pmu.select[k] = val & SEL_DEFINED;
+	return v->pmu.counter[k];
+}
+
+void pmu_selected(struct vcpu *v)
+{
 	pmu_choose(v);
 	/* Counted from here on. */
 	if (v->pmu.running && !v->pmu.since && v->pmu.active)
@@ -226,63 +240,14 @@ static void select_set(struct vcpu *v, u32 k, u64 val)
 	timer_set(v);
 }
 
-static u64 counter_get(struct vcpu *v, u32 k)
-{
-	pmu_settle(v);
-	return v->pmu.counter[k];
-}
-
-/*
- * K7_EVNTSEL0 to 3, K7_PERFCTR0 to 3: without counters, reads are zero and writes dropped, as Linux
- * expects.
- */
-int pmu_get_k7(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val)
-{
-	*val = 0;
-	if (!pmu_present(v))
-		return 0;
-	*val = n < NR_LEGACY ? v->pmu.select[n] : counter_get(v, n - NR_LEGACY);
-	return 0;
-}
-
-int pmu_set_k7(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
-{
-	if (!pmu_present(v))
-		return 0;
-	if (n < NR_LEGACY)
-		select_set(v, n, val);
-	else
-		counter_set(v, n - NR_LEGACY, val);
-	return 0;
-}
-
-/* PERF_CTL0, PERF_CTR0, PERF_CTL1 ... User space finds zeros where there are none, as they are listed. */
-int pmu_get_core(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val)
-{
-	*val = 0;
-	if (pmu_counters(v) == PMU_COUNTERS)
-		*val = n & 1 ? counter_get(v, n / 2) : v->pmu.select[n / 2];
-	return 0;
-}
-
-int pmu_set_core(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
-{
-	if (pmu_counters(v) != PMU_COUNTERS)
-		return host && !val ? 0 : -EINVAL;
-	if (n & 1)
-		counter_set(v, n / 2, val);
-	else
-		select_set(v, n / 2, val);
-	return 0;
-}
-
 bool pmu_read(struct vcpu *v, u32 index, u64 *val)
 {
 	u32 k = index & ~(u32)RDPMC_FLAGS;
+	bool fixed = v->pmu.kind == PMU_INTEL && index & RDPMC_FIXED;
 
-	if (k >= pmu_counters(v))
+	if (k >= (fixed ? v->pmu.fixed : v->pmu.gp))
 		return false;
-	*val = counter_get(v, k);
+	*val = pmu_counter_get(v, fixed ? PMU_FIXED + k : k);
 	if (index & RDPMC_LOW)
 		*val = (u32)*val;
 	return true;
@@ -305,7 +270,26 @@ void pmu_reset(struct vcpu *v)
 	memset(v->pmu.select, 0, sizeof(v->pmu.select));
 	memset(v->pmu.counter, 0, sizeof(v->pmu.counter));
 	v->pmu.insns = v->pmu.branches = 0;
-	pmu_choose(v);
+	v->pmu.fixed_ctrl = v->pmu.global_ctrl = v->pmu.global_status = 0;
+	pmu_cpuid_changed(v);
+}
+
+/* Before KVM_SET_CPUID2 the guest has none. */
+void pmu_cpuid_changed(struct vcpu *v)
+{
+	struct pmu *p = &v->pmu;
+
+	pmu_settle(v);
+	p->kind = PMU_NONE;
+	p->gp = p->fixed = p->version = 0;
+	p->enabled = 0;
+	if (v->vm->pmu_disabled || !v->cpuid_n)
+		;
+	else if (vcpu_amd(v))
+		pmu_amd_setup(v);
+	else
+		pmu_intel_setup(v);
+	pmu_selected(v);
 }
 
 void pmu_filter_set(struct vm *vm, struct pmu_filter *filter)

@@ -1,7 +1,7 @@
 /*
- * Performance counters, as AMD's processors have them (x86/pmu.c). A vCPU with none enabled pays
- * nothing for them but a look at v->pmu.active where its mode changes and where the engine is
- * entered.
+ * Performance counters, as AMD's and Intel's processors have them (x86/pmu.c). A vCPU with none
+ * enabled pays nothing for them but a look at v->pmu.active where its mode changes and where the
+ * engine is entered.
  */
 #ifndef QUMRA_HYPERVISOR_X86_PMU_H
 #define QUMRA_HYPERVISOR_X86_PMU_H
@@ -14,24 +14,40 @@ struct vm;
 struct insn;
 struct kvm_pmu_event_filter;
 
-#define PMU_COUNTERS	6	/* with PERFCTR_CORE; else four */
+/* Slots: counters that events are chosen for, then Intel's fixed ones. */
+#define PMU_FIXED	8
+#define PMU_NR_FIXED	3u
+#define PMU_SLOTS	(PMU_FIXED + PMU_NR_FIXED)
+/* What Intel guests are offered at most: leaf 0xA. */
+#define PMU_INTEL_GP	4u
+#define PMU_INTEL_WIDTH	48u
 
-/* Its thread only, but for the timer. */
+/* Its thread only, but for the timer. Sets of slots have a bit each. */
 struct pmu {
-	u64 select[PMU_COUNTERS], counter[PMU_COUNTERS];
+	u64 select[PMU_SLOTS], counter[PMU_SLOTS];
 	/* What guest code has done since the counters were last brought up to date. */
 	u64 since;		/* the host's TSC then; 0: no guest code runs */
 	u64 insns, branches;	/* while v->insns_counted */
 	u64 insns_left;		/* when to look at the counters again */
 	bool running;		/* guest code runs */
-	u8 active;		/* counters that are enabled; a bit each, as below */
-	u8 cycles_on, insns_on, branches_on;	/* that count at the present CPL, and what */
+	u16 active;		/* counters that are enabled and count something */
+	u16 cycles_on, insns_on, branches_on;	/* that count at the present CPL, and what */
+	u16 overflowed;		/* since pmu_overflow() */
+	/* By the guest's CPUID: */
+	u8 kind;		/* enum pmu_kind */
+	u8 gp, fixed;		/* how many */
+	u8 version;		/* Intel's */
+	u8 unavailable;		/* architectural events, by their bit in leaf 0xA EBX */
+	u64 gp_mask, fixed_mask;
+	u16 enabled;		/* slots that there are and that no global control stops */
+	u64 fixed_ctrl, global_ctrl, global_status;	/* Intel's registers */
 	struct os_timer timer;	/* before the first overflow of a counter that interrupts */
 };
 
 void pmu_init(struct vcpu *v);
 void pmu_destroy(struct vcpu *v);
 void pmu_reset(struct vcpu *v);
+void pmu_cpuid_changed(struct vcpu *v);
 /* Guest code begins to run, and has run. With v->pmu.active. */
 void pmu_enter(struct vcpu *v);
 void pmu_leave(struct vcpu *v);
@@ -47,6 +63,7 @@ bool pmu_read(struct vcpu *v, u32 index, u64 *val);
 /* KVM_SET_PMU_EVENT_FILTER: takes filter over, whose events are n. vm->lock held. */
 struct pmu_filter {
 	bool allow;		/* those listed, and no others; else all but those */
+	u32 fixed;		/* of Intel's fixed counters */
 	u32 n;
 	u64 event[];		/* sorted */
 };

@@ -234,6 +234,7 @@ struct vcpu {
 		u64 kvm_async_pf_en, kvm_pv_eoi, kvm_poll_control;
 		u64 kvm_async_pf_int;
 		u64 smbase, smi_count;
+		u64 perf_capabilities;
 	} msr;
 	struct fpu *fpu;	/* x86/fpu.h */
 	struct pmu pmu;

@@ -109,5 +109,6 @@ int test_io_memory(void);
 int test_mwait(void);
 int test_user_writes(void);
 int test_pmu(void);
+int test_pmu_intel(void);
 
 #endif

@@ -112,5 +112,6 @@ int main(int argc, char **argv)
 	failed += test_mwait();
 	failed += test_user_writes();
 	failed += test_pmu();
+	failed += test_pmu_intel();
 	return failed != 0;
 }
