@@ -1,4 +1,4 @@
-/* i8042: self-test, configuration, absent devices, interrupts, both ways to reset. */
+/* i8042 with nothing plugged in: self-test, configuration, absent devices, interrupts, both ways to reset. */
 #include "tests/device/fixture.h"
 #include "vmm/hw/i8042.h"
 

@@ -1,12 +1,16 @@
 /*
  * Intel 8042 keyboard controller as in the IBM PS/2 (PS/2 Hardware Interface Technical Reference,
- * "Keyboard and Auxiliary Device Controller"), with nothing plugged into its two ports: the
- * self-test passes, and a byte sent to a device comes back as the controller's own timeout answer.
+ * "Keyboard and Auxiliary Device Controller"). With nothing plugged into a port, a byte sent there
+ * comes back as the controller's own timeout answer.
+ *
+ * A device keeps its bytes until the output buffer is empty and its port on. The controller's own
+ * answers come at once: a byte of a device that nobody has read yet goes back to that device.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "vmm/hw/i8042.h"
+#include "vmm/hw/ps2_keyboard.h"
 
 #define STATUS_OBF	0x01	/* output buffer full */
 #define STATUS_SYS	0x04	/* system flag: self-test passed */
@@ -47,6 +51,8 @@ enum {
 #define ANSWER_SELF_TEST_OK	0x55
 #define ANSWER_PORT_OK		0x00
 #define ANSWER_NO_DEVICE	0xFE
+#define RELEASE_SET_2		0xF0
+#define RELEASE_SET_1		0x80
 
 static void i8042_update_irq(struct i8042 *k)
 {
@@ -56,7 +62,7 @@ static void i8042_update_irq(struct i8042 *k)
 	irq_line_set(&k->irq_aux, full && aux && k->config & CONFIG_AUX_INT);
 }
 
-static void i8042_answer(struct i8042 *k, u8 value, u8 flags)
+static void i8042_output(struct i8042 *k, u8 value, u8 flags)
 {
 	/* Each byte is an edge of its own. */
 	k->output_flags = 0;
@@ -66,11 +72,76 @@ static void i8042_answer(struct i8042 *k, u8 value, u8 flags)
 	i8042_update_irq(k);
 }
 
+/* ---- bytes of devices ------------------------------------------------------------------------ */
+
+/* A release in set 2 is two bytes, in set 1 a bit: the first of the two only turns it on. */
+static bool i8042_take_key(struct i8042 *k, u8 *value)
+{
+	while (ps2_take(k->keyboard, &k->raw)) {
+		*value = k->raw;
+		if (!(k->config & CONFIG_XLATE))
+			return true;
+		if (k->raw == RELEASE_SET_2) {
+			k->release = true;
+			continue;
+		}
+		*value = ps2_translate(k->raw) | (k->release ? RELEASE_SET_1 : 0);
+		return true;
+	}
+	return false;
+}
+
+static void i8042_pump(struct i8042 *k)
+{
+	u8 value;
+
+	if (k->output_flags & STATUS_OBF)
+		return;
+	if (k->keyboard && !(k->config & CONFIG_KBD_OFF) && i8042_take_key(k, &value)) {
+		k->from_device = true;
+		i8042_output(k, value, 0);
+	} else if (k->mouse && !(k->config & CONFIG_AUX_OFF) && ps2_take(k->mouse, &k->raw)) {
+		k->from_device = true;
+		i8042_output(k, k->raw, STATUS_AUX);
+	}
+}
+
+static void i8042_ready(void *arg)
+{
+	i8042_pump(arg);
+}
+
+static void i8042_put_back(struct i8042 *k)
+{
+	if (!(k->output_flags & STATUS_OBF) || !k->from_device)
+		return;
+	ps2_put_back(k->output_flags & STATUS_AUX ? k->mouse : k->keyboard, k->raw);
+}
+
+/* ---- what the controller says itself --------------------------------------------------------- */
+
+static void i8042_answer(struct i8042 *k, u8 value, u8 flags)
+{
+	i8042_put_back(k);
+	k->from_device = false;
+	i8042_output(k, value, flags);
+}
+
 static void i8042_set_config(struct i8042 *k, u8 value)
 {
 	k->config = value;
 	k->status = (k->status & ~STATUS_SYS) | (value & CONFIG_SYS ? STATUS_SYS : 0);
 	i8042_update_irq(k);
+	i8042_pump(k);
+}
+
+static void i8042_send(struct i8042 *k, struct ps2_device *dev, u8 value, u8 flags)
+{
+	if (dev)
+		dev->write(dev, value);
+	else
+		i8042_answer(k, ANSWER_NO_DEVICE, flags | STATUS_TIMEOUT);
+	i8042_pump(k);
 }
 
 static void i8042_set_outport(struct i8042 *k, u8 value)
@@ -139,7 +210,7 @@ static void i8042_data(struct i8042 *k, u8 value)
 	case 0:
 		/* To the keyboard; sending enables its port. */
 		k->config &= ~CONFIG_KBD_OFF;
-		i8042_answer(k, ANSWER_NO_DEVICE, STATUS_TIMEOUT);
+		i8042_send(k, k->keyboard, value, 0);
 		break;
 	case CMD_WRITE_RAM:
 		i8042_set_config(k, value);
@@ -158,7 +229,7 @@ static void i8042_data(struct i8042 *k, u8 value)
 		break;
 	case CMD_WRITE_AUX:
 		k->config &= ~CONFIG_AUX_OFF;
-		i8042_answer(k, ANSWER_NO_DEVICE, STATUS_AUX | STATUS_TIMEOUT);
+		i8042_send(k, k->mouse, value, STATUS_AUX);
 		break;
 	}
 }
@@ -166,12 +237,16 @@ static void i8042_data(struct i8042 *k, u8 value)
 static u64 i8042_read_data(void *dev, u64 offset, unsigned size)
 {
 	struct i8042 *k = dev;
+	u8 value = k->output;
 
 	(void)offset;
 	(void)size;
+	if (k->output_flags & STATUS_OBF && k->from_device && !(k->output_flags & STATUS_AUX))
+		k->release = false;
 	k->output_flags = 0;
 	i8042_update_irq(k);
-	return k->output;
+	i8042_pump(k);
+	return value;
 }
 
 static u64 i8042_read_status(void *dev, u64 offset, unsigned size)
@@ -213,6 +288,7 @@ static void i8042_reset(void *dev)
 	k->config = CONFIG_SYS | CONFIG_XLATE | CONFIG_KBD_INT | CONFIG_AUX_INT;
 	k->outport = OUTPORT_NORESET | OUTPORT_A20;
 	k->output = k->output_flags = k->command = 0;
+	k->from_device = k->release = false;
 	memset(k->ram, 0, sizeof(k->ram));
 	i8042_update_irq(k);
 }
@@ -235,10 +311,13 @@ static const struct state_field i8042_fields[] = {
 	STATE_FIELD(struct i8042_state, command, 1),
 	STATE_FIELD(struct i8042_state, outport, 1),
 	STATE_FIELD(struct i8042_state, ram, 1),
+	STATE_FIELD(struct i8042_state, raw, 2),
+	STATE_FIELD(struct i8042_state, from_device, 2),
+	STATE_FIELD(struct i8042_state, release, 2),
 };
 
 static const struct state_table i8042_table =
-	STATE_TABLE("i8042", struct i8042_state, 1, i8042_fields);
+	STATE_TABLE("i8042", struct i8042_state, 2, i8042_fields);
 
 static void i8042_save(void *dev, void *state)
 {
@@ -248,6 +327,7 @@ static void i8042_save(void *dev, void *state)
 	*st = (struct i8042_state){
 		.status = k->status, .config = k->config, .output = k->output,
 		.output_flags = k->output_flags, .command = k->command, .outport = k->outport,
+		.raw = k->raw, .from_device = k->from_device, .release = k->release,
 	};
 	memcpy(st->ram, k->ram, sizeof(st->ram));
 }
@@ -258,7 +338,10 @@ static int i8042_load(void *dev, const void *state)
 	const struct i8042_state *st = state;
 
 	if (st->output_flags & ~(STATUS_OBF | STATUS_AUX | STATUS_TIMEOUT) ||
-	    st->status & (STATUS_OBF | STATUS_AUX | STATUS_TIMEOUT))
+	    st->status & (STATUS_OBF | STATUS_AUX | STATUS_TIMEOUT) || st->from_device > 1 ||
+	    st->release > 1)
+		return -EINVAL;
+	if (st->from_device && !(st->output_flags & STATUS_AUX ? k->mouse : k->keyboard))
 		return -EINVAL;
 	k->status = st->status;
 	k->config = st->config;
@@ -267,6 +350,9 @@ static int i8042_load(void *dev, const void *state)
 	k->command = st->command;
 	k->outport = st->outport;
 	memcpy(k->ram, st->ram, sizeof(k->ram));
+	k->raw = st->raw;
+	k->from_device = st->from_device;
+	k->release = st->release;
 	i8042_update_irq(k);
 	return 0;
 }
@@ -282,4 +368,20 @@ void i8042_init(struct i8042 *k, const struct irq_line *kbd, const struct irq_li
 	*k = (struct i8042){
 		.irq_kbd = *kbd, .irq_aux = *aux, .reset = reset, .reset_arg = reset_arg};
 	i8042_reset(k);
+}
+
+static void i8042_plug_one(struct i8042 *k, struct ps2_device *dev)
+{
+	if (!dev)
+		return;
+	dev->ready = i8042_ready;
+	dev->arg = k;
+}
+
+void i8042_plug(struct i8042 *k, struct ps2_device *keyboard, struct ps2_device *mouse)
+{
+	k->keyboard = keyboard;
+	k->mouse = mouse;
+	i8042_plug_one(k, keyboard);
+	i8042_plug_one(k, mouse);
 }

@@ -95,6 +95,21 @@ static void pc_init_devices(struct pc *pc, const struct pc_config *c)
 	pc_add_device(pc, &reset_control_device_ops, &pc->reset);
 }
 
+static void pc_init_input(struct pc *pc, struct input *input)
+{
+	if (!input)
+		return;
+	ps2_keyboard_init(&pc->keyboard);
+	ps2_mouse_init(&pc->mouse);
+	i8042_plug(&pc->i8042, &pc->keyboard.ps2, &pc->mouse.ps2);
+	*input = (struct input){
+		.key = ps2_keyboard_key, .key_arg = &pc->keyboard,
+		.motion = ps2_mouse_motion, .motion_arg = &pc->mouse,
+	};
+	pc_add_device(pc, &ps2_keyboard_device_ops, &pc->keyboard);
+	pc_add_device(pc, &ps2_mouse_device_ops, &pc->mouse);
+}
+
 static void pc_init_pci(struct pc *pc, const struct pc_config *c)
 {
 	const struct irq_line line = pc_irq(c, 0);
@@ -166,6 +181,7 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 {
 	*pc = (struct pc){ .events = c->events, .direct_boot = !c->set_pam };
 	pc_init_devices(pc, c);
+	pc_init_input(pc, c->input);
 	pc_init_pci(pc, c);
 
 	const struct io_range ports[] = {

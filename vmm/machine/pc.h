@@ -1,4 +1,4 @@
-/* The machine: a PC without video, its devices and where they are. */
+/* The machine: a PC, its devices and where they are. */
 #ifndef QUMRA_VMM_MACHINE_PC_H
 #define QUMRA_VMM_MACHINE_PC_H
 
@@ -8,6 +8,8 @@
 #include "vmm/hw/debug_exit.h"
 #include "vmm/hw/debugcon.h"
 #include "vmm/hw/i8042.h"
+#include "vmm/hw/ps2_keyboard.h"
+#include "vmm/hw/ps2_mouse.h"
 #include "vmm/hw/pvpanic.h"
 #include "vmm/hw/reset_control.h"
 #include "vmm/hw/rtc.h"
@@ -53,6 +55,8 @@ struct pc {
 	struct serial com1;
 	struct rtc rtc;
 	struct i8042 i8042;
+	struct ps2_keyboard keyboard;	/* these two only beside a screen */
+	struct ps2_mouse mouse;
 	struct acpi_pm pm;
 	struct reset_control reset;
 	struct pci_host pci;
@@ -78,6 +82,7 @@ struct pc_config {
 	/* With firmware: what reads and writes of its shadow reach. NULL: no firmware runs. */
 	void (*set_pam)(void *arg, const u8 pam[MCH_PAMS]);
 	void *pam_arg;
+	struct input *input;	/* gets a keyboard and a mouse; NULL: the machine has none */
 	unsigned root_ports;	/* at most PC_ROOT_PORTS_MAX */
 	bool debug_exit;
 	bool firmware_log;	/* there is a debug console at the port that firmware uses */
