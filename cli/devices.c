@@ -11,8 +11,7 @@
 #include "cli/suboptions.h"
 #include "vmm/chardev/chardev.h"
 
-/* A copy that lives as long as the options. */
-static char *keep(struct run_options *o, const char *text, struct error *err)
+char *run_options_keep(struct run_options *o, const char *text, struct error *err)
 {
 	char *copy = o->copies < RUN_COPIES_MAX ? strdup(text) : NULL;
 
@@ -46,7 +45,7 @@ static const struct suboption disk_suboptions[] = {
 
 int devices_parse_disk(struct run_options *o, const char *value, struct error *err)
 {
-	char *text = keep(o, value, err), *rest;
+	char *text = run_options_keep(o, value, err), *rest;
 	struct disk_options *d = &o->virtio.disk[o->virtio.disks];
 
 	if (!text)
@@ -134,7 +133,7 @@ int devices_parse_net(struct run_options *o, const char *value, struct error *er
 
 	if (strcmp(value, "none") == 0)
 		return 0;
-	text = keep(o, value, err);
+	text = run_options_keep(o, value, err);
 	if (!text)
 		return -EINVAL;
 	if (o->virtio.nics == VIRTIO_NICS_MAX)
@@ -172,7 +171,7 @@ static int device_console(struct run_options *o, const char *where, char *rest, 
 
 int devices_parse_device(struct run_options *o, const char *value, struct error *err)
 {
-	char *text = keep(o, value, err), *rest;
+	char *text = run_options_keep(o, value, err), *rest;
 	char *kind;
 
 	if (!text)
@@ -184,8 +183,10 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 		return error_usage(err, "--device %s: takes nothing behind it", kind);
 	if (strcmp(kind, "rng") == 0)
 		o->virtio.rngs = 1;
+	else if (strcmp(kind, "vga") == 0)
+		o->screen.vga = true;
 	else
-		return error_usage(err, "--device: \"%s\" is none of rng, "
+		return error_usage(err, "--device: \"%s\" is none of rng, vga, "
 			"console=WHERE[,name=NAME]", kind);
 	return 0;
 }

@@ -31,6 +31,7 @@ static const char run_tail[] =
 	"Keys, while the serial port is on a terminal:\n"
 	"  Ctrl-A x       end the virtual machine\n"
 	"  Ctrl-A b       send a break (Linux: magic SysRq)\n"
+	"  Ctrl-A s       take the screenshot of --screenshot\n"
 	"  Ctrl-A Ctrl-A  send Ctrl-A\n"
 	"  Ctrl-A h       show these keys\n"
 	"\n"

@@ -137,8 +137,15 @@ static const struct run_option {
 		"a virtio network: user[,forward=tcp:8080:80], tap=INTERFACE, socket=PATH, none;\n"
 		"                           mac=ADDRESS, pcap=FILE", 0, devices_parse_net},
 	{"device", "KIND",
-		"more: rng, console=WHERE[,name=NAME] (WHERE as for --serial)", 0,
+		"more: rng, vga, console=WHERE[,name=NAME] (WHERE as for --serial)", 0,
 		devices_parse_device},
+	{"display", "vnc[=ADDRESS]|none",
+		"a screen, keyboard and mouse over VNC (default: none); ADDRESS: PORT, :NUMBER, HOST:PORT,\n"
+		"                           unix:PATH (default: 127.0.0.1, the first free port from 5900);\n"
+		"                           password=FILE", 0, screen_parse_display},
+	{"screenshot", "FILE[,every=SECONDS]",
+		"the screen as a PNG at the end, at Ctrl-A s and at SIGUSR1, and every so often", 0,
+		screen_parse_screenshot},
 	{"virtio", "pci|mmio", "where virtio devices are (default: pci)", 0, devices_parse_virtio},
 	{"no-reboot", NULL, "end when the guest reboots", offsetof(struct run_options, no_reboot),
 		NULL},

@@ -4,6 +4,7 @@
 
 #include "lib/error.h"
 #include "vmm/cpus/topology.h"
+#include "vmm/display/options.h"
 #include "vmm/kvm/accel.h"
 #include "vmm/virtio/options.h"
 
@@ -20,6 +21,7 @@ struct run_options {
 	unsigned root_ports;
 	bool no_reboot, debug_exit, stats, help, firmware_log;
 	struct virtio_options virtio;
+	struct screen_options screen;
 	char *copy[RUN_COPIES_MAX];	/* of values that were taken apart */
 	unsigned copies;
 };

@@ -163,6 +163,7 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 		.no_reboot = o->no_reboot,
 		.debug_exit = o->debug_exit,
 		.virtio = o->virtio,
+		.screen = o->screen,
 	};
 	struct vmm *vmm = calloc(1, sizeof(*vmm));
 	struct vmm_outcome outcome = { 0 };

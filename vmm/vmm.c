@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/log.h"
 #include "vmm/firmware/boot.h"
 #include "vmm/machine/chip_state.h"
 #include "vmm/vmm.h"
@@ -71,6 +72,13 @@ static void vmm_on_quit(void *arg)
 	vmm_end(arg, VMM_QUIT, 0, "");
 }
 
+static void vmm_screenshot(void *arg, char *text, size_t size)
+{
+	struct vmm *vmm = arg;
+
+	screen_screenshot(vmm->screen, text, size);
+}
+
 /*
  * Stock initial RAM disks have no pvpanic driver, so a panic is also told by its message on the
  * console. It decides about the exit status of a reboot and about nothing else.
@@ -95,6 +103,15 @@ static void vmm_on_output(void *arg, const u8 *data, size_t n)
 
 /* ---- signals --------------------------------------------------------------------------------- */
 
+/* From a script: a line says that the picture is there. */
+static void vmm_on_picture_signal(struct vmm *vmm)
+{
+	char text[512];
+
+	screen_screenshot(vmm->screen, text, sizeof(text));
+	log_line("%s", text);
+}
+
 static void vmm_on_signal(void *arg, u32 events)
 {
 	struct vmm *vmm = arg;
@@ -104,6 +121,8 @@ static void vmm_on_signal(void *arg, u32 events)
 	while (read(vmm->signal_fd, &si, sizeof(si)) == sizeof(si)) {
 		if (si.ssi_signo == SIGCONT)
 			terminal_renew(&vmm->serial.terminal);
+		else if (si.ssi_signo == SIGUSR1)
+			vmm_on_picture_signal(vmm);
 		else
 			vmm_end(vmm, VMM_SIGNAL, si.ssi_signo, "");
 	}
@@ -117,6 +136,8 @@ static int vmm_signals_init(struct vmm *vmm, struct error *err)
 	sigemptyset(&set);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaddset(&set, signals[i]);
+	if (vmm->config.screen.screenshot)
+		sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	vmm->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (vmm->signal_fd < 0)
@@ -228,6 +249,7 @@ static int vmm_map_firmware(struct vmm *vmm, struct error *err)
 		.initrd = c->initrd ? &vmm->initrd : NULL,
 		.cmdline = c->cmdline,
 		.serial_console = true,
+		.screen = screen_wanted(&c->screen),
 	};
 
 	return c->firmware ? firmware_map(vmm->firmware, &vmm->kvm, &config, err) : 0;
@@ -249,7 +271,8 @@ static int vmm_create_machine(struct vmm *vmm, struct error *err)
 static int vmm_create_devices(struct vmm *vmm, struct error *err)
 {
 	const struct chardev_events events = {
-		.quit = vmm_on_quit, .output = vmm_on_output, .arg = vmm};
+		.quit = vmm_on_quit, .output = vmm_on_output, .screenshot = vmm_screenshot,
+		.arg = vmm};
 	const struct pc_config config = {
 		.serial = &vmm->serial,
 		.timers = &vmm->loop.timers,
@@ -261,6 +284,7 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 		.msi_arg = &vmm->irqs,
 		.set_pam = vmm->firmware ? shadow_set_pam : NULL,
 		.pam_arg = vmm->firmware ? &vmm->firmware->shadow : NULL,
+		.input = screen_wanted(&vmm->config.screen) ? &vmm->input : NULL,
 		.root_ports = vmm->config.root_ports,
 		.debug_exit = vmm->config.debug_exit,
 		.firmware_log = !vmm->config.firmware || vmm->config.firmware_log,
@@ -285,6 +309,15 @@ static int vmm_create_virtio(struct vmm *vmm, struct error *err)
 		.cpus = topology_cpus(&vmm->config.topology) };
 
 	return virtio_board_create(&vmm->virtio, &vmm->config.virtio, &env, err);
+}
+
+static int vmm_create_screen(struct vmm *vmm, struct error *err)
+{
+	const struct screen_env env = {
+		.kvm = &vmm->kvm, .pc = &vmm->pc, .timers = &vmm->loop.timers, .lock = &vmm->lock,
+		.input = &vmm->input, .bios = vmm->firmware && !vmm->firmware->vars };
+
+	return screen_create(&vmm->screen, &vmm->config.screen, &env, err);
 }
 
 static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
@@ -365,6 +398,8 @@ static int vmm_create_all(struct vmm *vmm, struct error *err)
 	}
 	/* Last: it may change the terminal. */
 	ret = vmm_create_devices(vmm, err);
+	if (ret == 0)
+		ret = vmm_create_screen(vmm, err);
 	return ret < 0 ? ret : vmm_create_virtio(vmm, err);
 }
 
@@ -419,6 +454,7 @@ int vmm_run(struct vmm *vmm, struct error *err)
 	vmm_stop_cpus(vmm);
 	pthread_mutex_lock(&vmm->lock);
 	pc_flush(&vmm->pc);
+	screen_finish(vmm->screen);
 	chardev_flush(&vmm->serial, 2000);
 	pthread_mutex_unlock(&vmm->lock);
 	return ret;
@@ -435,6 +471,8 @@ void vmm_destroy(struct vmm *vmm)
 		return;
 	for (unsigned i = 0; i < vmm->cpus; i++)
 		guest_cpu_destroy(&vmm->cpu[i]);
+	screen_destroy(vmm->screen);
+	vmm->screen = NULL;
 	/* Before the hypervisor that its eventfds are wired to. */
 	virtio_board_destroy(vmm->virtio);
 	vmm->virtio = NULL;

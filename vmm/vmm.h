@@ -9,6 +9,7 @@
 
 #include "vmm/chardev/chardev.h"
 #include "vmm/cpus/guest_cpu.h"
+#include "vmm/display/screen.h"
 #include "vmm/firmware/firmware.h"
 #include "vmm/firmware/image.h"
 #include "vmm/kvm/accel.h"
@@ -32,6 +33,7 @@ struct vmm_config {
 	bool no_reboot, debug_exit;
 	bool firmware_log;	/* what firmware says on its debug port goes to standard error */
 	struct virtio_options virtio;
+	struct screen_options screen;
 };
 
 /* How it ended. */
@@ -63,6 +65,8 @@ struct vmm {
 	struct firmware *firmware;	/* NULL without one */
 	struct pc pc;
 	struct virtio_board *virtio;
+	struct input input;
+	struct screen *screen;	/* NULL without one */
 	char *cmdline;		/* the kernel's: config's and what devices add */
 	struct cpu_control control;
 	struct guest_cpu cpu[CPUS_MAX];

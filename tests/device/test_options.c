@@ -270,6 +270,39 @@ static void test_nets(void **state)
 	refuse_free("group", "--kernel", "k", "--net", "user,mac=01:00:00:00:00:01");
 }
 
+static void test_screen(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("--kernel", "k"), 0);
+	assert_false(screen_wanted(&o.screen));
+	assert_int_equal(parse("--kernel", "k", "--display", "none"), 0);
+	assert_false(screen_wanted(&o.screen));
+	assert_int_equal(parse("--kernel", "k", "--device", "vga"), 0);
+	assert_true(screen_wanted(&o.screen));
+	assert_false(o.screen.vnc);
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--display", "vnc"), 0);
+	assert_true(o.screen.vnc && screen_wanted(&o.screen));
+	assert_null(o.screen.vnc_address);
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--display", "vnc=[::]:5901,password=f,,g"), 0);
+	assert_string_equal(o.screen.vnc_address, "[::]:5901");
+	assert_string_equal(o.screen.vnc_password, "f,g");
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--screenshot", "a,,b.png,every=5"), 0);
+	assert_true(screen_wanted(&o.screen));
+	assert_string_equal(o.screen.screenshot, "a,b.png");
+	assert_int_equal(o.screen.screenshot_every, 5);
+	run_options_free(&o);
+	refuse_free("none of none, vnc", "--kernel", "k", "--display", "gtk");
+	refuse_free("none of PORT", "--kernel", "k", "--display", "vnc=x");
+	refuse_free("needs password", "--kernel", "k", "--display", "vnc=0.0.0.0:5900");
+	refuse_free("did you mean password", "--kernel", "k", "--display", "vnc,passwd=x");
+	refuse_free("which file", "--kernel", "k", "--screenshot", ",every=1");
+	refuse_free("1 to 86400", "--kernel", "k", "--screenshot", "f,every=0");
+	refuse_free("none of rng, vga", "--kernel", "k", "--device", "cirrus");
+}
+
 static void test_devices(void **state)
 {
 	(void)state;
@@ -301,6 +334,7 @@ int main(void)
 		cmocka_unit_test(test_errors_are_one_line),
 		cmocka_unit_test(test_disks),
 		cmocka_unit_test(test_nets),
+		cmocka_unit_test(test_screen),
 		cmocka_unit_test(test_devices),
 	};
 

@@ -28,6 +28,8 @@ struct chardev_front {
 struct chardev_events {
 	void (*quit)(void *arg);	/* the person asked to leave */
 	void (*output)(void *arg, const u8 *data, size_t n);	/* the guest wrote; may be NULL */
+	/* The person wants a picture of the screen; a line about it in text. May be NULL. */
+	void (*screenshot)(void *arg, char *text, size_t size);
 	void *arg;
 };
 

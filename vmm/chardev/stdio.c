@@ -21,8 +21,21 @@ static const char stdio_help[] =
 	"\r\n"
 	"Ctrl-A x       end the virtual machine\r\n"
 	"Ctrl-A b       send a break (Linux: magic SysRq)\r\n"
+	"Ctrl-A s       take a screenshot\r\n"
 	"Ctrl-A Ctrl-A  send Ctrl-A\r\n"
 	"Ctrl-A h       this help\r\n";
+
+static void stdio_screenshot(struct chardev *cd)
+{
+	char text[400], line[sizeof(text) + 8];
+	int n;
+
+	if (!cd->events.screenshot)
+		return;
+	cd->events.screenshot(cd->events.arg, text, sizeof(text));
+	n = snprintf(line, sizeof(line), "\r\n%s\r\n", text);
+	chardev_write(cd, (const u8 *)line, n);
+}
 
 /* True when key goes to the guest. */
 static bool stdio_command(struct chardev *cd, u8 key)
@@ -39,6 +52,10 @@ static bool stdio_command(struct chardev *cd, u8 key)
 	case 'B':
 		if (cd->front.line_break)
 			cd->front.line_break(cd->front.arg);
+		break;
+	case 's':
+	case 'S':
+		stdio_screenshot(cd);
 		break;
 	case 'h':
 	case 'H':

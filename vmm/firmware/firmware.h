@@ -24,7 +24,8 @@ struct firmware_config {
 	const struct cpu_topology *cpus;
 	const struct image *kernel, *initrd;	/* NULL: none */
 	const char *cmdline;
-	bool serial_console;	/* BIOS text on COM1: there is no screen */
+	bool serial_console;	/* BIOS text on COM1 */
+	bool screen;
 };
 
 struct firmware {

@@ -167,7 +167,7 @@ static int fill_numbers(struct firmware *fw)
 	fw_cfg_add_number(&fw->cfg, FW_CFG_NB_CPUS, cpus, 2);
 	/* It bounds APIC ids, which have gaps. */
 	fw_cfg_add_number(&fw->cfg, FW_CFG_MAX_CPUS, topology_apic_id(fw->config.cpus, last) + 1, 2);
-	fw_cfg_add_number(&fw->cfg, FW_CFG_NOGRAPHIC, 1, 2);
+	fw_cfg_add_number(&fw->cfg, FW_CFG_NOGRAPHIC, !fw->config.screen, 2);
 	fw_cfg_add_number(&fw->cfg, FW_CFG_BOOT_MENU, 0, 2);
 	ret = fw_cfg_add_file_number(&fw->cfg, "etc/boot-fail-wait", ~0U, 4);
 	if (ret == 0 && fw->config.serial_console)
