@@ -1,5 +1,5 @@
 /*
- * --disk FILE[,format=…,readonly,snapshot,bus=…,cache=…], --net user[,forward=…]|tap=…|none,
+ * --disk FILE[,format=…,readonly,snapshot,bus=…,cache=…], --cdrom FILE, --net user[,forward=…]|tap=…|none,
  * --device KIND[,…]: see devices.h.
  */
 #include <errno.h>
@@ -26,9 +26,13 @@ char *run_options_keep(struct run_options *o, const char *text, struct error *er
 
 static int disk_bus(void *out, const char *value, struct error *err)
 {
-	if (strcmp(value, "virtio") == 0)
+	struct disk_options *d = out;
+
+	d->scsi = strcmp(value, "scsi") == 0;
+	if (d->scsi || (strcmp(value, "virtio") == 0 && !d->cdrom))
 		return 0;
-	return error_usage(err, "--disk: bus: \"%s\" is unknown; there is virtio", value);
+	return error_usage(err, "--%s: bus: \"%s\" is unknown; there is %s",
+		d->cdrom ? "cdrom" : "disk", value, d->cdrom ? "scsi" : "virtio, scsi");
 }
 
 static const struct suboption disk_suboptions[] = {
@@ -43,20 +47,57 @@ static const struct suboption disk_suboptions[] = {
 	{ "queues", SUB_NUMBER, offsetof(struct disk_options, queues), NULL, NULL, 16 },
 };
 
-int devices_parse_disk(struct run_options *o, const char *value, struct error *err)
+/* A disk or CD-ROM drive with its file; rest: what follows. */
+static int disk_begin(struct run_options *o, const char *option, const char *value,
+		      struct disk_options **disk, char **rest, struct error *err)
 {
-	char *text = run_options_keep(o, value, err), *rest;
-	struct disk_options *d = &o->virtio.disk[o->virtio.disks];
+	char *text = run_options_keep(o, value, err);
 
 	if (!text)
 		return -EINVAL;
 	if (o->virtio.disks == VIRTIO_DISKS_MAX)
-		return error_usage(err, "--disk: there are more than %d", VIRTIO_DISKS_MAX);
-	d->file = suboption_cut(text, &rest);
-	if (!*d->file)
-		return error_usage(err, "--disk: which file? --disk FILE[,format=...,readonly,...]");
+		return error_usage(err, "%s: there are more than %d disks", option, VIRTIO_DISKS_MAX);
+	*disk = &o->virtio.disk[o->virtio.disks];
+	(*disk)->file = suboption_cut(text, rest);
+	if (!*(*disk)->file)
+		return error_usage(err, "%s: which file? %s FILE[,format=...,...]", option, option);
 	o->virtio.disks++;
-	return suboptions_parse("--disk", rest, disk_suboptions, ARRAY_SIZE(disk_suboptions), d, err);
+	return 0;
+}
+
+int devices_parse_disk(struct run_options *o, const char *value, struct error *err)
+{
+	struct disk_options *d;
+	char *rest;
+	int ret = disk_begin(o, "--disk", value, &d, &rest, err);
+
+	if (ret == 0)
+		ret = suboptions_parse("--disk", rest, disk_suboptions, ARRAY_SIZE(disk_suboptions), d,
+			err);
+	if (ret == 0 && d->scsi && d->queues)
+		return error_usage(err, "--disk: queues belongs to bus=virtio");
+	return ret;
+}
+
+static const struct suboption cdrom_suboptions[] = {
+	{ "format", SUB_TEXT, offsetof(struct disk_options, format), "raw|qcow2", NULL, 0 },
+	{ "bus", SUB_CALL, 0, NULL, disk_bus, 0 },
+	{ "cache", SUB_TEXT, offsetof(struct disk_options, cache),
+		"writeback|writethrough|none|directsync|unsafe", NULL, 0 },
+	{ "aio", SUB_TEXT, offsetof(struct disk_options, aio), "io_uring|threads", NULL, 0 },
+	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0 },
+};
+
+int devices_parse_cdrom(struct run_options *o, const char *value, struct error *err)
+{
+	struct disk_options *d;
+	char *rest;
+	int ret = disk_begin(o, "--cdrom", value, &d, &rest, err);
+
+	if (ret < 0)
+		return ret;
+	d->cdrom = d->scsi = d->readonly = true;
+	return suboptions_parse("--cdrom", rest, cdrom_suboptions, ARRAY_SIZE(cdrom_suboptions), d, err);
 }
 
 int devices_parse_virtio(struct run_options *o, const char *value, struct error *err)

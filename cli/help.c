@@ -54,6 +54,8 @@ static const char run_tail[] =
 	"    qumra run --firmware uefi --disk debian.qcow2 --net user,forward=tcp:2222:22 --cpus 2 "
 	"\\\n"
 	"        --memory 1G\n"
+	"  A CD and an empty disk to install to:\n"
+	"    qumra run --firmware bios --cdrom installer.iso --disk new.qcow2 --memory 1G\n"
 	"  The console on a socket, with more memory, never on /dev/kvm:\n"
 	"    qumra run --kernel vmlinuz --memory 2G --serial unix:console.sock --accel soft\n"
 	"\n"

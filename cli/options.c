@@ -131,8 +131,11 @@ static const struct run_option {
 		"first serial port: stdio, none, file:PATH, pty, unix:PATH (default: stdio)", 0,
 		parse_serial},
 	{"disk", "FILE[,...]",
-		"a virtio disk: format=raw|qcow2, readonly, snapshot, cache=MODE, aio=io_uring|threads,\n"
-		"                           serial=TEXT, queues=N", 0, devices_parse_disk},
+		"a disk: format=raw|qcow2, readonly, snapshot, bus=virtio|scsi, cache=MODE,\n"
+		"                           aio=io_uring|threads, serial=TEXT, queues=N", 0, devices_parse_disk},
+	{"cdrom", "FILE[,...]",
+		"a CD-ROM drive with this image in it: format, bus=scsi, cache, aio, serial", 0,
+		devices_parse_cdrom},
 	{"net", "user|tap=NAME|none",
 		"a virtio network: user[,forward=tcp:8080:80], tap=INTERFACE, socket=PATH, none;\n"
 		"                           mac=ADDRESS, pcap=FILE", 0, devices_parse_net},
@@ -269,7 +272,7 @@ static int set_option(
 static bool repeats(const struct run_option *opt)
 {
 	return opt->parse == devices_parse_disk || opt->parse == devices_parse_net ||
-	       opt->parse == devices_parse_device;
+	       opt->parse == devices_parse_cdrom || opt->parse == devices_parse_device;
 }
 
 /* Takes argv[*at] and, where the option wants one, its value. */

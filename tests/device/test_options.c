@@ -241,6 +241,18 @@ static void test_disks(void **state)
 	refuse_free("which file?", "--kernel", "k", "--disk", ",readonly");
 	refuse_free("there are format, readonly", "--kernel", "k", "--disk", "a,xyzzy=2");
 	refuse_free("bus:", "--kernel", "k", "--disk", "a,bus=ide");
+	refuse_free("bus=virtio", "--kernel", "k", "--disk", "a,bus=scsi,queues=2");
+	refuse_free("there is scsi", "--kernel", "k", "--cdrom", "a,bus=virtio");
+	refuse_free("which file?", "--kernel", "k", "--cdrom", "");
+	refuse_free("unknown", "--kernel", "k", "--cdrom", "a,readonly");
+	assert_int_equal(parse("--firmware", "/dev/null", "--disk", "a,bus=scsi", "--disk", "b", "--cdrom",
+				 "c,,d.iso,serial=7", "--cdrom=e"), 0);
+	assert_int_equal(o.virtio.disks, 4);
+	assert_true(d[0].scsi && !d[0].cdrom && !d[0].readonly && !d[1].scsi);
+	assert_true(d[2].scsi && d[2].cdrom && d[2].readonly && d[3].cdrom);
+	assert_string_equal(d[2].file, "c,d.iso");
+	assert_int_equal(virtio_options_count(&o.virtio), 2);
+	run_options_free(&o);
 }
 
 static void test_nets(void **state)

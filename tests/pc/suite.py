@@ -1,10 +1,11 @@
 """Debian from a disk on our own machine: firmware, GRUB, a login, packages over the network, reboot, power-off."""
 import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
 
-from harness import ROOT, Test, need_qumra
+from harness import ROOT, Fail, Test, need_qumra
 
 sys.path[:0] = [os.path.join(ROOT, "tests", "clients"), os.path.join(ROOT, "tests", "softkvm")]
 from debian import Repository, System, qcow2  # noqa: E402
@@ -35,8 +36,40 @@ def debian(build, firmware, cpus, log):
             guest.live(cpus, repository, check_log)
 
 
+GRUB = """serial --unit=0 --speed=115200
+terminal_input serial
+terminal_output serial
+cat /word
+insmod halt
+halt
+"""
+
+
+def cd(build, firmware, log):
+    """A CD of grub-mkrescue: GRUB starts from it, reads a file, powers off."""
+    need_qumra(build)
+    with tempfile.TemporaryDirectory() as folder:
+        word = os.urandom(8).hex()
+        os.makedirs(f"{folder}/iso/boot/grub")
+        for name, text in (("boot/grub/grub.cfg", GRUB), ("word", word + "\n")):
+            with open(f"{folder}/iso/{name}", "w", encoding="ascii") as f:
+                f.write(text)
+        subprocess.run(["grub-mkrescue", "-o", f"{folder}/cd.iso", f"{folder}/iso"], check=True, stdout=log, stderr=log)
+        with open(f"{folder}/empty.img", "wb") as f:
+            f.truncate(1 << 20)
+        words = [*build.run, "--firmware", firmware, "--memory", "256M", "--cdrom", f"{folder}/cd.iso", "--disk",
+                 f"{folder}/empty.img,format=raw"]
+        with Debian(words, log) as guest:
+            guest.expect(word.encode(), 120)
+            guest.drain(60)
+            if guest.process.wait(10):
+                raise Fail(f"status {guest.process.returncode}")
+
+
 def tests(build):
     if build.name:
         return
+    for firmware in ("bios", "uefi"):
+        yield Test(f"pc/cd-{firmware}", lambda log, f=firmware: cd(build, f, log), cost=15)
     for firmware, cpus in MACHINES:
         yield Test(f"pc/debian-{firmware}-{cpus}", lambda log, f=firmware, n=cpus: debian(build, f, n, log), cost=50)

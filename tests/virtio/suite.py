@@ -6,12 +6,17 @@ import random
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
+import types
 
 from harness import GUEST_FILES, ROOT, SANITIZER_WORDS, Fail, Test, environment, need_qumra, script_output
 
 HERE = os.path.join(ROOT, "tests", "virtio")
+sys.path.append(HERE)
+import parts  # noqa: E402
+
 KERNEL = "linux-image-cloud-amd64"
 MODULES = ("rng-core", "virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_pci_modern_dev",
            "virtio_pci_legacy_dev", "virtio_blk", "virtio_net", "failover", "net_failover", "virtio_console", "virtio-rng")
@@ -178,6 +183,7 @@ def tests(build):
         if k == 0 or not build.name:
             for bus in ("mmio", "pci"):
                 yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, bus, 1), cost=60 * b.slow)
+    yield from parts.tests(build, types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256))
     if not build.name:
         yield Test("virtio/mmio-smp", lambda log: all_devices(build, log, "mmio", 3), cost=60)
         yield Test("virtio/pci-smp", lambda log: all_devices(build, log, "pci", 3), cost=60)

@@ -9,6 +9,7 @@
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/pci.h"
 #include "vmm/virtio/rng.h"
+#include "vmm/virtio/scsi.h"
 
 #define SLOT_DEVICES 3	/* with the verbs: the transport, the device, what is its own */
 
@@ -30,9 +31,21 @@ struct virtio_board {
 	struct virtio_slot slot[VIRTIO_MMIO_MAX];
 };
 
+static unsigned scsi_units(const struct virtio_options *o)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < o->disks; i++)
+		n += o->disk[i].scsi;
+	return n;
+}
+
+/* Ports belong to one device, SCSI units as well. */
 unsigned virtio_options_count(const struct virtio_options *o)
 {
-	return o->rngs + o->disks + o->nics + (o->ports ? 1 : 0);
+	unsigned units = scsi_units(o);
+
+	return o->rngs + (o->disks - units) + o->nics + (o->ports ? 1 : 0) + (units ? 1 : 0);
 }
 
 unsigned virtio_options_windows(const struct virtio_options *o)
@@ -59,19 +72,26 @@ static void rng_destroy(void *self)
 	virtio_destroy(&rng->dev);
 }
 
-static int disk_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
-		       struct error *err)
+static int disk_open(struct block **block, struct virtio_slot *s, const struct disk_options *o,
+		     struct error *err)
 {
-	const struct disk_options *o = options;
 	const struct block_options image = {
 		.file = o->file, .format = o->format, .readonly = o->readonly,
 		.snapshot = o->snapshot, .cache = o->cache, .aio = o->aio,
 	};
+
+	return block_open(block, &image, &s->io.loop, err);
+}
+
+static int disk_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+		       struct error *err)
+{
+	const struct disk_options *o = options;
 	const struct blk_options disk = {
 		.queues = o->queues ? o->queues : MIN(b->env.cpus, 4u), .serial = o->serial };
 	struct virtio_blk *blk = s->self;
 	struct block *block;
-	int ret = block_open(&block, &image, &s->io.loop, err);
+	int ret = disk_open(&block, s, o, err);
 
 	s->dev = &blk->dev;
 	return ret < 0 ? ret : virtio_blk_init(blk, block, &disk, b->env.mem, &s->io, err);
@@ -80,6 +100,35 @@ static int disk_create(struct virtio_board *b, struct virtio_slot *s, const void
 static void disk_destroy(void *self)
 {
 	virtio_blk_destroy(self);
+}
+
+_Static_assert(SCSI_UNITS_MAX >= VIRTIO_DISKS_MAX, "each may be a SCSI unit");
+
+static int scsi_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+		       struct error *err)
+{
+	const struct virtio_options *o = options;
+	struct virtio_scsi *scsi = s->self;
+	struct block *block;
+	int ret = virtio_scsi_init(scsi, MIN(b->env.cpus, SCSI_QUEUES_MAX), b->env.mem, &s->io, err);
+
+	s->dev = &scsi->dev;
+	s->own = &virtio_scsi_device_ops;
+	for (unsigned i = 0; i < o->disks && ret == 0; i++) {
+		const struct disk_options *d = &o->disk[i];
+
+		if (!d->scsi)
+			continue;
+		ret = disk_open(&block, s, d, err);
+		if (ret == 0)
+			virtio_scsi_add(scsi, d->cdrom ? SCSI_CD : SCSI_DISK, block, d->serial);
+	}
+	return ret;
+}
+
+static void scsi_destroy(void *self)
+{
+	virtio_scsi_destroy(self);
 }
 
 static int nic_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
@@ -124,6 +173,7 @@ static const struct kind {
 	void (*destroy)(void *self);
 } kind_rng = { sizeof(struct virtio_rng), rng_create, rng_destroy },
   kind_disk = { sizeof(struct virtio_blk), disk_create, disk_destroy },
+  kind_scsi = { sizeof(struct virtio_scsi), scsi_create, scsi_destroy },
   kind_nic = { sizeof(struct virtio_net), nic_create, nic_destroy },
   kind_console = { sizeof(struct virtio_console), console_create, console_destroy };
 
@@ -189,7 +239,10 @@ static int board_fill(struct virtio_board *b, const struct virtio_options *o, st
 	int ret = 0;
 
 	for (unsigned i = 0; i < o->disks && ret == 0; i++)
-		ret = slot_open(b, &kind_disk, &o->disk[i], err);
+		if (!o->disk[i].scsi)
+			ret = slot_open(b, &kind_disk, &o->disk[i], err);
+	if (scsi_units(o) && ret == 0)
+		ret = slot_open(b, &kind_scsi, o, err);
 	for (unsigned i = 0; i < o->nics && ret == 0; i++)
 		ret = slot_open(b, &kind_nic, &o->nic[i], err);
 	if (o->ports && ret == 0)

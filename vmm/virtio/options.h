@@ -14,6 +14,7 @@
 struct disk_options {
 	const char *file, *format, *cache, *aio, *serial;
 	bool readonly, snapshot;
+	bool scsi, cdrom;	/* a unit of the SCSI controller; a CD-ROM drive */
 	u64 queues;		/* 0: as many as CPUs, at most 4 */
 };
 

@@ -1,0 +1,114 @@
+"""Devices that Debian's large kernel has drivers for, a machine each: tests/virtio/part-NAME runs in it."""
+import os
+import random
+import re
+import shutil
+import subprocess
+import tempfile
+
+from harness import ROOT, Fail, Test, need_qumra, script_output
+
+HERE = os.path.join(ROOT, "tests", "virtio")
+KERNEL = "linux-image-amd64"
+MODULES = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_pci_modern_dev", "virtio_pci_legacy_dev")
+
+
+class Part:
+    """What a machine has and how it is judged. kit: the suite's Guest, lock and sha256."""
+    name, modules, checks = "", (), 0
+
+    def __init__(self, kit, folder):
+        self.kit, self.folder = kit, folder
+
+    def prepare(self):
+        """Options of qumra and files for the initramfs."""
+        return [], []
+
+    def meet(self, guest):
+        """What the host does meanwhile."""
+
+    def judge(self, text):
+        """Raises Fail."""
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, data):
+        with open(self.path(name), "wb") as f:
+            f.write(data)
+        return self.path(name)
+
+    def initrd(self, files):
+        with self.kit.lock:
+            kernel = script_output("scripts/fetch-kernel", KERNEL)
+            modules = script_output("scripts/fetch-modules", KERNEL, *MODULES, *self.modules)
+            busybox = script_output("scripts/fetch-busybox", "amd64")
+            mine = self.path("modules")
+            shutil.copytree(modules, mine)
+        script_output("scripts/make-initramfs", self.path("initrd.cpio"), busybox, os.path.join(HERE, "init-more"),
+                      f"modules={mine}", f"part={HERE}/part-{self.name}", *files)
+        return kernel
+
+    def run(self, build, log, bus, cpus):
+        need_qumra(build)
+        options, files = self.prepare()
+        kernel = self.initrd(files)
+        guest = self.kit.Guest([*build.run, "--kernel", kernel, "--initrd", self.path("initrd.cpio"), "--cpus", str(cpus),
+                                "--memory", "512M", "--append", "console=ttyS0 panic=-1", "--virtio", bus, "--stats",
+                                *options], 200 * build.slow)
+        try:
+            self.meet(guest)
+        finally:
+            status = guest.end(log)
+        bad = re.findall(r"^CHECK BAD (.*)$", guest.text, re.M)
+        if bad:
+            raise Fail("checks: " + ", ".join(bad)[:300])
+        if status or not re.search("^DONE$", guest.text, re.M):
+            raise Fail(f"status {status}")
+        if len(re.findall("^CHECK ok", guest.text, re.M)) != self.checks:
+            raise Fail(f"{len(re.findall('^CHECK ok', guest.text, re.M))} checks, not {self.checks}")
+        self.judge(guest.text)
+
+
+class Scsi(Part):
+    name, checks = "scsi", 23
+    modules = ("scsi_mod", "scsi_common", "sd_mod", "sr_mod", "cdrom", "virtio_scsi", "isofs", "crct10dif_common",
+               "crc-t10dif", "crc64", "crc64-rocksoft", "t10-pi")
+
+    def prepare(self):
+        noise = random.Random(8)
+        disk, file = noise.randbytes(1 << 20), noise.randbytes(1 << 20)
+        os.makedirs(self.path("iso"))
+        self.write("iso/file", file)
+        subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-o", self.path("cd.iso"), self.path("iso")], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with open(self.write("disk.img", disk), "ab") as f:
+            f.truncate(64 << 20)
+        files = []
+        for name, data in (("disk", disk), ("file", file)):
+            files.append(f"{name}.sha256=" + self.write(name + ".sha256", self.kit.sha256(data).encode() + b"\n"))
+        return ["--disk", f"{self.folder}/disk.img,format=raw,bus=scsi,serial=disk0serial",
+                "--cdrom", f"{self.folder}/cd.iso"], files
+
+    def judge(self, text):
+        with open(self.path("disk.img"), "rb") as f:
+            f.seek(65 << 16)
+            if self.kit.sha256(f.read(127 << 16)) != re.search(r"^DISK (\w+)$", text, re.M)[1]:
+                raise Fail("the image holds something else than the guest wrote")
+
+
+PARTS = (Scsi,)
+
+
+def run(part, kit, build, log, bus, cpus):
+    with tempfile.TemporaryDirectory() as folder:
+        part(kit, folder).run(build, log, bus, cpus)
+
+
+def tests(build, kit):
+    for part in PARTS:
+        for bus, cpus in (("pci", 1), ("mmio", 2)):
+            if build.name and (bus == "mmio" or part is not Scsi):
+                continue
+            yield Test(build.test(f"virtio/{part.name}-{bus}"),
+                       lambda log, p=part, b=bus, n=cpus: run(p, kit, build, log, b, n), cost=30 * build.slow)
