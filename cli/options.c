@@ -132,7 +132,8 @@ static const struct run_option {
 		parse_serial},
 	{"disk", "FILE[,...]",
 		"a disk: format=raw|qcow2, readonly, snapshot, bus=virtio|scsi, cache=MODE,\n"
-		"                           aio=io_uring|threads, serial=TEXT, queues=N", 0, devices_parse_disk},
+		"                           aio=io_uring|threads, serial=TEXT, queues=N", 0,
+		devices_parse_disk},
 	{"cdrom", "FILE[,...]",
 		"a CD-ROM drive with this image in it: format, bus=scsi, cache, aio, serial", 0,
 		devices_parse_cdrom},

@@ -80,7 +80,8 @@ int vnc_address_check(const char *address, bool password, struct error *err)
 	if (!address)
 		return 0;
 	if (!address_parse(&a, address))
-		return error_usage(err, "--display: vnc: \"%s\" is none of PORT, :NUMBER, HOST:PORT, unix:PATH",
+		return error_usage(err,
+			"--display: vnc: \"%s\" is none of PORT, :NUMBER, HOST:PORT, unix:PATH",
 			address);
 	if (!a.path && !is_loopback(a.host) && !password)
 		return error_usage(err, "--display: vnc: %s is open to a network: that needs password=FILE",
@@ -99,7 +100,8 @@ static int path_clear(const struct sockaddr_un *addr, struct error *err)
 	if (lstat(addr->sun_path, &st) < 0)
 		return 0;
 	if (!S_ISSOCK(st.st_mode))
-		return error_set(err, EEXIST, "--display vnc=unix:%s: there is a file there that is no socket",
+		return error_set(err, EEXIST,
+			"--display vnc=unix:%s: there is a file there that is no socket",
 			addr->sun_path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr));

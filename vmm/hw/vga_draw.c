@@ -133,7 +133,8 @@ static unsigned text_dots(const struct vga *v, const struct text *t, u32 at, u32
 {
 	u32 cell = memory_load(v, at);
 	u8 character = cell, attribute = cell >> 8;
-	unsigned dots = memory_load(v, t->font[attribute >> 3 & 1] + character * FONT_GLYPH + row) >> 16 & 0xFF;
+	u32 glyph = t->font[attribute >> 3 & 1] + character * FONT_GLYPH;
+	unsigned dots = memory_load(v, glyph + row) >> 16 & 0xFF;
 
 	if (at == t->cursor && row >= t->cursor_from && row < t->cursor_to)
 		return 0x1FF;
