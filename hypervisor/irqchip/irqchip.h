@@ -61,6 +61,9 @@ int pit_reinject(struct vm *vm, bool reinject);
 int lapic_create(struct vcpu *v);		/* v->lapic; 0 or -ENOMEM */
 void lapic_destroy(struct vcpu *v);
 void lapic_reset(struct vcpu *v, bool init);
+/* The entry of the corrected machine-check interrupt comes or goes; it arrives. (lapic_cmci.c) */
+void lapic_cmci_set(struct vcpu *v, bool there);
+void lapic_cmci(struct vcpu *v);
 /* The vector to inject now, taken (IRR to ISR, or the PIC's INTA cycle done), or -1. Called only
  * when the guest can take it. */
 int irqchip_ack_interrupt(struct vcpu *v);

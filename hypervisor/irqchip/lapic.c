@@ -43,6 +43,7 @@ static const struct lapic_row lapic_rows[NR_LAPIC_REGS] = {
 	[LR_TMR ... LR_TMR + 7] = { RO, 0, 0 },
 	[LR_IRR ... LR_IRR + 7] = { RO, 0, 0 },
 	[LR_ESR]	= { RW, 0, 0 },
+	[LR_LVT_CMCI]	= { RW, LVT_VECTOR | LVT_MODE | LVT_MASKED, LVT_STATUS },
 	[LR_ICR]	= { RW, ~(u32)LVT_STATUS, LVT_STATUS },	/* KVM keeps reserved bits */
 	[LR_ICR2]	= { R | W, 0xff000000, 0 },
 	[LR_LVT_TIMER]	= { RW, LVT_VECTOR | LVT_MASKED | LVT_TIMER_MODE, LVT_STATUS },
@@ -56,6 +57,14 @@ static const struct lapic_row lapic_rows[NR_LAPIC_REGS] = {
 	[LR_TDCR]	= { RW, 0xb, 0 },
 	[LR_SELF_IPI]	= { W2, 0xff, 0 },
 };
+
+/* May a register be read or written in this way? */
+static bool lapic_may(const struct lapic *l, unsigned int nr, u8 how)
+{
+	if (nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & how))
+		return false;
+	return nr != LR_LVT_CMCI || lapic_has_cmci(l);
+}
 
 /* ---- priorities ------------------------------------------------------------------------------ */
 
@@ -202,6 +211,8 @@ static void lapic_write_svr(struct lapic *l, u32 val)
 	/* SDM 3A 11.4.7.2: disabled by software, all entries are masked and stay so. */
 	for (unsigned int i = LR_LVT_TIMER; i <= LR_LVT_ERROR; i++)
 		WRITE_ONCE(l->reg[i], l->reg[i] | LVT_MASKED);
+	if (lapic_has_cmci(l))
+		WRITE_ONCE(l->reg[LR_LVT_CMCI], l->reg[LR_LVT_CMCI] | LVT_MASKED);
 }
 
 static void lapic_write_lvt(struct lapic *l, unsigned int nr, u32 val)
@@ -259,6 +270,7 @@ static void lapic_write(struct lapic *l, unsigned int nr, u32 val)
 	case LR_ICR:
 		lapic_write_icr(l, val);
 		break;
+	case LR_LVT_CMCI:
 	case LR_LVT_TIMER ... LR_LVT_ERROR:
 		lapic_write_lvt(l, nr, val);
 		break;
@@ -316,7 +328,7 @@ void lapic_mmio_read(struct vcpu *v, u32 off, unsigned int len, void *data)
 		return;
 	}
 	memset(data, 0, len);
-	if (nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & R)) {
+	if (!lapic_may(l, nr, R)) {
 		lapic_error(l, ESR_ILLEGAL_REG);
 		return;
 	}
@@ -335,7 +347,7 @@ void lapic_mmio_write(struct vcpu *v, u32 off, unsigned int len, const void *dat
 	lapic_pv_eoi_sync(v);
 	if (!lapic_page_mapped(l) || len != sizeof(val) || off & 15)
 		return;
-	if (nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & W)) {
+	if (!lapic_may(l, nr, W)) {
 		lapic_error(l, ESR_ILLEGAL_REG);
 		return;
 	}
@@ -350,7 +362,7 @@ int lapic_msr_read(struct vcpu *v, u32 index, u64 *val)
 	struct lapic *l = v->lapic;
 	unsigned int nr = index - 0x800;
 
-	if (!l || !lapic_x2apic(l) || nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & R2))
+	if (!l || !lapic_x2apic(l) || !lapic_may(l, nr, R2))
 		return -EINVAL;
 	lapic_pv_eoi_sync(v);
 	*val = lapic_read(l, nr);
@@ -372,7 +384,7 @@ int lapic_msr_write(struct vcpu *v, u32 index, u64 val)
 	struct lapic *l = v->lapic;
 	unsigned int nr = index - 0x800;
 
-	if (!l || !lapic_x2apic(l) || nr >= NR_LAPIC_REGS || !(lapic_rows[nr].access & W2))
+	if (!l || !lapic_x2apic(l) || !lapic_may(l, nr, W2))
 		return -EINVAL;
 	lapic_pv_eoi_sync(v);
 	if (nr == LR_ICR)
@@ -504,17 +516,19 @@ static bool lapic_is_bsp(const struct lapic *l)
 /* SDM 3A 11.4.7.1: all registers but the ID. */
 static void lapic_defaults(struct lapic *l)
 {
-	u32 id = l->reg[LR_ID];
+	u32 id = l->reg[LR_ID], version = l->reg[LR_VERSION];
 
 	lapic_timer_stop(l);
 	for (unsigned int i = 0; i < NR_LAPIC_REGS; i++)
 		WRITE_ONCE(l->reg[i], 0);
 	l->reg[LR_ID] = id;
-	l->reg[LR_VERSION] = LAPIC_VERSION;
+	l->reg[LR_VERSION] = version ? version : LAPIC_VERSION;
 	l->reg[LR_DFR] = 0xffffffff;
 	l->reg[LR_SVR] = 0xff;
 	for (unsigned int i = LR_LVT_TIMER; i <= LR_LVT_ERROR; i++)
 		l->reg[i] = LVT_MASKED;
+	if (lapic_has_cmci(l))
+		l->reg[LR_LVT_CMCI] = LVT_MASKED;
 	/* Firmware that leaves a virtual wire behind is assumed, as KVM does. */
 	if (lapic_is_bsp(l) && !(l->vcpu->vm->disabled_quirks & KVM_X86_QUIRK_LINT0_REENABLED))
 		l->reg[LR_LVT_LINT0] = APIC_EXTINT << LVT_MODE_SHIFT;

@@ -16,6 +16,7 @@ enum lapic_reg_nr {
 	LR_ID = 0x02, LR_VERSION = 0x03, LR_TPR = 0x08, LR_APR = 0x09, LR_PPR = 0x0a, LR_EOI = 0x0b,
 	LR_RRD = 0x0c, LR_LDR = 0x0d, LR_DFR = 0x0e, LR_SVR = 0x0f,
 	LR_ISR = 0x10, LR_TMR = 0x18, LR_IRR = 0x20, LR_ESR = 0x28,
+	LR_LVT_CMCI = 0x2f,
 	LR_ICR = 0x30, LR_ICR2 = 0x31,
 	LR_LVT_TIMER = 0x32, LR_LVT_THERMAL = 0x33, LR_LVT_PERF = 0x34, LR_LVT_LINT0 = 0x35,
 	LR_LVT_LINT1 = 0x36, LR_LVT_ERROR = 0x37,
@@ -24,6 +25,7 @@ enum lapic_reg_nr {
 };
 
 #define LAPIC_VERSION		0x50014u /* entries 0 to 5, no EOI-broadcast suppression */
+#define LAPIC_VERSION_CMCI	0x60014u /* entries 0 to 6 */
 #define LAPIC_DEFAULT_BASE	0xfee00000ULL
 #define APICBASE_BSP		BIT(8)
 #define APICBASE_EXTD		BIT(10)
@@ -94,6 +96,11 @@ struct apic_msg {
 	bool lowest;		/* redirection hint: one destination of several */
 	bool ipi;		/* from an ICR: 0xff is no broadcast to an x2APIC */
 };
+
+static inline bool lapic_has_cmci(const struct lapic *l)
+{
+	return l->reg[LR_VERSION] == LAPIC_VERSION_CMCI;
+}
 
 static inline bool lapic_hw_enabled(const struct lapic *l)
 {

@@ -45,7 +45,7 @@ static u32 state_sanitize(const struct lapic *l, unsigned int nr, u32 val)
 {
 	switch (nr) {
 	case LR_VERSION:
-		return LAPIC_VERSION;
+		return l->reg[LR_VERSION];
 	case LR_TPR:
 		return val & 0xff;
 	case LR_DFR:

@@ -3,6 +3,7 @@
  * Documentation/virt/kvm/api.rst 4.104 to 4.106.
  */
 #include "hypervisor/core/vm.h"
+#include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/msr.h"
 #include "hypervisor/x86/msr_row.h"
 #include "hypervisor/x86/system.h"
@@ -57,6 +58,26 @@ int mce_set_ctl(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool 
 	return 0;
 }
 
+/* IA32_MCi_CTL2: the interrupt's enable bit, and a count of corrected errors to reach. */
+#define CTL2_CMCI_EN	BIT(30)
+#define CTL2_DEFINED	(CTL2_CMCI_EN | MASK(14, 0))
+
+int mce_get_ctl2(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val)
+{
+	*val = v->msr.mc_ctl2[n];
+	return n < (v->msr.mcg_cap & MCG_BANKS) ? 0 : -EINVAL;
+}
+
+int mce_set_ctl2(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
+{
+	if (n >= (v->msr.mcg_cap & MCG_BANKS) || val & ~CTL2_DEFINED)
+		return -EINVAL;
+	if (val && !(v->msr.mcg_cap & MCG_CMCI_P))
+		return -EINVAL;
+	v->msr.mc_ctl2[n] = val;
+	return 0;
+}
+
 /* ---- injection ------------------------------------------------------------------------------- */
 
 #define MCG_STATUS_MCIP	BIT(2)	/* one is being handled */
@@ -79,8 +100,11 @@ int mce_setup(struct vcpu *v, u64 cap)
 	v->msr.mcg_cap = cap;
 	if (cap & MCG_CTL_P)
 		v->msr.mcg_ctl = ~0ULL;
-	for (n = 0; n < banks; n++)
+	for (n = 0; n < banks; n++) {
 		v->msr.mc_bank[n][MC_CTL] = ~0ULL;
+		v->msr.mc_ctl2[n] = 0;
+	}
+	lapic_cmci_set(v, cap & MCG_CMCI_P);
 	return 0;
 }
 
@@ -117,7 +141,7 @@ static void inject_uncorrected(struct vcpu *v, u64 *bank, const struct kvm_x86_m
 	vcpu_request(v, REQ_EVENT);
 }
 
-/* Uncorrected, and no action is required: only noted. */
+/* Uncorrected, and no action is required: noted, and said by the corrected errors' interrupt. */
 static bool mce_ucna(const struct kvm_x86_mce *m)
 {
 	return !m->mcg_status && !(m->status & (MCI_PCC | MCI_S | MCI_AR)) && m->status & MCI_UC;
@@ -134,6 +158,8 @@ int mce_inject(struct vcpu *v, const struct kvm_x86_mce *m)
 	if (mce_ucna(m)) {
 		bank_fill(bank, m, m->status);
 		v->msr.mcg_status = m->mcg_status;
+		if (v->msr.mc_ctl2[m->bank] & CTL2_CMCI_EN)
+			lapic_cmci(v);
 		return 0;
 	}
 	/* Reporting of uncorrected errors is off unless all bits are on. */

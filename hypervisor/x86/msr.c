@@ -293,6 +293,8 @@ static bool row_accessible(const struct vcpu *v, const struct msr_row *row, u32 
 		return pmu_msr_accessible(v, row, index);
 	if (row->first == MSR_PLATFORM_INFO && v->vm->platform_info_denied)
 		return false;
+	if (row->first == MSR_MC_CTL2 && !(v->msr.mcg_cap & MCG_CMCI_P))
+		return false;
 	return !(row->flags & MSR_HOST_ONLY) &&
 		(row->feature == F_NONE || vcpu_has(v, row->feature));
 }

@@ -33,8 +33,9 @@ int msr_feature_read(u32 index, u64 *val);
 /* mce.c: KVM_X86_SETUP_MCE, KVM_X86_SET_MCE. 0 or -EINVAL. */
 #define MCE_MAX_BANKS	32
 #define MCG_CTL_P	BIT(8)
+#define MCG_CMCI_P	BIT(10)
 #define MCG_SER_P	BIT(24)
-#define MCE_SUPPORTED	(MCG_CTL_P | MCG_SER_P)
+#define MCE_SUPPORTED	(MCG_CTL_P | MCG_CMCI_P | MCG_SER_P)
 int mce_setup(struct vcpu *v, u64 cap);
 int mce_inject(struct vcpu *v, const struct kvm_x86_mce *m);
 

@@ -54,6 +54,9 @@ msr_set_fn mtrr_set_fixed, mtrr_set_variable, mtrr_set_default, pat_set;
 #define MCE_DEFAULT_CAP		MCE_MAX_BANKS	/* user space changes it with KVM_X86_SETUP_MCE */
 msr_get_fn mce_get_bank;
 msr_set_fn mce_set_bank, mce_set_ctl;
+#define MSR_MC_CTL2		0x280
+msr_get_fn mce_get_ctl2;
+msr_set_fn mce_set_ctl2;
 
 /* pv.c */
 msr_get_fn msr_get_pv;

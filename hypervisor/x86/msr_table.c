@@ -111,6 +111,8 @@ const struct msr_row msr_rows[] = {
 		.feature = F_MTRR, .set = mtrr_set_fixed },
 	{ "PAT", 0x277, 1, .field = FIELD(msr.pat), .flags = MSR_SAVE, .feature = F_PAT,
 		.reset = PAT_RESET, .set = pat_set },
+	{ "MC_CTL2", MSR_MC_CTL2, MCE_MAX_BANKS, .field = FIELD(msr.mc_ctl2), .feature = F_MCE,
+		.get = mce_get_ctl2, .set = mce_set_ctl2 },
 	{ "MTRR_DEF_TYPE", 0x2ff, 1, .field = FIELD(msr.mtrr_def_type), .flags = MSR_SAVE,
 		.feature = F_MTRR, .set = mtrr_set_default },
 	{ "FIXED_CTR", MSR_FIXED_CTR0, PMU_NR_FIXED, .flags = MSR_SAVE | MSR_PMU,

@@ -235,6 +235,7 @@ struct vcpu {
 		u64 kvm_async_pf_int;
 		u64 smbase, smi_count;
 		u64 perf_capabilities;
+		u64 mc_ctl2[32];	/* by bank */
 	} msr;
 	struct fpu *fpu;	/* x86/fpu.h */
 	struct pmu pmu;

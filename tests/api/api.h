@@ -110,5 +110,6 @@ int test_mwait(void);
 int test_user_writes(void);
 int test_pmu(void);
 int test_pmu_intel(void);
+int test_cmci(void);
 
 #endif

@@ -113,5 +113,6 @@ int main(int argc, char **argv)
 	failed += test_user_writes();
 	failed += test_pmu();
 	failed += test_pmu_intel();
+	failed += test_cmci();
 	return failed != 0;
 }
