@@ -25,8 +25,12 @@
 		KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN | \
 		KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
 
-/* HLT and PAUSE; MWAIT is no exit here, and there are no C-states. */
-#define DISABLE_EXITS	(KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE)
+/*
+ * MWAIT never leaves the guest and ends at once. There are no residencies of C-states to read, as on
+ * KVM where the processor is AMD's.
+ */
+#define DISABLE_EXITS	(KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_HLT | \
+			 KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_CSTATE)
 #define HYPERCALL_EXITS	(1 << KVM_HC_MAP_GPA_RANGE)
 
 static const int capability[] = {
@@ -100,7 +104,6 @@ static const int capability[] = {
 	[KVM_CAP_EXIT_HYPERCALL] = HYPERCALL_EXITS,
 	[KVM_CAP_EXIT_ON_EMULATION_FAILURE] = 1,
 	[KVM_CAP_HALT_POLL] = 1,
-	[KVM_CAP_SMALLER_MAXPHYADDR] = 1,
 	[KVM_CAP_DISABLE_QUIRKS2] = QUIRKS,
 	[KVM_CAP_SYSTEM_EVENT_DATA] = 1,
 	[KVM_CAP_BINARY_STATS_FD] = 1,
@@ -137,6 +140,8 @@ static const int capability[] = {
 
 int capability_value(u64 cap)
 {
+	if (cap == KVM_CAP_STEAL_TIME)
+		return os_delay_known();
 	return cap < ARRAY_SIZE(capability) ? capability[cap] : 0;
 }
 

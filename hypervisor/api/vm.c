@@ -231,6 +231,28 @@ static long vm_set_pit2(struct call *c)
 	return c->vm->irqchip ? pit_set(c->vm, c->data) : -ENXIO;
 }
 
+/* The old pair: all but the flags, which stay. */
+static long vm_get_pit(struct call *c)
+{
+	struct kvm_pit_state2 ps;
+	int ret = c->vm->irqchip ? pit_get(c->vm, &ps) : -ENXIO;
+
+	if (!ret)
+		memcpy(c->data, ps.channels, sizeof(struct kvm_pit_state));
+	return ret;
+}
+
+static long vm_set_pit(struct call *c)
+{
+	struct kvm_pit_state2 ps;
+	int ret = c->vm->irqchip ? pit_get(c->vm, &ps) : -ENXIO;
+
+	if (ret)
+		return ret;
+	memcpy(ps.channels, c->data, sizeof(ps.channels));
+	return pit_set(c->vm, &ps);
+}
+
 static long vm_reinject_control(struct call *c)
 {
 	const struct kvm_reinject_control *control = c->data;
@@ -379,6 +401,8 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_SET_BOOT_CPU_ID, vm_set_boot_cpu_id),
 	ROW(KVM_SET_CLOCK, vm_set_clock),
 	ROW(KVM_GET_CLOCK, vm_get_clock),
+	ROW(KVM_GET_PIT, vm_get_pit),
+	ROW_DIR(KVM_SET_PIT, sizeof(struct kvm_pit_state), 0, vm_set_pit),
 	ROW(KVM_GET_PIT2, vm_get_pit2),
 	ROW(KVM_SET_PIT2, vm_set_pit2),
 	ROW(KVM_GET_TSC_KHZ, vm_get_tsc_khz),

@@ -107,6 +107,11 @@ static int serve_tpr_access(struct vcpu *v)
 	return run_exit(v, KVM_EXIT_TPR_ACCESS);
 }
 
+static int serve_set_tpr(struct vcpu *v)
+{
+	return run_exit(v, KVM_EXIT_SET_TPR);
+}
+
 static int serve_pmu(struct vcpu *v)
 {
 	pmu_serve(v);
@@ -134,6 +139,7 @@ static int (*const serve[])(struct vcpu *v) = {
 	[REQ_IOAPIC_EOI] = serve_ioapic_eoi,
 	[REQ_TPR_ACCESS] = serve_tpr_access,
 	[REQ_HYPERV] = serve_hyperv,
+	[REQ_SET_TPR] = serve_set_tpr,
 };
 
 static int run_requests(struct vcpu *v)

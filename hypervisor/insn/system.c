@@ -428,4 +428,6 @@ void exec_mwait(struct vcpu *v, const struct insn *i)
 	if ((u32)v->r[R_RCX] & ~MWAIT_IRQ_BREAK)
 		raise_gp(v, 0);
 	mwait_check(v);
+	/* It may end for any reason; whoever waits in a loop of them lets others run. */
+	exec_pause(v, i);
 }

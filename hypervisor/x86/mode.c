@@ -282,10 +282,14 @@ static void cr8_write(struct vcpu *v, u64 val)
 {
 	if (val > 15)
 		raise_gp(v, 0);
-	if (v->lapic)
+	if (v->lapic) {
 		lapic_set_cr8(v, val);
-	else
-		v->cr8 = val;
+		return;
+	}
+	/* User space's local APIC may have an interrupt that waited for this. */
+	if (val < v->cr8)
+		vcpu_request(v, REQ_SET_TPR);
+	v->cr8 = val;
 }
 
 void cr_write(struct vcpu *v, unsigned int nr, u64 val)

@@ -138,6 +138,7 @@ enum {
 	REQ_IOAPIC_EOI,		/* user space's IOAPIC is to hear of an EOI */
 	REQ_TPR_ACCESS,		/* KVM_TPR_ACCESS_REPORTING: the guest has used its APIC's TPR */
 	REQ_HYPERV,		/* x86/hyperv.h: v->hv->todo says what */
+	REQ_SET_TPR,		/* the guest has lowered CR8, and the local APIC is user space's */
 };
 
 /* The ratio of guest to host TSC ticks is a fixed-point number. */

@@ -61,6 +61,7 @@ void machine_code(struct machine *m, const void *code, size_t size);
 } while (0)
 int vcpu_new(int vm, int id, struct kvm_run **run);
 void real_mode(int vcpu, u64 rip);
+void paged_mode(struct machine *m);	/* 64 bits, the first 2 MiB mapped as they are: io_memory.c */
 void flat_mode(int vcpu);	/* 32 bits, base 0, 4 GiB: what the translator translates */
 
 struct kvm_regs get_regs(int vcpu);
@@ -111,5 +112,7 @@ int test_user_writes(void);
 int test_pmu(void);
 int test_pmu_intel(void);
 int test_cmci(void);
+int test_cr8(void);
+int test_old_pit(void);
 
 #endif

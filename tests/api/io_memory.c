@@ -25,7 +25,7 @@ static void tables(struct machine *m)
 	pml4[1025] = DEVICE | 0x83;
 }
 
-static void long_mode(struct machine *m)
+void paged_mode(struct machine *m)
 {
 	const struct kvm_segment code = { .limit = 0xffffffff, .selector = SEL_CODE, .type = 11, .present = 1,
 		.s = 1, .l = 1, .g = 1 };
@@ -61,7 +61,7 @@ static void begin(struct machine *m, const char *code, size_t size)
 
 	machine_new(m, PLAIN);
 	cpuid_with(m, 0, false);
-	long_mode(m);
+	paged_mode(m);
 	set_regs(m->vcpu, &r);
 	memcpy(m->ram + CODE_AT, code, size);
 	memcpy(m->ram + CODE_AT + size, "\xe6\x10", 2);

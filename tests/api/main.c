@@ -114,5 +114,7 @@ int main(int argc, char **argv)
 	failed += test_pmu();
 	failed += test_pmu_intel();
 	failed += test_cmci();
+	failed += test_cr8();
+	failed += test_old_pit();
 	return failed != 0;
 }

@@ -93,11 +93,35 @@ static void test_misc_enable(void **state)
 	machine_free(&m);
 }
 
+static void test_no_exits(void **state)
+{
+	const u32 all = KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE |
+		KVM_X86_DISABLE_EXITS_CSTATE;
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_X86_DISABLE_EXITS };
+	struct machine m;
+
+	mwait_machine(&m, true);
+	if (call_num(m.vm, KVM_CHECK_EXTENSION, KVM_CAP_X86_DISABLE_EXITS) != all) {
+		machine_free(&m);
+		skip();
+	}
+	cap.args[0] = 2 * (u64)KVM_X86_DISABLE_EXITS_CSTATE;
+	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &cap), -EINVAL);
+	cap.args[0] = KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_CSTATE;
+	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &cap), 0);
+	for (int k = 0; k < 100; k++) {
+		assert_true(runs(&m, monitor, 0));
+		assert_true(runs(&m, mwait, 0));
+	}
+	machine_free(&m);
+}
+
 int test_mwait(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_misc_enable),
+		cmocka_unit_test(test_no_exits),
 	};
 
 	return cmocka_run_group_tests_name("mwait", tests, NULL, NULL);
