@@ -30,12 +30,15 @@
 /* Read/write modes of the control word. 82C54 figure 7 */
 enum { PIT_LATCH, PIT_LSB, PIT_MSB, PIT_WORD, PIT_WORD_HIGH };
 
+#define PIT_MODE_BLANK	0xFF	/* in saved state */
+
 struct pit_channel {
 	u32 count;		/* initial count, 1 to 10000h (BCD: 10000) */
 	u8 mode;		/* 0 to 5 */
 	u8 access;		/* PIT_LSB, PIT_MSB, PIT_WORD */
 	bool bcd, gate;
 	bool loaded;		/* a count came since the mode was set */
+	bool blank;		/* no control word yet: KVM's mode FFh */
 	bool triggered;		/* modes 1 and 5: the gate has risen since */
 	bool running;		/* counting since `start`; else stopped after `held` ticks */
 	u64 start;		/* ns */
@@ -371,6 +374,7 @@ static void pit_set_mode(struct pit *p, unsigned int n, u8 val)
 	c->read_next = c->write_next = c->access;
 	c->mode = mode > 5 ? mode - 4 : mode;
 	c->bcd = val & 1;
+	c->blank = false;
 	c->latch = PIT_LATCH;
 	c->status_latched = false;
 	c->loaded = false;
@@ -531,6 +535,7 @@ static void pit_reset(struct pit *p)
 		struct pit_channel *c = &p->ch[n];
 
 		c->mode = 3;	/* undefined at power-up; KVM's choice */
+		c->blank = true;
 		c->gate = n != 2;
 		c->count = 0x10000;
 		c->access = c->read_next = c->write_next = PIT_WORD;
@@ -609,7 +614,7 @@ static void channel_get(const struct pit_channel *c, struct kvm_pit_channel_stat
 		.write_state = c->write_next,
 		.write_latch = c->write_low,
 		.rw_mode = c->access,
-		.mode = c->mode,
+		.mode = c->blank ? PIT_MODE_BLANK : c->mode,
 		.bcd = c->bcd,
 		.gate = c->gate,
 		.count_load_time = (s64)c->start,
@@ -630,12 +635,15 @@ static void channel_set(struct pit_channel *c, const struct kvm_pit_channel_stat
 		.write_low = s->write_latch,
 		.access = s->rw_mode & 3,
 		.mode = MIN(s->mode, 5),
+		.blank = s->mode == PIT_MODE_BLANK,
 		.bcd = s->bcd,
 		.gate = s->gate,
-		.loaded = true,
+		.loaded = s->mode != PIT_MODE_BLANK,
 	};
+	if (c->blank)
+		c->mode = 3;
 	channel_resume(c);
-	if (!c->gate || mode_gated(c))
+	if (!c->gate || mode_gated(c) || c->blank)
 		c->running = false;
 }
 

@@ -489,6 +489,27 @@ static void test_save_and_load(void **state)
 	machine_free(n);
 }
 
+/* As it is at power-on it counts nothing, and so it is when that state comes back. */
+static void test_blank(void **state)
+{
+	struct machine *m = *state;
+	struct kvm_pit_state2 blank;
+
+	pic_on(m);
+	assert_int_equal(pit_get(&m->vm, &blank), 0);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(blank.channels[i].mode, 0xff);
+	program(m, 0, 2, 11932);
+	assert_int_equal(pit_set(&m->vm, &blank), 0);
+	fake_advance(m, 1000000000);
+	assert_int_equal(drain(m), 0);
+	assert_int_equal(pit_get(&m->vm, &blank), 0);
+	assert_int_equal(blank.channels[0].mode, 0xff);
+	program(m, 0, 2, 11932);
+	fake_advance(m, 100000000);
+	assert_true(drain(m) > 0);
+}
+
 static void test_hpet_legacy(void **state)
 {
 	struct machine *m = *state;
@@ -509,6 +530,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_calibration),
+		T(test_blank),
 		T(test_quick_calibration),
 		T(test_port_61),
 		T(test_mode_0),
