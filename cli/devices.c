@@ -102,6 +102,7 @@ int devices_parse_cdrom(struct run_options *o, const char *value, struct error *
 
 int devices_parse_virtio(struct run_options *o, const char *value, struct error *err)
 {
+	o->virtio_named = true;
 	o->virtio.mmio = strcmp(value, "mmio") == 0;
 	if (o->virtio.mmio || strcmp(value, "pci") == 0)
 		return 0;

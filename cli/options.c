@@ -4,12 +4,12 @@
 #include <string.h>
 
 #include "cli/devices.h"
+#include "cli/machine.h"
 #include "cli/options.h"
 #include "lib/size.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/cpus/topology.h"
 #include "vmm/firmware/firmware.h"
-#include "vmm/machine/pc.h"
 #include "vmm/memory/guest_memory.h"
 
 #define MEMORY_DEFAULT (512ULL << 20)
@@ -56,26 +56,6 @@ static int parse_serial(struct run_options *o, const char *value, struct error *
 	return chardev_check(value, err);
 }
 
-static int parse_machine(struct run_options *o, const char *value, struct error *err)
-{
-	static const char ports[] = "q35,root-ports=";
-	unsigned long n;
-	char *end;
-
-	if (strcmp(value, "q35") == 0)
-		return 0;
-	if (strncmp(value, ports, sizeof(ports) - 1) != 0)
-		return error_usage(
-			err, "--machine: \"%s\" is unknown; there is q35[,root-ports=N]", value);
-	value += sizeof(ports) - 1;
-	n = strtoul(value, &end, 10);
-	if (end == value || *end || *value == '-' || n > PC_ROOT_PORTS_MAX)
-		return error_usage(err, "--machine: root-ports: \"%s\" is not 0 to %d", value,
-			PC_ROOT_PORTS_MAX);
-	o->root_ports = n;
-	return 0;
-}
-
 static int parse_firmware_part(struct run_options *o, const char *part, struct error *err)
 {
 	if (strcmp(part, "log") == 0)
@@ -109,8 +89,9 @@ static const struct run_option {
 } run_options_table[] = {
 	{"kernel", "FILE", "the kernel: a bzImage, or an ELF file with a PVH entry",
 		offsetof(struct run_options, kernel), NULL},
-	{"machine", "q35[,root-ports=N]",
-		"the board (default: q35), with N PCI Express root ports", 0, parse_machine},
+	{"machine", "BOARD",
+		"q35[,root-ports=N] (default), or microvm[,rtc=on][,pcie=on], which starts fastest", 0,
+		machine_parse},
 	{"firmware", "NAME[,vars=FILE][,log]",
 		"start with bios, uefi (variables kept in FILE) or the ROM in a file", 0,
 		parse_firmware},
@@ -340,5 +321,5 @@ int run_options_parse(struct run_options *o, int argc, char *const argv[], struc
 	if (o->engine && o->accel == ACCEL_KVM)
 		return error_usage(err, "--engine belongs to the software hypervisor; it cannot go "
 					"with --accel kvm");
-	return 0;
+	return machine_settle(o, err);
 }

@@ -6,6 +6,7 @@
 #include "vmm/cpus/topology.h"
 #include "vmm/display/options.h"
 #include "vmm/kvm/accel.h"
+#include "vmm/machine/options.h"
 #include "vmm/virtio/options.h"
 
 #define RUN_COPIES_MAX 32
@@ -18,10 +19,11 @@ struct run_options {
 	u64 memory;
 	u64 code_cache;	/* bytes; 0: the default */
 	struct cpu_topology cpus;
-	unsigned root_ports;
+	struct machine_options machine;
 	bool no_reboot, debug_exit, stats, help, firmware_log;
 	struct virtio_options virtio;
 	struct screen_options screen;
+	bool virtio_named;	/* --virtio was given */
 	char *copy[RUN_COPIES_MAX];	/* of values that were taken apart */
 	unsigned copies;
 };

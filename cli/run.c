@@ -158,7 +158,7 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 		.cmdline = o->append,
 		.serial = o->serial,
 		.memory = o->memory,
-		.root_ports = o->root_ports,
+		.machine = o->machine,
 		.topology = o->cpus,
 		.no_reboot = o->no_reboot,
 		.debug_exit = o->debug_exit,

@@ -65,6 +65,11 @@ static int take(const char *option, const struct suboption *s, const char *value
 	case SUB_FLAG:
 		*(bool *)field = true;
 		return 0;
+	case SUB_SWITCH:
+		*(bool *)field = strcmp(value, "on") == 0;
+		if (*(bool *)field || strcmp(value, "off") == 0)
+			return 0;
+		return error_usage(err, "%s: %s: \"%s\" is neither on nor off", option, s->name, value);
 	case SUB_TEXT:
 		if (!*value)
 			return error_usage(err, "%s: %s: the value is empty", option, s->name);

@@ -160,7 +160,7 @@ static int vmm_load(struct vmm *vmm, struct boot_entry *entry, struct error *err
 		*entry = (struct boot_entry){ .mode = BOOT_FIRMWARE };
 		return 0;
 	}
-	ret = pc_write_tables(&vmm->memory, &vmm->config.topology, err);
+	ret = machine_write_tables(&vmm->config.machine, &vmm->memory, &vmm->config.topology, err);
 	if (ret < 0)
 		return ret;
 	ret = virtio_write_tables(&vmm->config.virtio, &vmm->memory);
@@ -176,7 +176,7 @@ static int vmm_reset(struct vmm *vmm, struct error *err)
 	int ret = chips_set(&vmm->kvm, vmm->chips, err);
 
 	if (ret == 0) {
-		pc_reset(&vmm->pc);
+		vmm->machine.ops->reset(vmm->machine.self);
 		virtio_board_reset(vmm->virtio);
 		irq_router_renew(&vmm->irqs);
 		ret = vmm_load(vmm, &entry, err);
@@ -244,6 +244,7 @@ static int vmm_map_firmware(struct vmm *vmm, struct error *err)
 	const struct vmm_config *c = &vmm->config;
 	const struct firmware_config config = {
 		.memory = &vmm->memory,
+		.machine = &c->machine,
 		.cpus = &c->topology,
 		.kernel = c->kernel ? &vmm->kernel : NULL,
 		.initrd = c->initrd ? &vmm->initrd : NULL,
@@ -268,11 +269,8 @@ static int vmm_create_machine(struct vmm *vmm, struct error *err)
 	return chips_create(&vmm->kvm, err);
 }
 
-static int vmm_create_devices(struct vmm *vmm, struct error *err)
+static int vmm_create_pc(struct vmm *vmm, struct error *err)
 {
-	const struct chardev_events events = {
-		.quit = vmm_on_quit, .output = vmm_on_output, .screenshot = vmm_screenshot,
-		.arg = vmm};
 	const struct pc_config config = {
 		.serial = &vmm->serial,
 		.timers = &vmm->loop.timers,
@@ -285,27 +283,55 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 		.set_pam = vmm->firmware ? shadow_set_pam : NULL,
 		.pam_arg = vmm->firmware ? &vmm->firmware->shadow : NULL,
 		.input = screen_wanted(&vmm->config.screen) ? &vmm->input : NULL,
-		.root_ports = vmm->config.root_ports,
+		.root_ports = vmm->config.machine.root_ports,
 		.debug_exit = vmm->config.debug_exit,
 		.firmware_log = !vmm->config.firmware || vmm->config.firmware_log,
 	};
-	int ret;
+	int ret = pc_init(&vmm->pc, &config);
 
-	irq_router_init(&vmm->irqs, &vmm->kvm);
-	ret = chardev_open(&vmm->serial, vmm->config.serial, &vmm->loop, &events, err);
-
-	if (ret < 0)
-		return ret;
-	ret = pc_init(&vmm->pc, &config);
 	if (ret < 0)
 		return error_set(err, -ret, "the machine's I/O map is inconsistent");
 	return vmm->config.firmware ? firmware_attach(vmm->firmware, &vmm->pc, err) : 0;
 }
 
+static int vmm_create_microvm(struct vmm *vmm, struct error *err)
+{
+	const struct microvm_config config = {
+		.options = &vmm->config.machine,
+		.serial = &vmm->serial,
+		.timers = &vmm->loop.timers,
+		.memory = &vmm->memory,
+		.events = {.request = vmm_on_request, .arg = vmm},
+		.set_irq = irq_router_set_line,
+		.irq_arg = &vmm->irqs,
+		.msi = &irq_router_msi_ops,
+		.msi_arg = &vmm->irqs,
+		.debug_exit = vmm->config.debug_exit,
+	};
+	int ret = microvm_init(&vmm->microvm, &config);
+
+	return ret < 0 ? error_set(err, -ret, "the machine's I/O map is inconsistent") : 0;
+}
+
+static int vmm_create_devices(struct vmm *vmm, struct error *err)
+{
+	const struct chardev_events events = {
+		.quit = vmm_on_quit, .output = vmm_on_output, .screenshot = vmm_screenshot,
+		.arg = vmm};
+	int ret;
+
+	irq_router_init(&vmm->irqs, &vmm->kvm);
+	ret = chardev_open(&vmm->serial, vmm->config.serial, &vmm->loop, &events, err);
+	if (ret < 0)
+		return ret;
+	return vmm->config.machine.kind == MACHINE_MICROVM ? vmm_create_microvm(vmm, err)
+							   : vmm_create_pc(vmm, err);
+}
+
 static int vmm_create_virtio(struct vmm *vmm, struct error *err)
 {
 	const struct virtio_env env = {
-		.kvm = &vmm->kvm, .mem = &vmm->memory, .pc = &vmm->pc, .loop = &vmm->loop,
+		.kvm = &vmm->kvm, .mem = &vmm->memory, .machine = &vmm->machine, .loop = &vmm->loop,
 		.cpus = topology_cpus(&vmm->config.topology) };
 
 	return virtio_board_create(&vmm->virtio, &vmm->config.virtio, &env, err);
@@ -330,8 +356,8 @@ static int vmm_create_cpu(struct vmm *vmm, unsigned index, struct error *err)
 		.topology = &vmm->config.topology,
 		.fd = -1,
 		.control = &vmm->control,
-		.pio = &vmm->pc.pio,
-		.mmio = &vmm->pc.mmio,
+		.pio = vmm->machine.pio,
+		.mmio = vmm->machine.mmio,
 		.events = {.machine = {.request = vmm_on_request, .arg = vmm},
 			.fault = vmm_on_fault,
 			.arg = vmm},
@@ -346,7 +372,13 @@ static int vmm_create_hypervisor_side(struct vmm *vmm, struct error *err)
 
 	for (unsigned i = 0; i < topology_cpus(&vmm->config.topology) && ret == 0; i++)
 		ret = vmm_create_cpu(vmm, i, err);
-	return ret < 0 ? ret : chips_get(&vmm->kvm, &vmm->chips, err);
+	if (ret == 0)
+		ret = chips_get(&vmm->kvm, &vmm->chips, err);
+	if (ret < 0 || vmm->config.machine.kind != MACHINE_MICROVM)
+		return ret;
+	/* Linux does not look at them on hardware-reduced ACPI, and they begin with everything open. */
+	chips_mask_pics(vmm->chips);
+	return chips_set(&vmm->kvm, vmm->chips, err);
 }
 
 /* The first load runs beside the making of the VM: each takes some milliseconds. */
@@ -408,6 +440,8 @@ int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *e
 	int ret;
 
 	*vmm = (struct vmm){ .config = *config, .signal_fd = -1, .signal_watch = -1 };
+	vmm->machine = config->machine.kind == MACHINE_MICROVM ? microvm_machine(&vmm->microvm)
+							       : pc_machine(&vmm->pc);
 	vmm->kernel.fd = vmm->initrd.fd = -1;
 	vmm->kvm.fd = vmm->kvm.vm_fd = -1;
 	pthread_mutex_init(&vmm->lock, NULL);
@@ -453,8 +487,8 @@ int vmm_run(struct vmm *vmm, struct error *err)
 		ret = loop_run(&vmm->loop, vmm_on_wake, vmm, err);
 	vmm_stop_cpus(vmm);
 	pthread_mutex_lock(&vmm->lock);
-	pc_flush(&vmm->pc);
 	screen_finish(vmm->screen);
+	vmm->machine.ops->flush(vmm->machine.self);
 	chardev_flush(&vmm->serial, 2000);
 	pthread_mutex_unlock(&vmm->lock);
 	return ret;
@@ -480,7 +514,7 @@ void vmm_destroy(struct vmm *vmm)
 	guest_memory_destroy(&vmm->memory);
 	irq_router_destroy(&vmm->irqs);
 	vmm_close_firmware(vmm);
-	pc_destroy(&vmm->pc);
+	vmm->machine.ops->destroy(vmm->machine.self);
 	image_close(&vmm->kernel);
 	image_close(&vmm->initrd);
 	if (vmm->signal_fd >= 0)

@@ -15,6 +15,7 @@
 #include "vmm/kvm/accel.h"
 #include "vmm/loop/loop.h"
 #include "vmm/machine/irq_router.h"
+#include "vmm/machine/microvm.h"
 #include "vmm/machine/pc.h"
 #include "vmm/memory/guest_memory.h"
 #include "vmm/virtio/board.h"
@@ -29,7 +30,7 @@ struct vmm_config {
 	const char *serial;	/* as chardev_open() takes it */
 	u64 memory;
 	struct cpu_topology topology;
-	unsigned root_ports;
+	struct machine_options machine;
 	bool no_reboot, debug_exit;
 	bool firmware_log;	/* what firmware says on its debug port goes to standard error */
 	struct virtio_options virtio;
@@ -63,7 +64,11 @@ struct vmm {
 	struct loop loop;
 	struct irq_router irqs;
 	struct firmware *firmware;	/* NULL without one */
-	struct pc pc;
+	union {
+		struct pc pc;
+		struct microvm microvm;
+	};
+	struct machine machine;	/* whichever of the two it is */
 	struct virtio_board *virtio;
 	struct input input;
 	struct screen *screen;	/* NULL without one */

@@ -144,6 +144,53 @@ def on_qemu(name, log):
     return judge(r, 240, ("tsc", "tsc-early", "acpi_pm", "hpet", "refined-jiffies", "kvm-clock"), (TCG_CLOCK,))
 
 
+def microvm(build, log, cpus=1, more=""):
+    """The board without probing: to init and through power-off; what was not asked for is not there."""
+    need_qumra(build)
+    kernel, initrd = files("cloud-amd64")
+    limit = 240 * build.slow
+    r = run_process([*build.run, "--machine", "microvm" + more, "--kernel", kernel, "--initrd", initrd, "--memory", "256M",
+                     "--cpus", str(cpus), "--append",
+                     f"console=ttyS0 panic=-1 cpus={cpus} {'' if more else 'cmos=none'}"], limit, log)
+    remark = judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
+    found = re.findall(r"^PCI (0.*)$", r.out.decode(errors="replace").replace("\r", ""), re.M)
+    want = ["0000:00:00.0 0x1b36 0x0008 0x060000 361b0800"] if more else []
+    if found != want:
+        raise Fail(f"on PCI: {found}")
+    return remark
+
+
+def microvm_reboot(build, log, append=""):
+    """By the reset vector, by ACPI's register, and without ACPI by the keyboard controller's line."""
+    kernel, _ = files("cloud-amd64")
+    until([*build.run, "--machine", "microvm", "--kernel", kernel, "--append", f"console=ttyS0 panic=1 {append}"],
+          rb"(?s)Linux version.*Kernel panic.*Linux version.*Kernel panic", 120 * build.slow, log)
+
+
+def seconds_to_init(command, log):
+    start = time.monotonic()
+    until(command, rb"INIT \S+ \S+ ", 120, log)
+    return time.monotonic() - start
+
+
+def microvm_start(build, log):
+    """From the start of the program to init: at most half of what QEMU's microvm takes on TCG, the best of three."""
+    kernel, initrd = files("cloud-amd64")
+    append = ["-append", "console=ttyS0 panic=-1"]
+    ours = [*build.run, "--machine", "microvm", "--kernel", kernel, "--initrd", initrd, "--memory", "512M", *append]
+    # With ACPI it has no timer that Linux finds under TCG.
+    qemu = ["qemu-system-x86_64", "-M", "microvm,acpi=off", "-accel", "tcg", "-cpu", "max", "-m", "512", "-display", "none",
+            "-nodefaults", "-no-user-config", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd, *append]
+    try:
+        pairs = [(seconds_to_init(ours, log), seconds_to_init(qemu, log)) for _ in range(3)]
+    except FileNotFoundError:
+        raise Skip("no QEMU") from None
+    ours, qemu = (min(p[i] for p in pairs) for i in (0, 1))
+    if ours > qemu / 2:
+        raise Fail(f"{ours:.2f} s, QEMU {qemu:.2f} s")
+    return f"{ours:.2f} s, QEMU {qemu:.2f} s: {ours / qemu:.2f}"
+
+
 def until(command, pattern, limit, log):
     """Runs a machine until its serial port or standard error shows the pattern, then ends it."""
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -216,6 +263,14 @@ def tests(build):
             yield Test(b.test("boot/uefi"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, firmware="uefi"),
                        cost=80 * b.slow)
             yield Test(b.test("boot/uefi-shell"), lambda log, b=b: uefi_shell(b, log), cost=40 * b.slow)
+        yield Test(b.test("boot/microvm"), lambda log, b=b: microvm(b, log), cost=60 * b.slow * slow)
+        if k == 0:
+            yield Test(b.test("boot/microvm-4-cpus"), lambda log, b=b: microvm(b, log, 4, ",rtc=on,pcie=on"), cost=60 * b.slow)
+        if k == 0 and not b.name:
+            yield Test("boot/microvm-reboot", lambda log, b=b: microvm_reboot(b, log), cost=20)
+            yield Test("boot/microvm-reboot-register", lambda log, b=b: microvm_reboot(b, log, "reboot=acpi"), cost=20)
+            yield Test("boot/microvm-reboot-no-acpi", lambda log, b=b: microvm_reboot(b, log, "acpi=off"), cost=30)
+            yield Test("boot/microvm-start", lambda log, b=b: microvm_start(b, log), alone=True, cost=60)
     for name in KERNELS:
         if not build.name:
             yield Test(f"boot-qemu/{name}", lambda log, n=name: on_qemu(n, log), cost=20)

@@ -3,9 +3,11 @@
 
 #include "tests/device/fixture.h"
 #include "vmm/kvm/accel.h"
-#include "vmm/machine/acpi.h"
+#include "vmm/machine/acpi_tables.h"
 #include "vmm/machine/aml.h"
 #include "vmm/machine/io_map.h"
+#include "vmm/machine/machine.h"
+#include "vmm/machine/microvm.h"
 
 /* ---- I/O map --------------------------------------------------------------------------------- */
 
@@ -210,7 +212,8 @@ static void test_acpi(void **state)
 	u8 *ram = calloc(1, mem.size);
 	const u8 *rsdp = ram + ACPI_AREA, *rsdt, *xsdt, *fadt, *madt;
 	const struct cpu_topology one = { 1, 1, 1 };
-	const struct acpi_config config = { .cpus = &one, .ecam = 0xB0000000, .ecam_size = 1 << 28 };
+	const struct acpi_config config = {
+		.board = &acpi_board_pc, .cpus = &one, .ecam = 0xB0000000, .ecam_size = 1 << 28 };
 
 	(void)state;
 	guest_memory_layout(&mem, ram);
@@ -256,7 +259,8 @@ static void test_cpu_tables(void **state)
 		unsigned n = topology_cpus(&shapes[s]), id;
 		const u8 *rsdt, *madt, *mp;
 
-		assert_int_equal(acpi_write_tables(&mem, &(struct acpi_config){ .cpus = &shapes[s] }), 0);
+		assert_int_equal(acpi_write_tables(&mem, &(struct acpi_config){
+			.board = &acpi_board_pc, .cpus = &shapes[s] }), 0);
 		assert_int_equal(mp_write_table(&mem, &shapes[s]), 0);
 		rsdt = check_table(ram, load_u32(ram + ACPI_AREA + 16), "RSDT");
 		madt = check_table(ram, load_u32(rsdt + 40), "APIC");
@@ -276,6 +280,51 @@ static void test_cpu_tables(void **state)
 		}
 		assert_int_equal(madt[44 + n * 8], 1);	/* then the IOAPIC */
 		assert_int_equal(mp[44 + n * 20], 1);	/* then the bus */
+	}
+	free(ram);
+}
+
+/* Is word among the table's bytes? */
+static bool table_has(const u8 *table, const char *word)
+{
+	return memmem(table, load_u32(table + 4), word, strlen(word)) != NULL;
+}
+
+/* Hardware-reduced, and what is not asked for is not in it. */
+static void test_microvm_tables(void **state)
+{
+	const struct cpu_topology four = { 1, 4, 1 };
+	struct guest_memory mem = { .size = 16 << 20 };
+	u8 *ram = calloc(1, mem.size);
+	struct error err = ERROR_INIT;
+
+	(void)state;
+	guest_memory_layout(&mem, ram);
+	for (unsigned more = 0; more < 2; more++) {
+		const struct machine_options o = {
+			.kind = MACHINE_MICROVM, .rtc = more, .pcie = more };
+		const struct acpi_fadt *fadt;
+		const u8 *rsdt, *dsdt;
+
+		assert_int_equal(machine_write_tables(&o, &mem, &four, &err), 0);
+		rsdt = check_table(ram, load_u32(ram + ACPI_AREA + 16), "RSDT");
+		assert_int_equal(load_u32(rsdt + 4), 36 + 4 * (2 + more));
+		fadt = (const void *)check_table(ram, load_u32(rsdt + 36), "FACP");
+		assert_true(fadt->flags & FADT_HW_REDUCED && fadt->flags & FADT_RESET_REG_SUP);
+		assert_int_equal(fadt->facs, 0);
+		assert_int_equal(fadt->pm1a_evt | fadt->pm1a_cnt | fadt->pm_tmr, 0);
+		assert_int_equal(fadt->sleep_control.address, PORT_GED + GED_SLEEP_CONTROL);
+		assert_int_equal(fadt->reset_reg.address, PORT_GED + GED_RESET);
+		assert_int_equal(!(fadt->boot_arch & BOOT_NO_CMOS_RTC), more);
+		assert_int_equal(fadt->boot_arch & BOOT_8042, 0);
+		dsdt = check_table(ram, fadt->dsdt, "DSDT");
+		assert_true(table_has(dsdt, "ACPI0013") && table_has(dsdt, "COM1"));
+		assert_int_equal(table_has(dsdt, "PCI0"), more);
+		assert_int_equal(table_has(dsdt, "RTC_"), more);
+		/* Code at the reset vector. */
+		assert_memory_equal(ram + 0xFFFF0, "\xBA\x06\x06\xB0\x42\xEE\xF4\xEB\xFD", 9);
+		if (more)
+			check_table(ram, load_u32(rsdt + 44), "MCFG");
 	}
 	free(ram);
 }
@@ -381,6 +430,7 @@ int main(void)
 		cmocka_unit_test(test_accel_reasons),
 		cmocka_unit_test(test_acpi),
 		cmocka_unit_test(test_cpu_tables),
+		cmocka_unit_test(test_microvm_tables),
 		cmocka_unit_test(test_aml),
 		cmocka_unit_test(test_timers),
 	};

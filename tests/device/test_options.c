@@ -112,8 +112,17 @@ static void test_mistakes(void **state)
 {
 	(void)state;
 	assert_int_equal(parse("--kernel", "k", "--machine", "q35,root-ports=15"), 0);
-	assert_int_equal(o.root_ports, 15);
+	assert_int_equal(o.machine.root_ports, 15);
 	refuse("is unknown", "--kernel", "k", "--machine", "pc");
+	assert_int_equal(parse("--kernel", "k", "--machine", "microvm,rtc=on"), 0);
+	assert_int_equal(o.machine.kind, MACHINE_MICROVM);
+	assert_true(o.machine.rtc && !o.machine.pcie && o.virtio.mmio);
+	assert_int_equal(parse("--machine", "microvm,pcie=on", "--kernel", "k", "--virtio", "pci"), 0);
+	assert_true(o.machine.pcie && !o.virtio.mmio);
+	refuse("pcie=on", "--kernel", "k", "--machine", "microvm", "--virtio", "pci");
+	refuse("has none", "--firmware", "bios", "--machine", "microvm");
+	refuse("is unknown", "--kernel", "k", "--machine", "microvm,root-ports=1");
+	refuse("neither on nor off", "--kernel", "k", "--machine", "microvm,rtc=yes");
 	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=16");
 	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=");
 	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=-1");

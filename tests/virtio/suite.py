@@ -142,7 +142,7 @@ def all_devices(build, log, bus, cpus, *more, extra=""):
             "--disk", f"{folder}/readonly.img,format=raw,readonly",
             "--net", f"user,forward=tcp:{port}:7000,mac=52:54:00:0a:0b:0c,pcap={folder}/net.pcap",
             "--device", f"console=file:{folder}/console", "--device", f"console=unix:{folder}/port,name=org.qumra.test",
-            "--device", "rng", "--virtio", bus, *more], limit)
+            "--device", "rng", *bus, *more], limit)
         try:
             upload = use_forward(guest, port)
             back = use_port(guest, f"{folder}/port")
@@ -150,6 +150,11 @@ def all_devices(build, log, bus, cpus, *more, extra=""):
             status = guest.end(log)
             server.shutdown()
         judge(guest.text, status, upload, back, folder)
+
+
+# What says where the devices are.
+BUSES = {"mmio": ("--virtio", "mmio"), "pci": ("--virtio", "pci"), "microvm": ("--machine", "microvm"),
+         "microvm-pci": ("--machine", "microvm,pcie=on", "--virtio", "pci")}
 
 
 def judge(text, status, upload, back, folder):
@@ -182,9 +187,14 @@ def tests(build):
     for k, b in enumerate(build.variants()):
         if k == 0 or not build.name:
             for bus in ("mmio", "pci"):
-                yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, bus, 1), cost=60 * b.slow)
+                yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, BUSES[bus], 1),
+                           cost=60 * b.slow)
     yield from parts.tests(build, types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256))
     if not build.name:
-        yield Test("virtio/mmio-smp", lambda log: all_devices(build, log, "mmio", 3), cost=60)
-        yield Test("virtio/pci-smp", lambda log: all_devices(build, log, "pci", 3), cost=60)
-        yield Test("virtio/pci-pin", lambda log: all_devices(build, log, "pci", 1, extra="pci=nomsi"), cost=60)
+        yield Test("virtio/mmio-smp", lambda log: all_devices(build, log, BUSES["mmio"], 3), cost=60)
+        yield Test("virtio/pci-smp", lambda log: all_devices(build, log, BUSES["pci"], 3), cost=60)
+        yield Test("virtio/pci-pin", lambda log: all_devices(build, log, BUSES["pci"], 1, extra="pci=nomsi"), cost=60)
+        yield Test("virtio/microvm", lambda log: all_devices(build, log, BUSES["microvm"], 1), cost=60)
+        yield Test("virtio/microvm-smp", lambda log: all_devices(build, log, BUSES["microvm"], 4), cost=60)
+        yield Test("virtio/microvm-pci", lambda log: all_devices(build, log, BUSES["microvm-pci"], 2), cost=60)
+        yield Test("virtio/microvm-pci-pin", lambda log: all_devices(build, log, BUSES["microvm-pci"], 1, extra="pci=nomsi"), cost=60)

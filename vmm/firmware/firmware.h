@@ -21,6 +21,7 @@ struct pc;
 
 struct firmware_config {
 	const struct guest_memory *memory;
+	const struct machine_options *machine;
 	const struct cpu_topology *cpus;
 	const struct image *kernel, *initrd;	/* NULL: none */
 	const char *cmdline;

@@ -87,7 +87,7 @@ static int acpi_refresh(struct firmware *fw)
 	struct acpi_config config;
 	struct acpi_tables *t = &fw->acpi;
 
-	pc_acpi_config(&config, fw->pc, fw->config.memory, fw->config.cpus);
+	pc_acpi_config(&config, fw->pc, fw->config.machine, fw->config.memory, fw->config.cpus);
 	*t = (struct acpi_tables){ .base = fw->acpi_blob, .size = sizeof(fw->acpi_blob) };
 	memset(fw->acpi_blob, 0, sizeof(fw->acpi_blob));
 	memset(fw->loader, 0, sizeof(fw->loader));

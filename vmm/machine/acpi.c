@@ -6,68 +6,9 @@
 #include <string.h>
 
 #include "vmm/hw/acpi_pm.h"
-#include "vmm/machine/acpi.h"
+#include "vmm/machine/acpi_tables.h"
 #include "vmm/machine/aml.h"
 #include "vmm/machine/pc.h"
-
-#define PACKED __attribute__((packed))
-
-struct acpi_header {
-	char signature[4];
-	u32 length;
-	u8 revision, checksum;
-	char oem[6], oem_table[8];
-	u32 oem_revision;
-	char creator[4];
-	u32 creator_revision;
-} PACKED;
-_Static_assert(sizeof(struct acpi_header) == 36, "ACPI 6.4 table 5.4");
-
-struct acpi_address {
-	u8 space, bits, offset, access;
-	u64 address;
-} PACKED;
-_Static_assert(sizeof(struct acpi_address) == 12, "ACPI 6.4 table 5.1");
-
-enum { SPACE_IO = 1, ACCESS_BYTE = 1, ACCESS_WORD = 2, ACCESS_DWORD = 3 };
-
-struct acpi_fadt {
-	struct acpi_header h;
-	u32 facs, dsdt;
-	u8 reserved0, pm_profile;
-	u16 sci_int;
-	u32 smi_cmd;
-	u8 acpi_enable, acpi_disable, s4bios_req, pstate_cnt;
-	u32 pm1a_evt, pm1b_evt, pm1a_cnt, pm1b_cnt, pm2_cnt, pm_tmr, gpe0, gpe1;
-	u8 pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_len, gpe1_len, gpe1_base,
-		cst_cnt;
-	u16 lvl2_lat, lvl3_lat, flush_size, flush_stride;
-	u8 duty_offset, duty_width, day_alarm, month_alarm, century;
-	u16 boot_arch;
-	u8 reserved1;
-	u32 flags;
-	struct acpi_address reset_reg;
-	u8 reset_value;
-	u16 arm_boot_arch;
-	u8 minor_version;
-	u64 x_facs, x_dsdt;
-	struct acpi_address x_pm1a_evt, x_pm1b_evt, x_pm1a_cnt, x_pm1b_cnt, x_pm2_cnt, x_pm_tmr,
-		x_gpe0, x_gpe1;
-	struct acpi_address sleep_control, sleep_status;
-} PACKED;
-_Static_assert(sizeof(struct acpi_fadt) == 268, "ACPI 5.0 table 5-34");
-
-/* ACPI 6.4 tables 5.10 and 5.11. */
-#define FADT_WBINVD		BIT(0)
-#define FADT_PROC_C1		BIT(2)
-#define FADT_SLP_BUTTON		BIT(5)	/* no fixed sleep button */
-#define FADT_FIX_RTC		BIT(6)	/* no fixed RTC wake status */
-#define FADT_TMR_VAL_EXT	BIT(8)
-#define FADT_RESET_REG_SUP	BIT(10)
-#define BOOT_LEGACY_DEVICES	BIT(0)
-#define BOOT_8042		BIT(1)
-#define BOOT_NO_VGA		BIT(2)
-#define BOOT_NO_ASPM		BIT(4)
 
 #define LATENCY_NO_C2	101
 #define LATENCY_NO_C3	1001
@@ -108,7 +49,7 @@ _Static_assert(sizeof(struct madt_lapic) == 8 && sizeof(struct madt_ioapic) == 1
 
 /* ---- what is built --------------------------------------------------------------------------- */
 
-static void *table_alloc(struct acpi_tables *t, u32 size, u32 align)
+void *table_alloc(struct acpi_tables *t, u32 size, u32 align)
 {
 	u32 at = ALIGN_UP(t->used, align);
 
@@ -140,8 +81,8 @@ u8 firmware_checksum(const void *data, size_t n)
 }
 
 /* The checksum is for later: pointers change. */
-static void table_finish(struct acpi_tables *t, struct acpi_header *h, const char *signature,
-			 u8 revision, u32 length)
+void table_finish(
+	struct acpi_tables *t, struct acpi_header *h, const char *signature, u8 revision, u32 length)
 {
 	memcpy(h->signature, signature, 4);
 	h->length = length;
@@ -154,8 +95,7 @@ static void table_finish(struct acpi_tables *t, struct acpi_header *h, const cha
 	t->sum[t->sums++] = (struct acpi_sum){ .start = (u8 *)h - t->base, .length = length };
 }
 
-/* Into RSDT and XSDT. */
-static void table_list(struct acpi_tables *t, const void *table)
+void table_list(struct acpi_tables *t, const void *table)
 {
 	t->list[t->count++] = (const u8 *)table - t->base;
 }
@@ -171,7 +111,7 @@ static struct acpi_header *write_dsdt(struct acpi_tables *t, const struct acpi_c
 		return NULL;
 	a.buf = (u8 *)(h + 1);
 	a.size = t->size - t->used;
-	dsdt_build(&a, c);
+	c->board->dsdt(&a, c);
 	if (a.overrun)
 		return NULL;
 	t->used += a.len;
@@ -179,21 +119,9 @@ static struct acpi_header *write_dsdt(struct acpi_tables *t, const struct acpi_c
 	return h;
 }
 
-static struct acpi_address io_address(u16 port, u8 bits, u8 access)
+static void pc_fadt(struct acpi_fadt *f, const struct acpi_config *c)
 {
-	return (struct acpi_address){
-		.space = SPACE_IO, .bits = bits, .access = access, .address = port};
-}
-
-static int write_fadt(struct acpi_tables *t, const struct acpi_config *c)
-{
-	struct acpi_fadt *f = table_alloc(t, sizeof(*f), 16);
-	struct acpi_facs *facs = table_alloc(t, sizeof(*facs), 64);
-	struct acpi_header *dsdt = write_dsdt(t, c);
-
-	if (!f || !facs || !dsdt)
-		return -ENOMEM;
-	*facs = (struct acpi_facs){ .signature = "FACS", .length = sizeof(*facs), .version = 2 };
+	(void)c;
 	*f = (struct acpi_fadt){
 		.pm_profile = 1, /* desktop */
 		.sci_int = IRQ_SCI,
@@ -209,13 +137,39 @@ static int write_fadt(struct acpi_tables *t, const struct acpi_config *c)
 		.boot_arch = BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA | BOOT_NO_ASPM,
 		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC |
 			 FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP,
-		.reset_reg = io_address(PORT_RESET_CONTROL, 8, ACCESS_BYTE),
-		.reset_value = 0x06,
 		.x_pm1a_evt = io_address(PORT_PM_BASE + ACPI_PM1_EVT, 32, ACCESS_WORD),
 		.x_pm1a_cnt = io_address(PORT_PM_BASE + ACPI_PM1_CNT, 16, ACCESS_WORD),
 		.x_pm_tmr = io_address(PORT_PM_BASE + ACPI_PM_TMR, 32, ACCESS_DWORD),
 	};
-	table_pointer(t, &f->facs, 4, facs);
+}
+
+const struct acpi_board acpi_board_pc = {
+	.fadt = pc_fadt, .dsdt = dsdt_build, .fixed_hardware = true,
+	.reset_port = PORT_RESET_CONTROL, .reset_value = 0x06 };
+
+static struct acpi_facs *write_facs(struct acpi_tables *t)
+{
+	struct acpi_facs *facs = table_alloc(t, sizeof(*facs), 64);
+
+	if (facs)
+		*facs = (struct acpi_facs){
+			.signature = "FACS", .length = sizeof(*facs), .version = 2 };
+	return facs;
+}
+
+static int write_fadt(struct acpi_tables *t, const struct acpi_config *c)
+{
+	struct acpi_fadt *f = table_alloc(t, sizeof(*f), 16);
+	struct acpi_facs *facs = c->board->fixed_hardware ? write_facs(t) : NULL;
+	struct acpi_header *dsdt = write_dsdt(t, c);
+
+	if (!f || (c->board->fixed_hardware && !facs) || !dsdt)
+		return -ENOMEM;
+	c->board->fadt(f, c);
+	f->reset_reg = io_address(c->board->reset_port, 8, ACCESS_BYTE);
+	f->reset_value = c->board->reset_value;
+	if (facs)
+		table_pointer(t, &f->facs, 4, facs);
 	table_pointer(t, &f->dsdt, 4, dsdt);
 	table_pointer(t, &f->x_dsdt, 8, dsdt);
 	table_finish(t, &f->h, "FACP", 5, sizeof(*f));
@@ -223,11 +177,13 @@ static int write_fadt(struct acpi_tables *t, const struct acpi_config *c)
 	return 0;
 }
 
-static int write_madt(struct acpi_tables *t, const struct cpu_topology *cpus)
+static int write_madt(struct acpi_tables *t, const struct acpi_config *c)
 {
+	const struct cpu_topology *cpus = c->cpus;
+	bool sci = c->board->fixed_hardware;
 	unsigned n = topology_cpus(cpus);
 	u32 size = sizeof(struct acpi_header) + 8 + n * sizeof(struct madt_lapic) +
-		   sizeof(struct madt_ioapic) + 2 * sizeof(struct madt_override) +
+		   sizeof(struct madt_ioapic) + (1 + sci) * sizeof(struct madt_override) +
 		   sizeof(struct madt_nmi);
 	u8 *p = table_alloc(t, size, 16), *at;
 	const u32 head[2] = { APIC_DEFAULT_BASE, MADT_PCAT_COMPAT };
@@ -244,8 +200,9 @@ static int write_madt(struct acpi_tables *t, const struct cpu_topology *cpus)
 		     sizeof(struct madt_ioapic));
 	/* The i8254 is wired to pin 2; the SCI is a level that is active high. */
 	at = mempcpy(at, &(struct madt_override){2, 10, 0, 0, 2, 0}, sizeof(struct madt_override));
-	at = mempcpy(at, &(struct madt_override){ 2, 10, 0, IRQ_SCI, IRQ_SCI, MADT_LEVEL_HIGH },
-		     sizeof(struct madt_override));
+	if (sci)
+		at = mempcpy(at, &(struct madt_override){ 2, 10, 0, IRQ_SCI, IRQ_SCI, MADT_LEVEL_HIGH },
+			     sizeof(struct madt_override));
 	memcpy(at, &(struct madt_nmi){ 4, 6, MADT_ALL_CPUS, 0, 1 }, sizeof(struct madt_nmi));
 	table_finish(t, (struct acpi_header *)p, "APIC", 3, size);
 	table_list(t, p);
@@ -294,7 +251,7 @@ int acpi_build(struct acpi_tables *t, const struct acpi_config *c)
 {
 	u8 *rsdt, *xsdt;
 
-	if (write_fadt(t, c) < 0 || write_madt(t, c->cpus) < 0 ||
+	if (write_fadt(t, c) < 0 || write_madt(t, c) < 0 ||
 	    (c->ecam_size && write_mcfg(t, c) < 0))
 		return -ENOMEM;
 	rsdt = write_root(t, "RSDT", 4);

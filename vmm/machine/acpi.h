@@ -4,6 +4,7 @@
 
 #include "lib/error.h"
 #include "vmm/cpus/topology.h"
+#include "vmm/machine/options.h"
 #include "vmm/memory/guest_memory.h"
 
 /* Both areas are reserved in the memory map. */
@@ -11,12 +12,17 @@
 #define ACPI_AREA_SIZE	0x10000
 #define MP_AREA		0xF0000
 #define MP_AREA_SIZE	0x10000
+#define RESET_VECTOR	0xFFFF0	/* in the MP table's area, far behind it */
 
 #define APIC_DEFAULT_BASE	0xFEE00000
 #define IOAPIC_DEFAULT_BASE	0xFEC00000
 
+struct acpi_board;
+
 /* What the tables depend on. */
 struct acpi_config {
+	const struct acpi_board *board;
+	const struct machine_options *options;
 	const struct cpu_topology *cpus;
 	u64 ecam, ecam_size;	/* size 0: there is none */
 	u64 pci32;		/* BARs may lie from here to the IOAPIC, */

@@ -166,6 +166,12 @@ size_t aml_name_begin_package(struct aml *a, const char *name, u8 count)
 	return aml_package(a, count);
 }
 
+void aml_raw(struct aml *a, const u8 *terms, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		put(a, terms[i]);
+}
+
 void aml_method(struct aml *a, const char *name, u8 args, const u8 *body, size_t size)
 {
 	size_t mark;
@@ -174,8 +180,7 @@ void aml_method(struct aml *a, const char *name, u8 args, const u8 *body, size_t
 	mark = aml_begin(a);
 	put_text(a, name);
 	put(a, args);
-	for (size_t i = 0; i < size; i++)
-		put(a, body[i]);
+	aml_raw(a, body, size);
 	aml_end(a, mark);
 }
 
@@ -262,11 +267,21 @@ void aml_crs_end(struct aml *a, size_t mark)
 }
 
 /* ACPI 6.4, 6.4.3.6: extended interrupt. */
-void aml_crs_interrupt_shared(struct aml *a, u32 gsi)
+static void put_interrupt(struct aml *a, u32 gsi, u8 flags)
 {
 	put(a, RES_INTERRUPT);
 	put_le(a, 6, 2);
-	put(a, INTERRUPT_CONSUMER | INTERRUPT_EDGE | INTERRUPT_SHARED);
+	put(a, flags);
 	put(a, 1);
 	put_le(a, gsi, 4);
+}
+
+void aml_crs_interrupt(struct aml *a, u32 gsi)
+{
+	put_interrupt(a, gsi, INTERRUPT_CONSUMER | INTERRUPT_EDGE);
+}
+
+void aml_crs_interrupt_shared(struct aml *a, u32 gsi)
+{
+	put_interrupt(a, gsi, INTERRUPT_CONSUMER | INTERRUPT_EDGE | INTERRUPT_SHARED);
 }

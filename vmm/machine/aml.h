@@ -28,6 +28,9 @@ size_t aml_name_begin_package(struct aml *a, const char *name, u8 count);
 /* body: term list, assembled by hand. */
 void aml_method(struct aml *a, const char *name, u8 args, const u8 *body, size_t size);
 
+/* Terms assembled by hand. */
+void aml_raw(struct aml *a, const u8 *terms, size_t size);
+
 /* _CRS: begin, resources, end. */
 size_t aml_crs(struct aml *a);
 void aml_crs_io(struct aml *a, u16 base, u8 len);
@@ -36,7 +39,8 @@ void aml_crs_mem32(struct aml *a, u32 base, u32 size);
 /* What a bridge hands on. The resource types of ACPI 6.4 table 6.47. */
 enum aml_space { AML_MEMORY = 0, AML_IO = 1, AML_BUS = 2 };
 void aml_crs_space(struct aml *a, enum aml_space space, u64 base, u64 last);
-void aml_crs_interrupt_shared(struct aml *a, u32 gsi);	/* edge, active high */
+void aml_crs_interrupt(struct aml *a, u32 gsi);		/* edge, active high, exclusive */
+void aml_crs_interrupt_shared(struct aml *a, u32 gsi);	/* the same for several */
 void aml_crs_end(struct aml *a, size_t mark);
 
 #endif

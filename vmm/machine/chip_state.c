@@ -59,6 +59,12 @@ int chips_get(const struct kvm *kvm, struct chip_state **state, struct error *er
 	return ret < 0 ? chips_error(err, ret, "to show its interrupt controllers") : 0;
 }
 
+void chips_mask_pics(struct chip_state *s)
+{
+	s->chip[KVM_IRQCHIP_PIC_MASTER].chip.pic.imr = 0xFF;
+	s->chip[KVM_IRQCHIP_PIC_SLAVE].chip.pic.imr = 0xFF;
+}
+
 int chips_set(const struct kvm *kvm, const struct chip_state *s, struct error *err)
 {
 	long ret = 0;

@@ -2,8 +2,9 @@
  * The DSDT: S5, the CPUs, and PCI0 with what lies on it (ACPI 6.4, chapter 6; PCI Firmware 3.2,
  * chapter 4). It says exactly what pc.c wires up.
  */
-#include "vmm/machine/acpi.h"
-#include "vmm/machine/aml.h"
+#include <string.h>
+
+#include "vmm/machine/dsdt.h"
 #include "vmm/machine/pc.h"
 
 static const struct dsdt_device {
@@ -35,6 +36,13 @@ static void dsdt_device(struct aml *a, const struct dsdt_device *d)
 	aml_end(a, dev);
 }
 
+void dsdt_legacy(struct aml *a, const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(dsdt_devices); i++)
+		if (strcmp(dsdt_devices[i].name, name) == 0)
+			dsdt_device(a, &dsdt_devices[i]);
+}
+
 static void dsdt_cpu(struct aml *a, unsigned cpu)
 {
 	char name[5] = { 'C', 'P', '0' + cpu / 10 % 10, '0' + cpu % 10 };
@@ -45,8 +53,14 @@ static void dsdt_cpu(struct aml *a, unsigned cpu)
 	aml_end(a, dev);
 }
 
+void dsdt_cpus(struct aml *a, const struct acpi_config *c)
+{
+	for (unsigned i = 0; i < topology_cpus(c->cpus); i++)
+		dsdt_cpu(a, i);
+}
+
 /* The guest's pvpanic driver binds by this _HID. */
-static void dsdt_pvpanic(struct aml *a)
+void dsdt_pvpanic(struct aml *a)
 {
 	size_t dev = aml_device(a, "PEVT"), crs;
 
@@ -141,7 +155,7 @@ static void dsdt_isa(struct aml *a)
 	aml_end(a, isa);
 }
 
-static void dsdt_pci(struct aml *a, const struct acpi_config *c)
+size_t dsdt_pci_begin(struct aml *a, const struct acpi_config *c)
 {
 	size_t pci = aml_device(a, "PCI0");
 
@@ -152,20 +166,20 @@ static void dsdt_pci(struct aml *a, const struct acpi_config *c)
 	dsdt_pci_crs(a, c);
 	dsdt_prt(a);
 	dsdt_osc(a);
-	dsdt_isa(a);
-	aml_end(a, pci);
+	return pci;
 }
 
 void dsdt_build(struct aml *a, const struct acpi_config *c)
 {
 	static const u8 s5[] = { ACPI_SLP_TYP_S5, 0, 0, 0 };
-	size_t scope;
+	size_t scope, pci;
 
 	aml_name_package(a, "_S5_", s5, sizeof(s5));
 	scope = aml_scope(a, "_SB_");
-	for (unsigned i = 0; i < topology_cpus(c->cpus); i++)
-		dsdt_cpu(a, i);
+	dsdt_cpus(a, c);
 	dsdt_board(a, c);
-	dsdt_pci(a, c);
+	pci = dsdt_pci_begin(a, c);
+	dsdt_isa(a);
+	aml_end(a, pci);
 	aml_end(a, scope);
 }

@@ -16,41 +16,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/machine/acpi.h"
+#include "vmm/machine/acpi_tables.h"
 #include "vmm/machine/pc.h"
 
 int pc_add_device(struct pc *pc, const struct device_ops *ops, void *self)
 {
-	if (pc->devices == PC_DEVICES_MAX)
-		return -ENOSPC;
-	pc->device[pc->devices++] = (struct device){ .ops = ops, .self = self };
-	return 0;
-}
-
-static int pc_free_slot(const struct pc *pc)
-{
-	for (int slot = 1; slot < PC_SLOT_LPC; slot++)
-		if (!pc->pci.root.device[PCI_DEVFN(slot, 0)])
-			return PCI_DEVFN(slot, 0);
-	return -ENOSPC;
+	return devices_add(&pc->devices, ops, self);
 }
 
 int pc_add_pci(struct pc *pc, int devfn, struct pci_device *d, const struct device_ops *ops,
 	       void *self)
 {
-	int ret;
-
-	if (devfn == PC_SLOT_ANY)
-		devfn = pc_free_slot(pc);
-	if (devfn < 0 || pc->devices + 2 > PC_DEVICES_MAX)
-		return -ENOSPC;
-	ret = pci_attach(&pc->pci.root, devfn, d);
-	if (ret < 0)
-		return ret;
-	pc_add_device(pc, &pci_function_ops, d);
-	if (ops)
-		pc_add_device(pc, ops, self);
-	return devfn;
+	return devices_add_pci(&pc->devices, &pc->pci, devfn, d, ops, self);
 }
 
 static struct irq_line pc_irq(const struct pc_config *c, unsigned gsi)
@@ -215,22 +192,9 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 
 void pc_reset(struct pc *pc)
 {
-	for (unsigned i = 0; i < pc->devices; i++)
-		pc->device[i].ops->reset(pc->device[i].self);
+	devices_reset(&pc->devices);
 	if (pc->direct_boot)
 		pc_play_firmware(pc);
-}
-
-void pc_pause(struct pc *pc)
-{
-	for (unsigned i = 0; i < pc->devices; i++)
-		pc->device[i].ops->pause(pc->device[i].self);
-}
-
-void pc_resume(struct pc *pc)
-{
-	for (unsigned i = 0; i < pc->devices; i++)
-		pc->device[i].ops->resume(pc->device[i].self);
 }
 
 void pc_flush(struct pc *pc)
@@ -239,10 +203,12 @@ void pc_flush(struct pc *pc)
 	debugcon_flush(&pc->debugcon_bios);
 }
 
-void pc_acpi_config(struct acpi_config *c, const struct pc *pc, const struct guest_memory *mem,
-		    const struct cpu_topology *cpus)
+void pc_acpi_config(struct acpi_config *c, const struct pc *pc, const struct machine_options *o,
+		    const struct guest_memory *mem, const struct cpu_topology *cpus)
 {
 	*c = (struct acpi_config){
+		.board = &acpi_board_pc,
+		.options = o,
 		.cpus = cpus,
 		.ecam = ECAM_BASE,
 		.ecam_size = ECAM_SIZE,
@@ -258,18 +224,45 @@ void pc_acpi_config(struct acpi_config *c, const struct pc *pc, const struct gue
 		c->pci32 = ALIGN_UP(guest_memory_low_end(mem), BIT(28));
 }
 
-int pc_write_tables(
-	const struct guest_memory *mem, const struct cpu_topology *cpus, struct error *err)
+/* ---- as a machine ---------------------------------------------------------------------------- */
+
+static void machine_reset(void *self)
 {
-	struct acpi_config config;
-	int ret;
+	pc_reset(self);
+}
 
-	pc_acpi_config(&config, NULL, mem, cpus);
-	ret = acpi_write_tables(mem, &config);
+static void machine_pause(void *self)
+{
+	devices_pause(&((struct pc *)self)->devices);
+}
 
-	if (ret == 0)
-		ret = mp_write_table(mem, cpus);
-	if (ret < 0)
-		return error_set(err, -ret, "cannot write the firmware tables: %s", strerror(-ret));
-	return 0;
+static void machine_resume(void *self)
+{
+	devices_resume(&((struct pc *)self)->devices);
+}
+
+static void machine_flush(void *self)
+{
+	pc_flush(self);
+}
+
+static void machine_destroy(void *self)
+{
+	pc_destroy(self);
+}
+
+static int machine_add_pci(void *self, int devfn, struct pci_device *d,
+			   const struct device_ops *ops, void *dev)
+{
+	return pc_add_pci(self, devfn, d, ops, dev);
+}
+
+struct machine pc_machine(struct pc *pc)
+{
+	static const struct machine_ops ops = {
+		.reset = machine_reset, .pause = machine_pause, .resume = machine_resume,
+		.flush = machine_flush, .destroy = machine_destroy, .add_pci = machine_add_pci,
+	};
+
+	return (struct machine){ .ops = &ops, .self = pc, .pio = &pc->pio, .mmio = &pc->mmio };
 }

@@ -15,6 +15,7 @@
 #include "vmm/hw/rtc.h"
 #include "vmm/hw/serial.h"
 #include "vmm/machine/io_map.h"
+#include "vmm/machine/machine.h"
 #include "vmm/machine/request.h"
 #include "vmm/memory/guest_memory.h"
 #include "vmm/pci/lpc.h"
@@ -40,8 +41,7 @@
 #define IRQ_SCI		9
 #define IRQ_AUX		12
 
-#define PC_DEVICES_MAX 160
-#define PC_SLOT_ANY	(-1)
+#define PC_SLOT_ANY	PCI_SLOT_ANY
 #define PC_SLOT_LPC	31
 #define PC_SLOT_PORTS	16	/* the first root port */
 #define PC_ROOT_PORTS_MAX 15
@@ -49,8 +49,7 @@
 struct pc {
 	struct io_map pio, mmio;
 	struct machine_events events;
-	struct device device[PC_DEVICES_MAX];	/* what has the verbs */
-	unsigned devices;
+	struct device_list devices;
 
 	struct serial com1;
 	struct rtc rtc;
@@ -100,16 +99,13 @@ int pc_add_pci(struct pc *pc, int devfn, struct pci_device *d, const struct devi
 /* A device that is not on PCI, for its verbs. */
 int pc_add_device(struct pc *pc, const struct device_ops *ops, void *self);
 void pc_reset(struct pc *pc);
-void pc_pause(struct pc *pc);
-void pc_resume(struct pc *pc);
 /* Before the end: what is still buffered. */
 void pc_flush(struct pc *pc);
+/* The pc as a machine. */
+struct machine pc_machine(struct pc *pc);
 struct acpi_config;
 /* What ACPI tables are to say; pc may be NULL: as a kernel that is loaded directly finds it. */
-void pc_acpi_config(struct acpi_config *c, const struct pc *pc, const struct guest_memory *mem,
-		    const struct cpu_topology *cpus);
-/* Firmware's work: the tables in guest memory. */
-int pc_write_tables(
-	const struct guest_memory *mem, const struct cpu_topology *cpus, struct error *err);
+void pc_acpi_config(struct acpi_config *c, const struct pc *pc, const struct machine_options *o,
+		    const struct guest_memory *mem, const struct cpu_topology *cpus);
 
 #endif

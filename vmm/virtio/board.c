@@ -203,11 +203,12 @@ static int slot_open(struct virtio_board *b, const struct kind *kind, const void
 
 static int slot_attach_pci(struct virtio_board *b, struct virtio_slot *s, struct error *err)
 {
+	const struct machine *m = b->env.machine;
 	int ret = virtio_pci_init(&s->pci, s->dev, b->env.kvm, b->env.loop, err);
 
 	if (ret < 0)
 		return ret;
-	ret = pc_add_pci(b->env.pc, PC_SLOT_ANY, &s->pci.pci, &virtio_pci_device_ops, &s->pci);
+	ret = m->ops->add_pci(m->self, PCI_SLOT_ANY, &s->pci.pci, &virtio_pci_device_ops, &s->pci);
 	return ret < 0 ? error_set(err, -ret, "there is no PCI slot for %s", s->dev->ops->name) : 0;
 }
 
@@ -216,7 +217,7 @@ static int slot_start(struct virtio_board *b, struct virtio_slot *s, struct erro
 	int ret;
 
 	if (b->on_mmio)
-		ret = virtio_mmio_init(&s->mmio, s->dev, s - b->slot, b->env.kvm, &b->env.pc->mmio, err);
+		ret = virtio_mmio_init(&s->mmio, s->dev, s - b->slot, b->env.kvm, b->env.machine->mmio, err);
 	else
 		ret = slot_attach_pci(b, s, err);
 	return ret < 0 ? ret : io_thread_start(&s->io, err);

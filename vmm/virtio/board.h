@@ -5,7 +5,7 @@
 #ifndef QUMRA_VMM_VIRTIO_BOARD_H
 #define QUMRA_VMM_VIRTIO_BOARD_H
 
-#include "vmm/machine/pc.h"
+#include "vmm/machine/machine.h"
 #include "vmm/virtio/mmio.h"
 #include "vmm/virtio/options.h"
 
@@ -15,7 +15,7 @@ struct virtio_board;
 struct virtio_env {
 	const struct kvm *kvm;
 	const struct guest_memory *mem;
-	struct pc *pc;
+	const struct machine *machine;
 	struct loop *loop;	/* the machine's */
 	unsigned cpus;
 };

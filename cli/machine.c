@@ -1,0 +1,88 @@
+/* --machine BOARD[,…]: see machine.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/devices.h"
+#include "cli/machine.h"
+#include "cli/suboptions.h"
+#include "vmm/machine/pc.h"
+
+static int machine_root_ports(void *out, const char *value, struct error *err)
+{
+	struct machine_options *m = out;
+	char *end;
+	unsigned long n = strtoul(value, &end, 10);
+
+	if (end == value || *end || *value == '-' || n > PC_ROOT_PORTS_MAX)
+		return error_usage(err, "--machine: root-ports: \"%s\" is not 0 to %d", value,
+			PC_ROOT_PORTS_MAX);
+	m->root_ports = n;
+	return 0;
+}
+
+static const struct suboption q35_suboptions[] = {
+	{ "root-ports", SUB_CALL, 0, NULL, machine_root_ports, 0 },
+};
+
+static const struct suboption microvm_suboptions[] = {
+	{ "rtc", SUB_SWITCH, offsetof(struct machine_options, rtc), NULL, NULL, 0 },
+	{ "pcie", SUB_SWITCH, offsetof(struct machine_options, pcie), NULL, NULL, 0 },
+};
+
+static const struct machine_name {
+	const char *name;
+	enum machine_kind kind;
+	const struct suboption *suboption;
+	size_t suboptions;
+} machine_names[] = {
+	{ "q35", MACHINE_Q35, q35_suboptions, ARRAY_SIZE(q35_suboptions) },
+	{ "microvm", MACHINE_MICROVM, microvm_suboptions, ARRAY_SIZE(microvm_suboptions) },
+};
+
+/* name and rest are taken apart in place. */
+static int machine_take(
+	struct machine_options *o, const char *name, char *rest, struct error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(machine_names); i++) {
+		const struct machine_name *m = &machine_names[i];
+
+		if (strcmp(name, m->name) != 0)
+			continue;
+		o->kind = m->kind;
+		return suboptions_parse(
+			"--machine", rest, m->suboption, m->suboptions, o, err);
+	}
+	return error_usage(err, "--machine: \"%s\" is unknown; there are q35[,root-ports=N], "
+		"microvm[,rtc=on][,pcie=on]", name);
+}
+
+int machine_parse(struct run_options *o, const char *value, struct error *err)
+{
+	char *text = strdup(value), *rest;
+	int ret;
+
+	if (!text)
+		return error_set(err, ENOMEM, "out of memory");
+	suboption_cut(text, &rest);
+	ret = machine_take(&o->machine, text, rest, err);
+	free(text);
+	return ret;
+}
+
+int machine_settle(struct run_options *o, struct error *err)
+{
+	if (o->machine.kind != MACHINE_MICROVM)
+		return 0;
+	if (o->firmware)
+		return error_usage(err, "--firmware: a microvm has none; it loads its kernel directly");
+	if (screen_wanted(&o->screen))
+		return error_usage(err, "--machine microvm has no screen, as --device vga, --display and "
+			"--screenshot want");
+	/* Windows cost the guest no search. */
+	if (!o->virtio_named)
+		o->virtio.mmio = true;
+	if (!o->virtio.mmio && !o->machine.pcie)
+		return error_usage(err, "--virtio pci: a microvm has PCI with --machine microvm,pcie=on");
+	return 0;
+}

@@ -1,0 +1,11 @@
+/* --machine and what belongs to it. */
+#ifndef QUMRA_CLI_MACHINE_H
+#define QUMRA_CLI_MACHINE_H
+
+#include "cli/options.h"
+
+int machine_parse(struct run_options *o, const char *value, struct error *err);
+/* All options are there: do they go together? Fills in what follows from the board. */
+int machine_settle(struct run_options *o, struct error *err);
+
+#endif

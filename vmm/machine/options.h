@@ -1,0 +1,18 @@
+/* Which board a machine is, in the words of the command line. */
+#ifndef QUMRA_VMM_MACHINE_OPTIONS_H
+#define QUMRA_VMM_MACHINE_OPTIONS_H
+
+#include "lib/types.h"
+#include "vmm/cpus/topology.h"
+
+enum machine_kind { MACHINE_Q35, MACHINE_MICROVM };
+
+struct machine_options {
+	enum machine_kind kind;
+	/* q35 */
+	unsigned root_ports;
+	/* microvm */
+	bool rtc, pcie;
+};
+
+#endif
