@@ -9,6 +9,7 @@
 
 #include "cli/devices.h"
 #include "cli/suboptions.h"
+#include "lib/size.h"
 #include "vmm/chardev/chardev.h"
 
 char *run_options_keep(struct run_options *o, const char *text, struct error *err)
@@ -188,6 +189,37 @@ int devices_parse_net(struct run_options *o, const char *value, struct error *er
 		ARRAY_SIZE(net_suboptions), n, err);
 }
 
+/* ---- --share --------------------------------------------------------------------------------- */
+
+static const struct suboption share_suboptions[] = {
+	{ "readonly", SUB_FLAG, offsetof(struct share_options, readonly), NULL, NULL, 0 },
+};
+
+int devices_parse_share(struct run_options *o, const char *value, struct error *err)
+{
+	struct share_options *s = &o->virtio.share[o->virtio.shares];
+	char *text = run_options_keep(o, value, err), *rest, *tag;
+
+	if (!text)
+		return -EINVAL;
+	if (o->virtio.shares == VIRTIO_SHARES_MAX)
+		return error_usage(err, "--share: there are more than %d", VIRTIO_SHARES_MAX);
+	s->folder = suboption_cut(text, &rest);
+	tag = strrchr(text, ':');
+	if (!tag || tag == text || !tag[1])
+		return error_usage(err, "--share: \"%s\" is not like FOLDER:TAG", text);
+	*tag++ = 0;
+	if (strlen(tag) > SHARE_TAG_MAX)
+		return error_usage(err, "--share: the tag \"%s\" has more than %d characters", tag,
+			SHARE_TAG_MAX);
+	for (unsigned i = 0; i < o->virtio.shares; i++)
+		if (strcmp(o->virtio.share[i].tag, tag) == 0)
+			return error_usage(err, "--share: there are two with the tag \"%s\"", tag);
+	s->tag = tag;
+	o->virtio.shares++;
+	return suboptions_parse("--share", rest, share_suboptions, ARRAY_SIZE(share_suboptions), s, err);
+}
+
 /* ---- --device -------------------------------------------------------------------------------- */
 
 static const struct suboption console_suboptions[] = {
@@ -211,6 +243,31 @@ static int device_console(struct run_options *o, const char *where, char *rest, 
 		ARRAY_SIZE(console_suboptions), p, err);
 }
 
+static int balloon_taken(void *out, const char *value, struct error *err)
+{
+	struct balloon_options *b = out;
+
+	if (size_parse(value, &b->taken) == 0)
+		return 0;
+	return error_usage(err, "--device balloon: taken: \"%s\" is not a size, such as 128M", value);
+}
+
+static const struct suboption balloon_suboptions[] = {
+	{ "taken", SUB_CALL, 0, NULL, balloon_taken, 0 },
+	{ "deflate-on-oom", SUB_FLAG, offsetof(struct balloon_options, deflate_on_oom), NULL, NULL, 0 },
+	{ "reporting", SUB_FLAG, offsetof(struct balloon_options, reporting), NULL, NULL, 0 },
+	{ "stats", SUB_NUMBER, offsetof(struct balloon_options, stats), NULL, NULL, 86400 },
+};
+
+static int device_balloon(struct run_options *o, char *rest, struct error *err)
+{
+	if (o->virtio.balloons)
+		return error_usage(err, "--device balloon: there is one already");
+	o->virtio.balloons = 1;
+	return suboptions_parse("--device balloon", rest, balloon_suboptions,
+		ARRAY_SIZE(balloon_suboptions), &o->virtio.balloon, err);
+}
+
 int devices_parse_device(struct run_options *o, const char *value, struct error *err)
 {
 	char *text = run_options_keep(o, value, err), *rest;
@@ -221,6 +278,8 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 	kind = suboption_cut(text, &rest);
 	if (strncmp(kind, "console=", 8) == 0)
 		return device_console(o, kind + 8, rest, err);
+	if (strcmp(kind, "balloon") == 0)
+		return device_balloon(o, rest, err);
 	if (rest)
 		return error_usage(err, "--device %s: takes nothing behind it", kind);
 	if (strcmp(kind, "rng") == 0)
@@ -229,7 +288,7 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 		o->screen.vga = true;
 	else
 		return error_usage(err, "--device: \"%s\" is none of rng, vga, "
-			"console=WHERE[,name=NAME]", kind);
+			"console=WHERE[,name=NAME], balloon[,...]", kind);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 int devices_parse_disk(struct run_options *o, const char *value, struct error *err);
 int devices_parse_cdrom(struct run_options *o, const char *value, struct error *err);
 int devices_parse_net(struct run_options *o, const char *value, struct error *err);
+int devices_parse_share(struct run_options *o, const char *value, struct error *err);
 int devices_parse_virtio(struct run_options *o, const char *value, struct error *err);
 int devices_parse_device(struct run_options *o, const char *value, struct error *err);
 

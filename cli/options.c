@@ -121,8 +121,12 @@ static const struct run_option {
 	{"net", "user|tap=NAME|none",
 		"a virtio network: user[,forward=tcp:8080:80], tap=INTERFACE, socket=PATH, none;\n"
 		"                           mac=ADDRESS, pcap=FILE", 0, devices_parse_net},
+	{"share", "FOLDER:TAG[,readonly]",
+		"a folder of the host, by 9P; Linux: mount -t 9p -o trans=virtio TAG /mnt", 0,
+		devices_parse_share},
 	{"device", "KIND",
-		"more: rng, vga, console=WHERE[,name=NAME] (WHERE as for --serial)", 0,
+		"more: rng, vga, console=WHERE[,name=NAME] (WHERE as for --serial),\n"
+		"                           balloon[,taken=SIZE,deflate-on-oom,reporting,stats=SECONDS]", 0,
 		devices_parse_device},
 	{"display", "vnc[=ADDRESS]|none",
 		"a screen, keyboard and mouse over VNC (default: none); ADDRESS: PORT, :NUMBER, HOST:PORT,\n"
@@ -254,7 +258,8 @@ static int set_option(
 static bool repeats(const struct run_option *opt)
 {
 	return opt->parse == devices_parse_disk || opt->parse == devices_parse_net ||
-	       opt->parse == devices_parse_cdrom || opt->parse == devices_parse_device;
+	       opt->parse == devices_parse_cdrom || opt->parse == devices_parse_share ||
+	       opt->parse == devices_parse_device;
 }
 
 /* Takes argv[*at] and, where the option wants one, its value. */

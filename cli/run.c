@@ -40,6 +40,8 @@ static void stat_line(const char *key, u64 value)
 /* Taken while the VM still exists, printed when the terminal is back. */
 struct run_stats {
 	u64 wall_us, first_run_us, max_rss_kib, guest_rss_kib;
+	bool has_balloon;
+	struct balloon_figures balloon;
 	unsigned cpus;
 	struct run_cpu_stats {
 		u64 cpu_us;
@@ -71,6 +73,7 @@ static void run_stats_take(struct run_stats *s, const struct vmm *vmm, u64 start
 	};
 	if (vmm->cpu[0].first_run_ns)
 		s->first_run_us = (vmm->cpu[0].first_run_ns - start_ns) / 1000;
+	s->has_balloon = virtio_board_balloon(vmm->virtio, &s->balloon);
 	s->cpus = vmm->cpus;
 	for (unsigned i = 0; i < vmm->cpus; i++) {
 		s->cpu[i].cpu_us = vmm->cpu[i].cpu_ns / 1000;
@@ -110,12 +113,24 @@ static void run_stats_free(struct run_stats *s)
 	kvm_stats_free(&s->all.hypervisor);
 }
 
+static void run_balloon_print(const struct balloon_figures *f)
+{
+	stat_line("balloon_taken_kib", f->taken >> 10);
+	stat_line("balloon_reported_kib", f->reported >> 10);
+	for (unsigned i = 0; i < BALLOON_STATS; i++)
+		if (f->stat[i] != BALLOON_UNKNOWN)
+			fprintf(stderr, "balloon_guest_%s %" PRIu64 "\n", virtio_balloon_stat_name(i),
+				f->stat[i]);
+}
+
 static void run_stats_print(const struct run_stats *s)
 {
 	stat_line("wall_us", s->wall_us);
 	stat_line("start_to_first_run_us", s->first_run_us);
 	stat_line("max_rss_kib", s->max_rss_kib);
 	stat_line("guest_rss_kib", s->guest_rss_kib);
+	if (s->has_balloon)
+		run_balloon_print(&s->balloon);
 	run_cpu_stats_print(&s->all, "");
 	for (unsigned i = 0; i < s->cpus && s->cpus > 1; i++) {
 		char prefix[16];

@@ -3,8 +3,10 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
+import time
 
 from harness import ROOT, Fail, Test, need_qumra, script_output
 
@@ -60,6 +62,7 @@ class Part:
             self.meet(guest)
         finally:
             status = guest.end(log)
+            self.errors = guest.errors
         bad = re.findall(r"^CHECK BAD (.*)$", guest.text, re.M)
         if bad:
             raise Fail("checks: " + ", ".join(bad)[:300])
@@ -97,7 +100,69 @@ class Scsi(Part):
                 raise Fail("the image holds something else than the guest wrote")
 
 
-PARTS = (Scsi,)
+class Balloon(Part):
+    name, checks = "balloon", 6
+    modules = ("virtio_balloon", "virtio_console")
+
+    def prepare(self):
+        return ["--device", "balloon,taken=128M,reporting,stats=1", "--device", "console=none", "--device",
+                f"console=unix:{self.path('port')},name=org.qumra.test"], []
+
+    def resident(self, guest):
+        """MiB of the process."""
+        with open(f"/proc/{guest.process.pid}/statm", encoding="ascii") as f:
+            return int(f.read().split()[1]) * 4 >> 10
+
+    def meet(self, guest):
+        guest.until("READY full")
+        full = self.resident(guest)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.path("port"))
+            s.sendall(b"go on\n")
+            guest.until("READY freed")
+            end = time.monotonic() + 100
+            while self.resident(guest) > full - 120:
+                if time.monotonic() > end:
+                    raise Fail(f"{full} MiB resident, and {self.resident(guest)} when the guest had freed 150")
+                time.sleep(0.1)
+            s.sendall(b"go on\n")
+            guest.until("CHECK ok same")
+
+    def judge(self, text):
+        figures = dict(re.findall(r"^(balloon_\w+) (\d+)$", self.errors, re.M))
+        if figures.get("balloon_taken_kib") != "131072" or int(figures["balloon_reported_kib"]) < 120 << 10 \
+                or not 100 << 20 < int(figures["balloon_guest_total"]) < 512 << 20:
+            raise Fail(f"figures: {figures}")
+
+
+class Share(Part):
+    name, checks = "9p", 29
+    modules = ("netfs", "fscache", "9pnet", "9pnet_virtio", "9p")
+
+    def prepare(self):
+        file = random.Random(9).randbytes(1 << 20)
+        for folder in ("data/many", "fixed", "outside"):
+            os.makedirs(self.path(folder))
+        self.write("data/from-host", file)
+        self.write("fixed/from-host", file)
+        self.write("outside/secret", b"not the guest's")
+        os.symlink("../outside", self.path("data/escape"))
+        os.symlink(self.path("outside/secret"), self.path("data/secret-link"))
+        for i in range(3000):
+            self.write(f"data/many/a rather long name of an entry {i + 1:04}", b"")
+        sums = self.write("sum", self.kit.sha256(file).encode() + b"\n")
+        return ["--share", f"{self.folder}/data:data", "--share", f"{self.folder}/fixed:fixed,readonly"], \
+            [f"file.sha256={sums}"]
+
+    def judge(self, text):
+        with open(self.path("data/from-guest"), "rb") as f:
+            if self.kit.sha256(f.read()) != re.search(r"^GUEST (\w+)$", text, re.M)[1]:
+                raise Fail("the folder holds something else than the guest wrote")
+        if os.listdir(self.path("outside")) != ["secret"] or os.listdir(self.path("fixed")) != ["from-host"]:
+            raise Fail("the guest was outside")
+
+
+PARTS = (Scsi, Balloon, Share)
 
 
 def run(part, kit, build, log, bus, cpus):

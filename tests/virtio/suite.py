@@ -93,6 +93,7 @@ class Guest:
         out, err = self.process.communicate()
         self.timer.cancel()
         self.text += out.decode(errors="replace").replace("\r", "")
+        self.errors = err.decode(errors="replace")
         log.write(self.text.encode() + b"\n--- standard error\n" + err)
         for word in SANITIZER_WORDS:
             if word in err:

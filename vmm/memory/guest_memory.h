@@ -56,6 +56,11 @@ int guest_memory_register(
 
 /* The host address of [gpa, gpa + len), or NULL unless all of it is one region's RAM. */
 void *guest_memory_at(const struct guest_memory *mem, u64 gpa, u64 len);
+/*
+ * Gives the whole pages in [host, host + len), which is guest memory, back to the host. They stay
+ * mapped and read as zeroes, or as what the file under a private mapping has, until written again.
+ */
+void guest_memory_discard(void *host, u64 len);
 /* The end of RAM below 4 GiB, and the amount above. */
 u64 guest_memory_low_end(const struct guest_memory *mem);
 u64 guest_memory_high_size(const struct guest_memory *mem);

@@ -3,10 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/board.h"
 #include "vmm/virtio/console.h"
 #include "vmm/virtio/net.h"
+#include "vmm/virtio/p9.h"
 #include "vmm/virtio/pci.h"
 #include "vmm/virtio/rng.h"
 #include "vmm/virtio/scsi.h"
@@ -45,7 +47,8 @@ unsigned virtio_options_count(const struct virtio_options *o)
 {
 	unsigned units = scsi_units(o);
 
-	return o->rngs + (o->disks - units) + o->nics + (o->ports ? 1 : 0) + (units ? 1 : 0);
+	return o->rngs + (o->disks - units) + o->nics + (o->ports ? 1 : 0) + (units ? 1 : 0) +
+	       o->balloons + o->shares;
 }
 
 unsigned virtio_options_windows(const struct virtio_options *o)
@@ -146,6 +149,36 @@ static void nic_destroy(void *self)
 	virtio_net_destroy(self);
 }
 
+static int balloon_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			  struct error *err)
+{
+	struct virtio_balloon *balloon = s->self;
+
+	s->dev = &balloon->dev;
+	s->own = &virtio_balloon_device_ops;
+	return virtio_balloon_init(balloon, options, b->env.mem, &s->io, err);
+}
+
+static void balloon_destroy(void *self)
+{
+	virtio_balloon_destroy(self);
+}
+
+static int share_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			struct error *err)
+{
+	struct virtio_p9 *p = s->self;
+
+	s->dev = &p->dev;
+	s->own = &virtio_p9_device_ops;
+	return virtio_p9_init(p, options, b->env.mem, &s->io, err);
+}
+
+static void share_destroy(void *self)
+{
+	virtio_p9_destroy(self);
+}
+
 static int console_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
 			  struct error *err)
 {
@@ -174,6 +207,8 @@ static const struct kind {
 } kind_rng = { sizeof(struct virtio_rng), rng_create, rng_destroy },
   kind_disk = { sizeof(struct virtio_blk), disk_create, disk_destroy },
   kind_scsi = { sizeof(struct virtio_scsi), scsi_create, scsi_destroy },
+  kind_balloon = { sizeof(struct virtio_balloon), balloon_create, balloon_destroy },
+  kind_share = { sizeof(struct virtio_p9), share_create, share_destroy },
   kind_nic = { sizeof(struct virtio_net), nic_create, nic_destroy },
   kind_console = { sizeof(struct virtio_console), console_create, console_destroy };
 
@@ -248,6 +283,10 @@ static int board_fill(struct virtio_board *b, const struct virtio_options *o, st
 		ret = slot_open(b, &kind_nic, &o->nic[i], err);
 	if (o->ports && ret == 0)
 		ret = slot_open(b, &kind_console, o, err);
+	for (unsigned i = 0; i < o->shares && ret == 0; i++)
+		ret = slot_open(b, &kind_share, &o->share[i], err);
+	if (o->balloons && ret == 0)
+		ret = slot_open(b, &kind_balloon, &o->balloon, err);
 	for (unsigned i = 0; i < o->rngs && ret == 0; i++)
 		ret = slot_open(b, &kind_rng, o, err);
 	for (unsigned i = 0; i < b->n && ret == 0; i++)
@@ -309,6 +348,23 @@ void virtio_board_reset(struct virtio_board *board)
 	for (unsigned i = 0; virtio_board_device(board, i, &dev); i++)
 		if (dev.ops)
 			dev.ops->reset(dev.self);
+}
+
+bool virtio_board_balloon(struct virtio_board *board, struct balloon_figures *f)
+{
+	for (unsigned i = 0; board && i < board->n; i++) {
+		const struct virtio_balloon *b = board->slot[i].self;
+
+		if (board->slot[i].own != &virtio_balloon_device_ops)
+			continue;
+		virtio_lock(board->slot[i].dev);
+		f->taken = (u64)b->most << 12;
+		f->reported = b->reported;
+		memcpy(f->stat, b->stat, sizeof(f->stat));
+		virtio_unlock(board->slot[i].dev);
+		return true;
+	}
+	return false;
 }
 
 /* ---- what a kernel is told ------------------------------------------------------------------- */

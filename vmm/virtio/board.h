@@ -6,6 +6,7 @@
 #define QUMRA_VMM_VIRTIO_BOARD_H
 
 #include "vmm/machine/machine.h"
+#include "vmm/virtio/balloon.h"
 #include "vmm/virtio/mmio.h"
 #include "vmm/virtio/options.h"
 
@@ -29,6 +30,14 @@ void virtio_board_destroy(struct virtio_board *board);
  * NULL: nothing at that place. */
 bool virtio_board_device(struct virtio_board *board, unsigned i, struct device *dev);
 void virtio_board_reset(struct virtio_board *board);
+
+struct balloon_figures {
+	u64 taken, reported;		/* bytes: at most, and in all */
+	u64 stat[BALLOON_STATS];	/* by tag; BALLOON_UNKNOWN */
+};
+
+/* False: there is no balloon. */
+bool virtio_board_balloon(struct virtio_board *board, struct balloon_figures *f);
 
 /*
  * The command line for a kernel, allocated: with the windows of virtio-mmio appended where ACPI, which

@@ -9,6 +9,8 @@
 #define VIRTIO_DISKS_MAX	8
 #define VIRTIO_NICS_MAX		4
 #define VIRTIO_PORTS_MAX	8
+#define VIRTIO_SHARES_MAX	4
+#define SHARE_TAG_MAX		31
 #define NET_FORWARDS_MAX	8
 
 struct disk_options {
@@ -40,12 +42,28 @@ struct port_options {
 	const char *name;	/* NULL: none */
 };
 
+struct balloon_options {
+	u64 taken;		/* bytes of guest memory to be taken at the start */
+	bool deflate_on_oom;	/* the guest may take pages back when it runs out of memory */
+	bool reporting;		/* unused pages go back to the host by themselves */
+	u64 stats;		/* seconds between two askings for statistics; 0: none */
+};
+
+struct share_options {
+	const char *folder, *tag;
+	bool readonly;
+};
+
 struct virtio_options {
 	bool mmio;		/* the transport; else PCI */
 	unsigned rngs, disks, nics, ports;
 	struct disk_options disk[VIRTIO_DISKS_MAX];
 	struct nic_options nic[VIRTIO_NICS_MAX];
 	struct port_options port[VIRTIO_PORTS_MAX];	/* of one console device */
+	unsigned shares;
+	struct share_options share[VIRTIO_SHARES_MAX];
+	unsigned balloons;		/* 0 or 1 */
+	struct balloon_options balloon;
 };
 
 /* How many devices that makes, and how many of them are memory-mapped. */
