@@ -80,9 +80,8 @@ int vnc_address_check(const char *address, bool password, struct error *err)
 	if (!address)
 		return 0;
 	if (!address_parse(&a, address))
-		return error_usage(err,
-			"--display: vnc: \"%s\" is none of PORT, :NUMBER, HOST:PORT, unix:PATH",
-			address);
+		return error_usage(err, "--display: vnc: \"%s\" is none of PORT, :NUMBER, HOST:PORT, "
+			"unix:PATH", address);
 	if (!a.path && !is_loopback(a.host) && !password)
 		return error_usage(err, "--display: vnc: %s is open to a network: that needs password=FILE",
 			address);

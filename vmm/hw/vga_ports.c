@@ -73,16 +73,14 @@ static void dac_start(struct vga *v, u8 index, bool writing)
 static void crtc_write(struct vga *v, u8 value)
 {
 	unsigned index = v->r.crtc_index;
-	u8 *reg = &v->r.crtc[index];
+	u8 *reg = v->r.crtc;
 
 	if (index >= VGA_CRTC_REGS)
 		return;
-	if (index <= CRTC_OVERFLOW && v->r.crtc[CRTC_VSYNC_END] & VSYNC_PROTECT) {
-		if (index == CRTC_OVERFLOW)
-			*reg = (*reg & ~OVERFLOW_COMPARE) | (value & OVERFLOW_COMPARE);
-		return;
-	}
-	*reg = value;
+	if (index > CRTC_OVERFLOW || !(reg[CRTC_VSYNC_END] & VSYNC_PROTECT))
+		reg[index] = value;
+	else if (index == CRTC_OVERFLOW)
+		reg[index] = (reg[index] & ~OVERFLOW_COMPARE) | (value & OVERFLOW_COMPARE);
 }
 
 /*
