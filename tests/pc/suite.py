@@ -7,7 +7,8 @@ import tempfile
 
 from harness import ROOT, Fail, Test, need_qumra
 
-sys.path[:0] = [os.path.join(ROOT, "tests", "clients"), os.path.join(ROOT, "tests", "softkvm")]
+sys.path[:0] = [os.path.join(ROOT, "tests", "clients"), os.path.join(ROOT, "tests", "softkvm"), os.path.join(ROOT, "tests", "pc")]
+import screens  # noqa: E402
 from debian import Repository, System, qcow2  # noqa: E402
 from qemu_guest import Guest  # noqa: E402
 
@@ -67,6 +68,7 @@ def cd(build, firmware, log):
 
 
 def tests(build):
+    yield from screens.tests(build)
     if build.name:
         return
     for firmware in ("bios", "uefi"):

@@ -1,0 +1,122 @@
+"""Guests on the screen: memtest86+, the Debian installer, the UEFI shell, with keys through VNC; the installer on serial."""
+import os
+import re
+import sys
+import tempfile
+
+from harness import ROOT, Fail, Skip, Test, need_qumra
+
+sys.path[:0] = [os.path.join(ROOT, "tests", "pc"), os.path.join(ROOT, "tests", "softkvm")]
+from qemu_guest import Guest  # noqa: E402
+from screen import Screen, Viewer  # noqa: E402
+
+SLOW = bool(os.environ.get("QUMRA_SLOW"))
+MEMTEST = "/boot/memtest86+x64.bin"
+INSTALLER = "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64"
+SCREENS = os.path.join(ROOT, "tests", "pc", "screens")
+
+
+def need(path):
+    if not os.path.exists(path):
+        raise Skip(f"there is no {path}")
+    return path
+
+
+def bios(build, *words):
+    return [*build.run, "--firmware", "bios", *words]
+
+
+def no_boot(build, log):
+    """SeaBIOS's own words, and an end by a signal leaves the last picture."""
+    need_qumra(build)
+    with tempfile.TemporaryDirectory() as folder:
+        with Screen(bios(build, "--memory", "64M", "--serial", "none"), folder, log) as screen:
+            screen.wait_for_text(r"^SeaBIOS \(version.*\n(.*\n)*No bootable device\.")
+
+
+def memtest(build, fade, log):
+    """One pass over 8 MiB. The bit fade test only waits, for minutes: without it by the menu, so by keys."""
+    need_qumra(build)
+    with tempfile.TemporaryDirectory() as folder:
+        vnc = os.path.join(folder, "vnc")
+        with Screen(bios(build, "--memory", "8M", "--serial", "none", "--kernel", need(MEMTEST), "--append", "nosm",
+                         "--display", f"vnc=unix:{vnc}"), folder, log) as screen:
+            screen.wait_for_text(r"Memory  :    8MB(.*\n)*.*<Enter> to start testing")
+            with Viewer(vnc) as viewer:
+                if not fade:
+                    viewer.type("F1")
+                    screen.wait_for_text(r"<F1>  Test selection")
+                    viewer.type("F1")
+                    screen.wait_for_text(r"\*\.\*{9}")
+                    viewer.type("F2")
+                    screen.wait_for_text(r"Enter test #")
+                    viewer.type("1", "0", "Enter")
+                    screen.wait_for_text(r"\*\.\*{8}\.")
+                    viewer.type("F10", "F10")
+                else:
+                    viewer.type("Enter")
+            text = screen.wait_for_text(r"Pass:  [1-9]", 400 if fade else 120)
+    if not re.search(r"Status: Pass .*\n.*Errors: 0 *$", text, re.M):
+        raise Fail(f"memtest86+ found errors:\n{text}")
+    return re.search(r"Time: +(\S+)", text)[1]
+
+
+def installer(build, log):
+    """Its first menu, which keys move."""
+    need_qumra(build)
+    words = bios(build, "--memory", "1G", "--serial", "none", "--kernel", need(f"{INSTALLER}/linux"),
+                 "--initrd", f"{INSTALLER}/initrd.gz", "--append", "quiet")
+    rows = os.path.join(SCREENS, "debian-installer")
+    with tempfile.TemporaryDirectory() as folder:
+        vnc = os.path.join(folder, "vnc")
+        with Screen([*words, "--display", f"vnc=unix:{vnc}"], folder, log) as screen:
+            menu = screen.wait_for_rows(rows, 300).checksums()
+            with Viewer(vnc) as viewer:
+                if (viewer.width, viewer.height) != (1024, 768):
+                    raise Fail(f"VNC shows {viewer.width} x {viewer.height}")
+                viewer.type("Down")
+                screen.wait_for(lambda p: changed(menu, p) == [23, 24], "the next line selected", 30)
+                viewer.type("Up")
+                screen.wait_for(lambda p: changed(menu, p) == [], "the first line selected again", 30)
+    return "1024 x 768"
+
+
+def changed(rows, picture):
+    return [y for y, row in enumerate(picture.checksums()) if row != rows[y]]
+
+
+def installer_serial(build, log):
+    need_qumra(build)
+    words = [*build.run, "--memory", "1G", "--kernel", need(f"{INSTALLER}/linux"), "--initrd", f"{INSTALLER}/initrd.gz",
+             "--append", "console=ttyS0 quiet"]
+    with Guest(words, log) as guest:
+        guest.expect(b"Select a language", 300)
+        guest.expect(b"<Go Back>")
+
+
+def uefi_shell(build, log):
+    """By GOP, with a PS/2 keyboard: it turns the machine off."""
+    need_qumra(build)
+    words = [*build.run, "--firmware", "uefi", "--memory", "256M", "--serial", "none"]
+    with tempfile.TemporaryDirectory() as folder:
+        vnc = os.path.join(folder, "vnc")
+        with Screen([*words, "--display", f"vnc=unix:{vnc}"], folder, log) as screen:
+            screen.wait_for_rows(os.path.join(SCREENS, "uefi-shell"), 120)
+            with Viewer(vnc) as viewer:
+                viewer.type(*"reset -s", "Enter")
+            status = screen.process.wait(60)
+            if status:
+                raise Fail(f"reset -s ended qumra with status {status}")
+
+
+def tests(build):
+    """All on the default engine; the short one with the sanitizers, too."""
+    yield Test(build.test("pc/screen-bios"), lambda log: no_boot(build, log), cost=5 * build.slow)
+    if build.name:
+        return
+    yield Test("pc/memtest", lambda log: memtest(build, False, log), cost=20)
+    yield Test("pc/screen-uefi", lambda log: uefi_shell(build, log), cost=30)
+    yield Test("pc/installer-screen", lambda log: installer(build, log), cost=60)
+    yield Test("pc/installer-serial", lambda log: installer_serial(build, log), cost=50)
+    if SLOW:
+        yield Test("pc/memtest-fade", lambda log: memtest(build, True, log), cost=200)
