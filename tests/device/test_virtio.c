@@ -796,6 +796,46 @@ static void test_net_control(void **state)
 	nic_free(&n);
 }
 
+static u32 told_offloads;
+
+static void remember_offloads(struct net_backend *b, u32 can)
+{
+	told_offloads = can;
+}
+
+/* What the driver set stays set, over a saved state, and is over when it resets the device. */
+static void test_net_offloads(void **state)
+{
+	const u64 features = BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_GUEST_TSO4) |
+			     BIT(VIRTIO_NET_F_GUEST_TSO6);
+	struct net_backend_ops ops;
+	struct nic n;
+	u64 only = BIT(VIRTIO_NET_F_GUEST_CSUM), more = BIT(VIRTIO_NET_F_GUEST_UFO);
+
+	nic_init(&n);
+	ops = *n.net.backend->ops;
+	ops.set_guest_offloads = remember_offloads;
+	n.net.backend->ops = &ops;
+	n.net.backend->brings = NET_CAN_CSUM | NET_CAN_TSO4 | NET_CAN_TSO6;
+	n.net.dev.offered |= features | BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
+	drive(&n.b, layouts[3] | NET_COMMON | features | BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS), 3);
+	assert_int_equal(told_offloads, n.net.backend->brings);
+	board_reload(&n.b, &virtio_net_device_ops, &n.net);
+	assert_int_equal(told_offloads, n.net.backend->brings);
+	assert_int_equal(nic_command(&n, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &more, 8), 1);
+	assert_int_equal(nic_command(&n, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &only, 8), 0);
+	assert_int_equal(told_offloads, NET_CAN_CSUM);
+	board_reload(&n.b, &virtio_net_device_ops, &n.net);
+	assert_int_equal(told_offloads, NET_CAN_CSUM);
+	only = 0;
+	assert_int_equal(nic_command(&n, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &only, 8), 0);
+	board_reload(&n.b, &virtio_net_device_ops, &n.net);
+	assert_int_equal(told_offloads, 0);
+	drive(&n.b, layouts[3] | NET_COMMON | features | BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS), 3);
+	assert_int_equal(told_offloads, n.net.backend->brings);
+	nic_free(&n);
+}
+
 /* Buffers that no frame fits into, and a transmit without a header. */
 static void test_net_bad_drivers(void **state)
 {
@@ -828,7 +868,7 @@ int main(void)
 		cmocka_unit_test(test_blk_moves), cmocka_unit_test(test_bad_state),
 		cmocka_unit_test(test_console), cmocka_unit_test(test_net_transmit),
 		cmocka_unit_test(test_net_receive), cmocka_unit_test(test_net_control),
-		cmocka_unit_test(test_net_bad_drivers),
+		cmocka_unit_test(test_net_bad_drivers), cmocka_unit_test(test_net_offloads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

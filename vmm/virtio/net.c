@@ -282,10 +282,12 @@ static const struct state_field net_fields[] = {
 	STATE_FIELD(struct net_control, mac, 1),
 	STATE_FIELD(struct net_control, unicast, 1),
 	STATE_FIELD(struct net_control, multicast, 1),
+	STATE_FIELD(struct net_control, offloads, 2),
+	STATE_FIELD(struct net_control, offloads_set, 2),
 };
 
 static const struct state_table net_table =
-	STATE_TABLE("virtio-net", struct net_control, 1, net_fields);
+	STATE_TABLE("virtio-net", struct net_control, 2, net_fields);
 
 static void verb_nothing(void *dev)
 {
@@ -305,10 +307,14 @@ static int verb_load(void *dev, const void *state)
 	const struct net_control *st = state;
 
 	if (!st->pairs || st->pairs > net->pairs || st->unicasts > NET_MACS_MAX ||
-	    st->multicasts > NET_MACS_MAX)
+	    st->multicasts > NET_MACS_MAX || st->offloads_set > 1 ||
+	    (st->offloads_set && st->offloads & ~net->dev.features))
 		return -EINVAL;
 	virtio_lock(&net->dev);
 	net->control = *st;
+	/* The device's part, loaded before, has told the backend of all that was agreed on. */
+	if (st->offloads_set)
+		net_apply_offloads(net, st->offloads);
 	virtio_unlock(&net->dev);
 	return 0;
 }

@@ -17,6 +17,8 @@ struct net_control {
 	u16 unicasts, multicasts;
 	u8 mac[6];
 	u8 unicast[NET_MACS_MAX][6], multicast[NET_MACS_MAX][6];
+	u64 offloads;			/* that the driver set; meaningless before it did */
+	u8 offloads_set;
 };
 
 struct virtio_net {

@@ -121,6 +121,8 @@ static bool command_offloads(struct virtio_net *net, u8 which, struct command *c
 	    !virtio_has(&net->dev, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) ||
 	    !command_read(cmd, &offloads, sizeof(offloads)) || offloads & ~net->dev.features)
 		return false;
+	net->control.offloads = offloads;
+	net->control.offloads_set = 1;
 	net_apply_offloads(net, offloads);
 	return true;
 }
