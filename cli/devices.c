@@ -268,6 +268,28 @@ static int device_balloon(struct run_options *o, char *rest, struct error *err)
 		ARRAY_SIZE(balloon_suboptions), &o->virtio.balloon, err);
 }
 
+static const struct suboption vsock_suboptions[] = {
+	{ "cid", SUB_NUMBER, offsetof(struct vsock_options, cid), NULL, NULL, 0xFFFFFFFE },
+};
+
+static int device_vsock(struct run_options *o, const char *path, char *rest, struct error *err)
+{
+	struct vsock_options *v = &o->virtio.vsock;
+	int ret;
+
+	if (o->virtio.vsocks)
+		return error_usage(err, "--device vsock: there is one already");
+	if (!*path)
+		return error_usage(err, "--device vsock: which socket? vsock=PATH[,cid=N]");
+	o->virtio.vsocks = 1;
+	*v = (struct vsock_options){ .path = path, .cid = 3 };
+	ret = suboptions_parse("--device vsock", rest, vsock_suboptions, ARRAY_SIZE(vsock_suboptions),
+		v, err);
+	if (ret == 0 && v->cid < 3)
+		return error_usage(err, "--device vsock: cid: the numbers below 3 are taken");
+	return ret;
+}
+
 int devices_parse_device(struct run_options *o, const char *value, struct error *err)
 {
 	char *text = run_options_keep(o, value, err), *rest;
@@ -278,6 +300,8 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 	kind = suboption_cut(text, &rest);
 	if (strncmp(kind, "console=", 8) == 0)
 		return device_console(o, kind + 8, rest, err);
+	if (strncmp(kind, "vsock=", 6) == 0)
+		return device_vsock(o, kind + 6, rest, err);
 	if (strcmp(kind, "balloon") == 0)
 		return device_balloon(o, rest, err);
 	if (rest)
@@ -288,7 +312,7 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 		o->screen.vga = true;
 	else
 		return error_usage(err, "--device: \"%s\" is none of rng, vga, "
-			"console=WHERE[,name=NAME], balloon[,...]", kind);
+			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N]", kind);
 	return 0;
 }
 

@@ -126,7 +126,8 @@ static const struct run_option {
 		devices_parse_share},
 	{"device", "KIND",
 		"more: rng, vga, console=WHERE[,name=NAME] (WHERE as for --serial),\n"
-		"                           balloon[,taken=SIZE,deflate-on-oom,reporting,stats=SECONDS]", 0,
+		"                           balloon[,taken=SIZE,deflate-on-oom,reporting,stats=SECONDS],\n"
+		"                           vsock=PATH[,cid=N]", 0,
 		devices_parse_device},
 	{"display", "vnc[=ADDRESS]|none",
 		"a screen, keyboard and mouse over VNC (default: none); ADDRESS: PORT, :NUMBER, HOST:PORT,\n"

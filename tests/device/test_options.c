@@ -267,6 +267,12 @@ static void test_disks(void **state)
 	assert_string_equal(o.virtio.share[0].tag, "t");
 	assert_true(o.virtio.share[0].readonly && !o.virtio.share[1].readonly);
 	run_options_free(&o);
+	refuse_free("below 3", "--kernel", "k", "--device", "vsock=v,cid=2");
+	refuse_free("which socket?", "--kernel", "k", "--device", "vsock=");
+	assert_int_equal(parse("--kernel", "k", "--device", "vsock=/x,cid=42"), 0);
+	assert_string_equal(o.virtio.vsock.path, "/x");
+	assert_int_equal(o.virtio.vsock.cid, 42);
+	run_options_free(&o);
 	refuse_free("bus:", "--kernel", "k", "--disk", "a,bus=ide");
 	refuse_free("bus=virtio", "--kernel", "k", "--disk", "a,bus=scsi,queues=2");
 	refuse_free("there is scsi", "--kernel", "k", "--cdrom", "a,bus=virtio");

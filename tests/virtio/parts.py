@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from harness import ROOT, Fail, Test, need_qumra, script_output
@@ -136,7 +137,7 @@ class Balloon(Part):
 
 
 class Share(Part):
-    name, checks = "9p", 29
+    name, checks = "9p", 28
     modules = ("netfs", "fscache", "9pnet", "9pnet_virtio", "9p")
 
     def prepare(self):
@@ -162,7 +163,45 @@ class Share(Part):
             raise Fail("the guest was outside")
 
 
-PARTS = (Scsi, Balloon, Share)
+class Sockets(Part):
+    name, checks = "vsock", 6
+    modules = ("vsock", "vmw_vsock_virtio_transport", "vmw_vsock_virtio_transport_common")
+
+    def prepare(self):
+        subprocess.run(["cc", "-static", "-O1", "-o", self.path("sockets"), os.path.join(HERE, "sockets.c")], check=True)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path("vsock_5"))
+        self.listener.listen(1)
+        return ["--device", f"vsock={self.path('vsock')},cid=7"], [f"sockets={self.path('sockets')}"]
+
+    def answer(self):
+        """The host's port 5: all that came, back."""
+        s, _ = self.listener.accept()
+        with s:
+            s.sendall(self.kit.read_all(s))
+
+    def meet(self, guest):
+        server = threading.Thread(target=self.answer, daemon=True)
+        server.start()
+        guest.until("READY echo")
+        server.join(60)
+        data = random.Random(10).randbytes(2 << 20)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(60)
+            s.connect(self.path("vsock"))
+            s.sendall(b"CONNECT 1234\n")
+            line = b""
+            while not line.endswith(b"\n"):
+                line += s.recv(1)
+            if not line.startswith(b"OK "):
+                raise Fail(f"the socket said {line!r}")
+            sender = threading.Thread(target=lambda: (s.sendall(data), s.shutdown(socket.SHUT_WR)), daemon=True)
+            sender.start()
+            if self.kit.read_all(s) != data:
+                raise Fail("the guest sent back something else")
+
+
+PARTS = (Scsi, Balloon, Share, Sockets)
 
 
 def run(part, kit, build, log, bus, cpus):

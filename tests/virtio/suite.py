@@ -190,7 +190,7 @@ def tests(build):
             for bus in ("mmio", "pci"):
                 yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, BUSES[bus], 1),
                            cost=60 * b.slow)
-    yield from parts.tests(build, types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256))
+    yield from parts.tests(build, types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256, read_all=read_all))
     if not build.name:
         yield Test("virtio/mmio-smp", lambda log: all_devices(build, log, BUSES["mmio"], 3), cost=60)
         yield Test("virtio/pci-smp", lambda log: all_devices(build, log, BUSES["pci"], 3), cost=60)

@@ -10,7 +10,7 @@ struct chip_state;
 int chips_create(const struct kvm *kvm, struct error *err);
 /* Allocates; free with free(). */
 int chips_get(const struct kvm *kvm, struct chip_state **state, struct error *err);
-/* In the state: the i8259s let nothing through, as firmware leaves them to a kernel that has no use for them. */
+/* In the state: the i8259s let nothing through, as firmware leaves them. */
 void chips_mask_pics(struct chip_state *state);
 int chips_set(const struct kvm *kvm, const struct chip_state *state, struct error *err);
 

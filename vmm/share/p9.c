@@ -518,7 +518,8 @@ u32 p9_save(struct p9 *s, u32 *msize, u8 state[P9_STATE_MAX])
 	*msize = s->msize;
 	for (u32 i = 0; i < SLOTS; i++) {
 		const struct p9_fid *f = &s->fid[i];
-		struct saved_fid e = { .fid = f->fid, .uid = f->uid, .flags = f->flags, .open = f->open >= 0 };
+		struct saved_fid e = { .fid = f->fid, .uid = f->uid, .flags = f->flags,
+			.open = f->open >= 0 };
 		char path[PATH_MAX];
 		struct stat st;
 		int n;

@@ -12,6 +12,7 @@
 #include "vmm/virtio/pci.h"
 #include "vmm/virtio/rng.h"
 #include "vmm/virtio/scsi.h"
+#include "vmm/virtio/vsock.h"
 
 #define SLOT_DEVICES 3	/* with the verbs: the transport, the device, what is its own */
 
@@ -48,7 +49,7 @@ unsigned virtio_options_count(const struct virtio_options *o)
 	unsigned units = scsi_units(o);
 
 	return o->rngs + (o->disks - units) + o->nics + (o->ports ? 1 : 0) + (units ? 1 : 0) +
-	       o->balloons + o->shares;
+	       o->balloons + o->shares + o->vsocks;
 }
 
 unsigned virtio_options_windows(const struct virtio_options *o)
@@ -179,6 +180,21 @@ static void share_destroy(void *self)
 	virtio_p9_destroy(self);
 }
 
+static int vsock_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			struct error *err)
+{
+	struct virtio_vsock *v = s->self;
+
+	s->dev = &v->dev;
+	s->own = &virtio_vsock_device_ops;
+	return virtio_vsock_init(v, options, b->env.mem, &s->io, err);
+}
+
+static void vsock_destroy(void *self)
+{
+	virtio_vsock_destroy(self);
+}
+
 static int console_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
 			  struct error *err)
 {
@@ -209,6 +225,7 @@ static const struct kind {
   kind_scsi = { sizeof(struct virtio_scsi), scsi_create, scsi_destroy },
   kind_balloon = { sizeof(struct virtio_balloon), balloon_create, balloon_destroy },
   kind_share = { sizeof(struct virtio_p9), share_create, share_destroy },
+  kind_vsock = { sizeof(struct virtio_vsock), vsock_create, vsock_destroy },
   kind_nic = { sizeof(struct virtio_net), nic_create, nic_destroy },
   kind_console = { sizeof(struct virtio_console), console_create, console_destroy };
 
@@ -285,6 +302,8 @@ static int board_fill(struct virtio_board *b, const struct virtio_options *o, st
 		ret = slot_open(b, &kind_console, o, err);
 	for (unsigned i = 0; i < o->shares && ret == 0; i++)
 		ret = slot_open(b, &kind_share, &o->share[i], err);
+	if (o->vsocks && ret == 0)
+		ret = slot_open(b, &kind_vsock, &o->vsock, err);
 	if (o->balloons && ret == 0)
 		ret = slot_open(b, &kind_balloon, &o->balloon, err);
 	for (unsigned i = 0; i < o->rngs && ret == 0; i++)

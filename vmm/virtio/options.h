@@ -54,6 +54,11 @@ struct share_options {
 	bool readonly;
 };
 
+struct vsock_options {
+	const char *path;	/* of the Unix socket */
+	u64 cid;		/* the guest's; 0: 3 */
+};
+
 struct virtio_options {
 	bool mmio;		/* the transport; else PCI */
 	unsigned rngs, disks, nics, ports;
@@ -62,6 +67,8 @@ struct virtio_options {
 	struct port_options port[VIRTIO_PORTS_MAX];	/* of one console device */
 	unsigned shares;
 	struct share_options share[VIRTIO_SHARES_MAX];
+	unsigned vsocks;		/* 0 or 1 */
+	struct vsock_options vsock;
 	unsigned balloons;		/* 0 or 1 */
 	struct balloon_options balloon;
 };
