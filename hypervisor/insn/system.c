@@ -236,6 +236,8 @@ void exec_cpuid(struct vcpu *v, const struct insn *i)
 {
 	u32 out[4];
 
+	if (unlikely(v->msr.misc_features & MISC_CPUID_FAULT) && v->cpl != 0)
+		raise_gp(v, 0);
 	code_serialize(v);
 	cpuid_read(v, (u32)v->r[R_RAX], (u32)v->r[R_RCX], out);
 	v->r[R_RAX] = out[0];

@@ -257,6 +257,25 @@ int msr_set_misc_enable(struct vcpu *v, const struct msr_row *row, u32 n, u64 va
 	return 0;
 }
 
+/* User space only. */
+int msr_set_platform_info(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
+{
+	if (!(val & PLATFORM_CPUID_FAULT) && v->msr.misc_features & MISC_CPUID_FAULT)
+		return -EINVAL;
+	v->msr.platform_info = val;
+	return 0;
+}
+
+int msr_set_misc_features(struct vcpu *v, const struct msr_row *row, u32 n, u64 val, bool host)
+{
+	if (val & ~MISC_CPUID_FAULT)
+		return -EINVAL;
+	if (val && !(v->msr.platform_info & PLATFORM_CPUID_FAULT))
+		return -EINVAL;
+	v->msr.misc_features = val;
+	return 0;
+}
+
 int msr_get_microcode(struct vcpu *v, const struct msr_row *row, u32 n, u64 *val)
 {
 	*val = v->msr.bios_sign_id;

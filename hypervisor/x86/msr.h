@@ -30,6 +30,10 @@ unsigned int msr_list(u32 *out, unsigned int n);
 unsigned int msr_feature_list(u32 *out, unsigned int n);
 int msr_feature_read(u32 index, u64 *val);
 
+/* CPUID faults outside CPL 0: where PLATFORM_INFO says so, MISC_FEATURES_ENABLES may ask. SDM 4 */
+#define PLATFORM_CPUID_FAULT	BIT(31)
+#define MISC_CPUID_FAULT	BIT(0)
+
 /* mce.c: KVM_X86_SETUP_MCE, KVM_X86_SET_MCE. 0 or -EINVAL. */
 #define MCE_MAX_BANKS	32
 #define MCG_CTL_P	BIT(8)

@@ -86,6 +86,7 @@ msr_set_fn pmu_set_gp, pmu_set_full, pmu_set_select, pmu_set_fixed, pmu_set_glob
 /* msr.c */
 msr_get_fn msr_get_tsc, msr_get_apic_base, msr_get_deadline, msr_get_x2apic, msr_get_microcode,
 	msr_get_efer, msr_get_fs_base, msr_get_gs_base, msr_get_xss;
+msr_set_fn msr_set_platform_info, msr_set_misc_features;
 #define MISC_ENABLE_PERFMON	BIT(7)
 #define MISC_NO_BTS		BIT(11)
 #define MISC_NO_PEBS		BIT(12)

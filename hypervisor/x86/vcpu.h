@@ -237,6 +237,7 @@ struct vcpu {
 		u64 smbase, smi_count;
 		u64 perf_capabilities;
 		u64 mc_ctl2[32];	/* by bank */
+		u64 misc_features;
 	} msr;
 	struct fpu *fpu;	/* x86/fpu.h */
 	struct pmu pmu;

@@ -114,5 +114,6 @@ int test_pmu_intel(void);
 int test_cmci(void);
 int test_cr8(void);
 int test_old_pit(void);
+int test_cpuid_fault(void);
 
 #endif

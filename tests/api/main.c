@@ -116,5 +116,6 @@ int main(int argc, char **argv)
 	failed += test_cmci();
 	failed += test_cr8();
 	failed += test_old_pit();
+	failed += test_cpuid_fault();
 	return failed != 0;
 }
