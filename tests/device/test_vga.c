@@ -39,6 +39,7 @@ static long fake_ioctl(int fd, unsigned long request, unsigned long arg)
 		/* A slot is made anew only after it was removed. */
 		assert_int_not_equal(!!slot[r->slot - SLOT].memory_size, !!r->memory_size);
 		slot[r->slot - SLOT] = *r;
+		memset(slot_dirty[r->slot - SLOT], 0, sizeof(slot_dirty[0]));
 		return 0;
 	}
 	if (request == KVM_GET_DIRTY_LOG) {
@@ -482,6 +483,22 @@ static void test_text(void **state)
 	display_refresh(&b->display);
 	assert_int_equal(pixel(b, 9 + 7, 0), 0xAAAAAA);
 	assert_int_equal(pixel(b, 0, 8), 0xFFFF55);
+	/* Another font, from 8 KiB on, for bright characters alone. */
+	crtc(b, 0x0D, 0);
+	seq(b, 2, 0x04);
+	seq(b, 4, 0x06);
+	gfx(b, 5, 0x00);
+	gfx(b, 6, 0x05);
+	mem_out(b, 0xA2000 + 'A' * 32, 0x40, 1);
+	gfx(b, 5, 0x10);
+	gfx(b, 6, 0x0E);
+	seq(b, 3, 0x20);
+	display_refresh(&b->display);
+	assert_int_equal(pixel(b, 0, 0), 0x0000FF);
+	assert_int_equal(pixel(b, 1, 0), 0xFFFF55);
+	seq(b, 3, 0x10);
+	display_refresh(&b->display);
+	assert_int_equal(pixel(b, 0, 0), 0xFFFF55);
 	/* Eight dots. */
 	seq(b, 1, 1);
 	check_size(b, 640, 400);
@@ -659,6 +676,7 @@ static void test_bad_modes(void **state)
 static void test_slots(void **state)
 {
 	struct board *b = *state;
+	struct vga_registers r;
 
 	assert_int_equal(slot[0].guest_phys_addr, BAR0);
 	assert_int_equal(slot[0].memory_size, VGA_MEMORY_SIZE);
@@ -679,9 +697,14 @@ static void test_slots(void **state)
 	assert_int_equal(slot[1].userspace_addr, (uintptr_t)b->vga.memory + 0x30000);
 	vbe(b, VBE_BANK, 256);
 	assert_int_equal(slot[1].memory_size, 0);
-	vbe(b, VBE_BANK, 0);
+	vbe(b, VBE_BANK, 2);
+	vga_device_ops.save(&b->vga, &r);
 	vga_device_ops.reset(&b->vga);
 	assert_int_equal(slot[1].memory_size, 0);
+	assert_int_equal(vga_device_ops.load(&b->vga, &r), 0);
+	assert_int_equal(slot[1].memory_size, 0x10000);
+	assert_int_equal(slot[1].userspace_addr, (uintptr_t)b->vga.memory + 0x20000);
+	vga_device_ops.reset(&b->vga);
 	config_out(b, PCI_COMMAND, 0);
 	assert_int_equal(slot[0].memory_size, 0);
 }
