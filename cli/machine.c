@@ -23,6 +23,7 @@ static int machine_root_ports(void *out, const char *value, struct error *err)
 
 static const struct suboption q35_suboptions[] = {
 	{ "root-ports", SUB_CALL, 0, NULL, machine_root_ports, 0 },
+	{ "hpet", SUB_SWITCH, offsetof(struct machine_options, hpet), NULL, NULL, 0 },
 };
 
 static const struct suboption microvm_suboptions[] = {
@@ -53,8 +54,8 @@ static int machine_take(
 		return suboptions_parse(
 			"--machine", rest, m->suboption, m->suboptions, o, err);
 	}
-	return error_usage(err, "--machine: \"%s\" is unknown; there are q35[,root-ports=N], "
-		"microvm[,rtc=on][,pcie=on]", name);
+	return error_usage(err, "--machine: \"%s\" is unknown; there are "
+		"q35[,root-ports=N][,hpet=on], microvm[,rtc=on][,pcie=on]", name);
 }
 
 int machine_parse(struct run_options *o, const char *value, struct error *err)

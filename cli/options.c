@@ -90,7 +90,8 @@ static const struct run_option {
 	{"kernel", "FILE", "the kernel: a bzImage, or an ELF file with a PVH entry",
 		offsetof(struct run_options, kernel), NULL},
 	{"machine", "BOARD",
-		"q35[,root-ports=N] (default), or microvm[,rtc=on][,pcie=on], which starts fastest", 0,
+		"q35[,root-ports=N][,hpet=on] (default), or microvm[,rtc=on][,pcie=on], which starts\n"
+		"                           fastest", 0,
 		machine_parse},
 	{"firmware", "NAME[,vars=FILE][,log]",
 		"start with bios, uefi (variables kept in FILE) or the ROM in a file", 0,

@@ -269,6 +269,14 @@ static int vmm_create_machine(struct vmm *vmm, struct error *err)
 	return chips_create(&vmm->kvm, err);
 }
 
+/* It cannot fail for a VM that has an i8254. */
+static void vmm_set_pit(void *arg, bool on)
+{
+	struct vmm *vmm = arg;
+
+	chips_set_pit_line(&vmm->kvm, on);
+}
+
 static int vmm_create_pc(struct vmm *vmm, struct error *err)
 {
 	const struct pc_config config = {
@@ -284,6 +292,9 @@ static int vmm_create_pc(struct vmm *vmm, struct error *err)
 		.pam_arg = vmm->firmware ? &vmm->firmware->shadow : NULL,
 		.input = screen_wanted(&vmm->config.screen) ? &vmm->input : NULL,
 		.root_ports = vmm->config.machine.root_ports,
+		.hpet = vmm->config.machine.hpet,
+		.set_pit = vmm_set_pit,
+		.pit_arg = vmm,
 		.debug_exit = vmm->config.debug_exit,
 		.firmware_log = !vmm->config.firmware || vmm->config.firmware_log,
 	};

@@ -160,6 +160,20 @@ def microvm(build, log, cpus=1, more=""):
     return remark
 
 
+def hpet(build, log):
+    """Linux keeps time and ticks by the HPET, which has the i8254's line."""
+    need_qumra(build)
+    kernel, initrd = files("cloud-amd64")
+    limit = 240 * build.slow
+    r = run_process([*build.run, "--machine", "q35,hpet=on", "--kernel", kernel, "--initrd", initrd,
+                     "--append", "console=ttyS0 panic=-1 clocksource=hpet nolapic_timer"], limit, log)
+    remark = judge(r, limit, ("hpet",))
+    ticks = re.search(rb"^INTERRUPTS +0: +(\d+) +IO-APIC +2-edge +timer", r.out.replace(b"\r", b""), re.M)
+    if not ticks or int(ticks[1]) < 200 or b"hpet0: 3 comparators, 64-bit 100.000000 MHz counter" not in r.out:
+        raise Fail(f"ticks: {ticks and ticks[1]}")
+    return remark
+
+
 def microvm_reboot(build, log, append=""):
     """By the reset vector, by ACPI's register, and without ACPI by the keyboard controller's line."""
     kernel, _ = files("cloud-amd64")
@@ -263,6 +277,8 @@ def tests(build):
             yield Test(b.test("boot/uefi"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, firmware="uefi"),
                        cost=80 * b.slow)
             yield Test(b.test("boot/uefi-shell"), lambda log, b=b: uefi_shell(b, log), cost=40 * b.slow)
+        if k == 0:
+            yield Test(b.test("boot/hpet"), lambda log, b=b: hpet(b, log), cost=60 * b.slow)
         yield Test(b.test("boot/microvm"), lambda log, b=b: microvm(b, log), cost=60 * b.slow * slow)
         if k == 0:
             yield Test(b.test("boot/microvm-4-cpus"), lambda log, b=b: microvm(b, log, 4, ",rtc=on,pcie=on"), cost=60 * b.slow)

@@ -114,6 +114,8 @@ static void test_mistakes(void **state)
 	assert_int_equal(parse("--kernel", "k", "--machine", "q35,root-ports=15"), 0);
 	assert_int_equal(o.machine.root_ports, 15);
 	refuse("is unknown", "--kernel", "k", "--machine", "pc");
+	assert_int_equal(parse("--kernel", "k", "--machine", "q35,hpet=on,root-ports=2"), 0);
+	assert_true(o.machine.hpet && o.machine.root_ports == 2);
 	assert_int_equal(parse("--kernel", "k", "--machine", "microvm,rtc=on"), 0);
 	assert_int_equal(o.machine.kind, MACHINE_MICROVM);
 	assert_true(o.machine.rtc && !o.machine.pcie && o.virtio.mmio);

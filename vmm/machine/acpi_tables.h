@@ -84,6 +84,9 @@ struct acpi_board {
 
 extern const struct acpi_board acpi_board_pc, acpi_board_microvm;
 
+/* Tables in files of their own. 0 or -ENOMEM. */
+int acpi_write_hpet(struct acpi_tables *t);
+
 /* size zeroed bytes, or NULL when there is no room. */
 void *table_alloc(struct acpi_tables *t, u32 size, u32 align);
 /* The header, when size is known and the rest is written; its checksum is made later. */

@@ -59,6 +59,20 @@ int chips_get(const struct kvm *kvm, struct chip_state **state, struct error *er
 	return ret < 0 ? chips_error(err, ret, "to show its interrupt controllers") : 0;
 }
 
+int chips_set_pit_line(const struct kvm *kvm, bool on)
+{
+	struct kvm_pit_state2 pit = { .flags = 0 };
+	long ret = kvm_ioctl(kvm, kvm->vm_fd, KVM_GET_PIT2, &pit);
+
+	if (ret < 0)
+		return ret;
+	pit.flags &= ~KVM_PIT_FLAGS_HPET_LEGACY;
+	if (!on)
+		pit.flags |= KVM_PIT_FLAGS_HPET_LEGACY;
+	ret = kvm_ioctl(kvm, kvm->vm_fd, KVM_SET_PIT2, &pit);
+	return ret < 0 ? ret : 0;
+}
+
 void chips_mask_pics(struct chip_state *s)
 {
 	s->chip[KVM_IRQCHIP_PIC_MASTER].chip.pic.imr = 0xFF;

@@ -144,6 +144,18 @@ static void dsdt_osc(struct aml *a)
 	aml_method(a, "_OSC", 4, body, sizeof(body));
 }
 
+static void dsdt_hpet(struct aml *a)
+{
+	size_t dev = aml_device(a, "HPET"), crs;
+
+	aml_name_eisaid(a, "_HID", "PNP0103");
+	aml_name_int(a, "_UID", 0);
+	crs = aml_crs(a);
+	aml_crs_mem32(a, HPET_BASE, HPET_SIZE);
+	aml_crs_end(a, crs);
+	aml_end(a, dev);
+}
+
 static void dsdt_isa(struct aml *a)
 {
 	size_t isa = aml_device(a, "ISA_");
@@ -178,6 +190,8 @@ void dsdt_build(struct aml *a, const struct acpi_config *c)
 	scope = aml_scope(a, "_SB_");
 	dsdt_cpus(a, c);
 	dsdt_board(a, c);
+	if (c->options && c->options->hpet)
+		dsdt_hpet(a);
 	pci = dsdt_pci_begin(a, c);
 	dsdt_isa(a);
 	aml_end(a, pci);

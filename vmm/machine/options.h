@@ -11,6 +11,7 @@ struct machine_options {
 	enum machine_kind kind;
 	/* q35 */
 	unsigned root_ports;
+	bool hpet;
 	/* microvm */
 	bool rtc, pcie;
 };

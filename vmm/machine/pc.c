@@ -49,9 +49,52 @@ static void pc_request_power_off(void *arg)
 	pc->events.request(pc->events.arg, MACHINE_POWER_OFF, 0);
 }
 
+/* ---- HPET ------------------------------------------------------------------------------------ */
+
+/* Legacy replacement: the RTC's line is the HPET's then, which drives the same one by itself. */
+static void pc_update_irq8(struct pc *pc)
+{
+	irq_line_set(&pc->irq8, pc->rtc_level && !hpet_is_legacy(&pc->hpet));
+}
+
+static void pc_set_rtc_line(void *arg, unsigned gsi, bool level)
+{
+	struct pc *pc = arg;
+
+	(void)gsi;
+	pc->rtc_level = level;
+	pc_update_irq8(pc);
+}
+
+static void pc_set_legacy(void *arg, bool on)
+{
+	struct pc *pc = arg;
+
+	pc->set_pit(pc->pit_arg, !on);
+	pc_update_irq8(pc);
+}
+
+/* Returns the line for the RTC. */
+static struct irq_line pc_init_hpet(struct pc *pc, const struct pc_config *c)
+{
+	const struct irq_line line = pc_irq(c, 0);
+
+	pc->irq8 = pc_irq(c, IRQ_RTC);
+	if (!c->hpet)
+		return pc->irq8;
+	pc->hpet_there = true;
+	pc->set_pit = c->set_pit;
+	pc->pit_arg = c->pit_arg;
+	hpet_init(&pc->hpet, c->timers, &line, pc_set_legacy, pc);
+	pc_add_device(pc, &hpet_device_ops, &pc->hpet);
+	return (struct irq_line){ .set = pc_set_rtc_line, .arg = pc, .gsi = IRQ_RTC };
+}
+
+/* ---- the rest -------------------------------------------------------------------------------- */
+
 static void pc_init_devices(struct pc *pc, const struct pc_config *c)
 {
-	struct irq_line com1 = pc_irq(c, IRQ_COM1), rtc = pc_irq(c, IRQ_RTC),
+	struct irq_line com1 = pc_irq(c, IRQ_COM1), rtc = pc_init_hpet(pc, c),
 			sci = pc_irq(c, IRQ_SCI);
 	struct irq_line kbd = pc_irq(c, IRQ_KBD), aux = pc_irq(c, IRQ_AUX);
 
@@ -183,6 +226,10 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 		if (ret < 0)
 			return ret;
 	}
+	if (pc->hpet_there &&
+	    io_map_add(&pc->mmio, &(struct io_range){
+			HPET_BASE, HPET_SIZE, &hpet_io_ops, &pc->hpet, "hpet" }) < 0)
+		return -EEXIST;
 	if (pc_init_ports(pc, c) < 0)
 		return -ENOMEM;
 	if (pc->direct_boot)

@@ -7,6 +7,7 @@
 #include "vmm/hw/acpi_pm.h"
 #include "vmm/hw/debug_exit.h"
 #include "vmm/hw/debugcon.h"
+#include "vmm/hw/hpet.h"
 #include "vmm/hw/i8042.h"
 #include "vmm/hw/ps2_keyboard.h"
 #include "vmm/hw/ps2_mouse.h"
@@ -53,6 +54,12 @@ struct pc {
 
 	struct serial com1;
 	struct rtc rtc;
+	struct hpet hpet;		/* with hpet_there */
+	bool hpet_there;
+	struct irq_line irq8;		/* the RTC's, but where the HPET took it */
+	bool rtc_level;
+	void (*set_pit)(void *arg, bool on);
+	void *pit_arg;
 	struct i8042 i8042;
 	struct ps2_keyboard keyboard;	/* these two only beside a screen */
 	struct ps2_mouse mouse;
@@ -82,6 +89,10 @@ struct pc_config {
 	void (*set_pam)(void *arg, const u8 pam[MCH_PAMS]);
 	void *pam_arg;
 	struct input *input;	/* gets a keyboard and a mouse; NULL: the machine has none */
+	/* With an HPET: may the i8254 use IRQ 0? */
+	bool hpet;
+	void (*set_pit)(void *arg, bool on);
+	void *pit_arg;
 	unsigned root_ports;	/* at most PC_ROOT_PORTS_MAX */
 	bool debug_exit;
 	bool firmware_log;	/* there is a debug console at the port that firmware uses */
