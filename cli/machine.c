@@ -73,8 +73,10 @@ int machine_parse(struct run_options *o, const char *value, struct error *err)
 
 int machine_settle(struct run_options *o, struct error *err)
 {
-	if (o->machine.kind != MACHINE_MICROVM)
-		return 0;
+	int ret = numa_check(&o->machine.numa, &o->cpus, o->memory, err);
+
+	if (ret < 0 || o->machine.kind != MACHINE_MICROVM)
+		return ret;
 	if (o->firmware)
 		return error_usage(err, "--firmware: a microvm has none; it loads its kernel directly");
 	if (screen_wanted(&o->screen))

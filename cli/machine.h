@@ -5,6 +5,7 @@
 #include "cli/options.h"
 
 int machine_parse(struct run_options *o, const char *value, struct error *err);
+int numa_parse(struct run_options *o, const char *value, struct error *err);
 /* All options are there: do they go together? Fills in what follows from the board. */
 int machine_settle(struct run_options *o, struct error *err);
 

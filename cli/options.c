@@ -102,6 +102,8 @@ static const struct run_option {
 	{"cpus", "N[,SHAPE]",
 		"number of CPUs, 1 to 64 (default: 1); shape: sockets=S,cores=C,threads=T", 0,
 		parse_cpus},
+	{"numa", "cpus=A[-B],memory=SIZE",
+		"a NUMA node; once for each; distances=D:D... to all of them", 0, numa_parse},
 	{"accel", "auto|soft|kvm", "what runs the guest (default: auto)", 0, parse_accel},
 	{"engine", "dbt|interp",
 		"CPU engine of the software hypervisor: the translator (default) or the interpreter", 0,
@@ -259,8 +261,9 @@ static int set_option(
 /* Those that add a device each. */
 static bool repeats(const struct run_option *opt)
 {
-	return opt->parse == devices_parse_disk || opt->parse == devices_parse_net ||
-	       opt->parse == devices_parse_cdrom || opt->parse == devices_parse_share ||
+	return opt->parse == numa_parse || opt->parse == devices_parse_disk ||
+	       opt->parse == devices_parse_net || opt->parse == devices_parse_cdrom ||
+	       opt->parse == devices_parse_share ||
 	       opt->parse == devices_parse_device;
 }
 

@@ -160,6 +160,22 @@ def microvm(build, log, cpus=1, more=""):
     return remark
 
 
+def numa(build, log, *more):
+    """Two nodes as they were asked for, and how far they are."""
+    need_qumra(build)
+    kernel, initrd = files("cloud-amd64")
+    limit = 240 * build.slow
+    r = run_process([*build.run, *more, "--kernel", kernel, "--initrd", initrd, "--cpus", "4,sockets=2", "--memory", "512M",
+                     "--numa", "cpus=0-1,memory=192M,distances=10:31", "--numa", "cpus=2-3,memory=320M,distances=31:10",
+                     "--append", "console=ttyS0 panic=-1 cpus=4"], limit, log)
+    judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
+    out = r.out.decode(errors="replace").replace("\r", "")
+    for want in ("SRAT: Node 0 PXM 0 [mem 0x00000000-0x0bffffff]", "SRAT: Node 1 PXM 1 [mem 0x0c000000-0x1fffffff]",
+                 "Brought up 2 nodes, 4 CPUs", "NODE node0 0-1 10 31", "NODE node1 2-3 31 10"):
+        if want not in out:
+            raise Fail(f"not said: {want}")
+
+
 def hpet(build, log):
     """Linux keeps time and ticks by the HPET, which has the i8254's line."""
     need_qumra(build)
@@ -278,11 +294,13 @@ def tests(build):
                        cost=80 * b.slow)
             yield Test(b.test("boot/uefi-shell"), lambda log, b=b: uefi_shell(b, log), cost=40 * b.slow)
         if k == 0:
+            yield Test(b.test("boot/numa"), lambda log, b=b: numa(b, log), cost=60 * b.slow)
             yield Test(b.test("boot/hpet"), lambda log, b=b: hpet(b, log), cost=60 * b.slow)
         yield Test(b.test("boot/microvm"), lambda log, b=b: microvm(b, log), cost=60 * b.slow * slow)
         if k == 0:
             yield Test(b.test("boot/microvm-4-cpus"), lambda log, b=b: microvm(b, log, 4, ",rtc=on,pcie=on"), cost=60 * b.slow)
         if k == 0 and not b.name:
+            yield Test("boot/numa-bios", lambda log, b=b: numa(b, log, "--firmware", "bios"), cost=60)
             yield Test("boot/microvm-reboot", lambda log, b=b: microvm_reboot(b, log), cost=20)
             yield Test("boot/microvm-reboot-register", lambda log, b=b: microvm_reboot(b, log, "reboot=acpi"), cost=20)
             yield Test("boot/microvm-reboot-no-acpi", lambda log, b=b: microvm_reboot(b, log, "acpi=off"), cost=30)

@@ -329,6 +329,51 @@ static void test_microvm_tables(void **state)
 	free(ram);
 }
 
+/* Two nodes on either side of the hole, and one without memory; the largest shape fits. */
+static void test_numa_tables(void **state)
+{
+	struct machine_options o = { .numa = { .nodes = 3 } };
+	const struct cpu_topology cpus = { 2, 3, 1 };
+	struct guest_memory mem = { .size = 16 << 20 };
+	struct acpi_config c;
+	u8 *ram = calloc(1, mem.size);
+	const u8 *rsdt, *srat, *slit;
+
+	(void)state;
+	guest_memory_layout(&mem, ram);
+	o.numa.node[0] = (struct numa_node){ .cpus = 7, .memory = 10 << 20 };
+	o.numa.node[1] = (struct numa_node){
+		.cpus = 0x18, .memory = 30 << 20, .distances = 3, .distance = { 21, 10, 31 } };
+	o.numa.node[2] = (struct numa_node){ .cpus = 0x20 };
+	c = (struct acpi_config){
+		.board = &acpi_board_pc, .options = &o, .cpus = &cpus, .ram_low = 16 << 20 };
+	assert_int_equal(acpi_write_tables(&mem, &c), 0);
+	rsdt = check_table(ram, load_u32(ram + ACPI_AREA + 16), "RSDT");
+	srat = check_table(ram, load_u32(rsdt + 44), "SRAT");
+	slit = check_table(ram, load_u32(rsdt + 48), "SLIT");
+	assert_int_equal(load_u32(srat + 4), 48 + 6 * 16 + 3 * 40);
+	/* CPU 3 is the second socket's first: APIC id 4. */
+	assert_int_equal(srat[48 + 2 * 16 + 3], 2);
+	assert_int_equal(load_u32(srat + 48 + 3 * 16 + 2), 0);
+	assert_int_equal(load_u32(srat + 48 + 3 * 16 + 8), 0);
+	assert_int_equal(load_u32(srat + 48 + 3 * 16 + 16), 10 << 20);
+	srat += 48 + 3 * 16 + 40;
+	assert_int_equal(srat[0] << 8 | srat[1], 16);
+	assert_int_equal(srat[2], 1);
+	assert_int_equal(srat[3], 4);
+	srat += 2 * 16;
+	assert_int_equal(load_u32(srat + 2), 1);
+	assert_int_equal(load_u32(srat + 8), 10 << 20);
+	assert_int_equal(load_u32(srat + 16), 6 << 20);
+	assert_int_equal(load_u32(srat + 28), 1);
+	assert_int_equal(load_u32(srat + 40 + 8), 0);
+	assert_int_equal(load_u32(srat + 40 + 12), 1);
+	assert_int_equal(load_u32(srat + 40 + 16), 24 << 20);
+	assert_int_equal(load_u32(slit + 36), 3);
+	assert_memory_equal(slit + 44, "\x0a\x14\x14\x15\x0a\x1f\x14\x14\x0a", 9);
+	free(ram);
+}
+
 static void test_aml(void **state)
 {
 	u8 buf[64];
@@ -431,6 +476,7 @@ int main(void)
 		cmocka_unit_test(test_acpi),
 		cmocka_unit_test(test_cpu_tables),
 		cmocka_unit_test(test_microvm_tables),
+		cmocka_unit_test(test_numa_tables),
 		cmocka_unit_test(test_aml),
 		cmocka_unit_test(test_timers),
 	};

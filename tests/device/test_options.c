@@ -113,6 +113,23 @@ static void test_mistakes(void **state)
 	(void)state;
 	assert_int_equal(parse("--kernel", "k", "--machine", "q35,root-ports=15"), 0);
 	assert_int_equal(o.machine.root_ports, 15);
+	assert_int_equal(parse("--kernel", "k", "--cpus", "4", "--memory", "96M", "--numa",
+		"cpus=0-1,cpus=3,memory=64M,distances=10:30", "--numa", "cpus=2,memory=32M"), 0);
+	assert_int_equal(o.machine.numa.nodes, 2);
+	assert_int_equal(o.machine.numa.node[0].cpus, 0xB);
+	assert_int_equal(o.machine.numa.node[1].memory, 32 << 20);
+	assert_int_equal(numa_distance(&o.machine.numa, 0, 1), 30);
+	assert_int_equal(numa_distance(&o.machine.numa, 1, 0), 20);
+	refuse("is in no node", "--kernel", "k", "--cpus", "2", "--numa", "cpus=0,memory=512M");
+	refuse("is in two nodes", "--kernel", "k", "--numa", "cpus=0,memory=512M", "--numa", "cpus=0");
+	refuse("there is no CPU 1", "--kernel", "k", "--numa", "cpus=0-1,memory=512M");
+	refuse("together", "--kernel", "k", "--numa", "cpus=0,memory=256M");
+	refuse("not like 0-3", "--kernel", "k", "--numa", "cpus=3-1,memory=512M");
+	refuse("not like 0-3", "--kernel", "k", "--numa", "cpus=-1,memory=512M");
+	refuse("not a size", "--kernel", "k", "--numa", "cpus=0,memory=x");
+	refuse("not like 10:20", "--kernel", "k", "--numa", "cpus=0,memory=512M,distances=10:");
+	refuse("to itself", "--kernel", "k", "--numa", "cpus=0,memory=512M,distances=20");
+	refuse("has 2 distances", "--kernel", "k", "--numa", "cpus=0,memory=512M,distances=10:20");
 	refuse("is unknown", "--kernel", "k", "--machine", "pc");
 	assert_int_equal(parse("--kernel", "k", "--machine", "q35,hpet=on,root-ports=2"), 0);
 	assert_true(o.machine.hpet && o.machine.root_ports == 2);

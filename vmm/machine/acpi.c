@@ -253,7 +253,8 @@ int acpi_build(struct acpi_tables *t, const struct acpi_config *c)
 
 	if (write_fadt(t, c) < 0 || write_madt(t, c) < 0 ||
 	    (c->ecam_size && write_mcfg(t, c) < 0) ||
-	    (c->options && c->options->hpet && acpi_write_hpet(t) < 0))
+	    (c->options && c->options->hpet && acpi_write_hpet(t) < 0) ||
+	    (c->options && c->options->numa.nodes && acpi_write_numa(t, c) < 0))
 		return -ENOMEM;
 	rsdt = write_root(t, "RSDT", 4);
 	xsdt = write_root(t, "XSDT", 8);

@@ -24,6 +24,7 @@ struct acpi_config {
 	const struct acpi_board *board;
 	const struct machine_options *options;
 	const struct cpu_topology *cpus;
+	u64 ram_low;			/* RAM below 4 GiB, for NUMA */
 	u64 ecam, ecam_size;	/* size 0: there is none */
 	u64 pci32;		/* BARs may lie from here to the IOAPIC, */
 	u64 pci64;		/* and from here to the end of guest physical space */

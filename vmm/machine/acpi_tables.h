@@ -86,6 +86,7 @@ extern const struct acpi_board acpi_board_pc, acpi_board_microvm;
 
 /* Tables in files of their own. 0 or -ENOMEM. */
 int acpi_write_hpet(struct acpi_tables *t);
+int acpi_write_numa(struct acpi_tables *t, const struct acpi_config *c);
 
 /* size zeroed bytes, or NULL when there is no room. */
 void *table_alloc(struct acpi_tables *t, u32 size, u32 align);

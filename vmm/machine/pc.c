@@ -256,6 +256,7 @@ void pc_acpi_config(struct acpi_config *c, const struct pc *pc, const struct mac
 	*c = (struct acpi_config){
 		.board = &acpi_board_pc,
 		.options = o,
+		.ram_low = guest_memory_low_end(mem),
 		.cpus = cpus,
 		.ecam = ECAM_BASE,
 		.ecam_size = ECAM_SIZE,
