@@ -1,6 +1,7 @@
 """Guests on the screen: memtest86+, the Debian installer, the UEFI shell, with keys through VNC; the installer on serial."""
 import os
 import re
+import signal
 import sys
 import tempfile
 
@@ -31,7 +32,13 @@ def no_boot(build, log):
     need_qumra(build)
     with tempfile.TemporaryDirectory() as folder:
         with Screen(bios(build, "--memory", "64M", "--serial", "none"), folder, log) as screen:
-            screen.wait_for_text(r"^SeaBIOS \(version.*\n(.*\n)*No bootable device\.")
+            text = screen.wait_for_text(r"^SeaBIOS \(version.*\n(.*\n)*No bootable device\.")
+            os.unlink(screen.file)
+            screen.process.terminate()
+            if screen.process.wait(30) != -signal.SIGTERM:
+                raise Fail(f"SIGTERM ended qumra with status {screen.process.returncode}")
+            if screen.last().text() != text:
+                raise Fail("the last picture is another one")
 
 
 def memtest(build, fade, log):
@@ -82,7 +89,8 @@ def installer(build, log):
 
 
 def changed(rows, picture):
-    return [y for y, row in enumerate(picture.checksums()) if row != rows[y]]
+    now = picture.checksums()
+    return [y for y, row in enumerate(rows) if y >= len(now) or row != now[y]]
 
 
 def installer_serial(build, log):
@@ -95,14 +103,19 @@ def installer_serial(build, log):
 
 
 def uefi_shell(build, log):
-    """By GOP, with a PS/2 keyboard: it turns the machine off."""
+    """By GOP, with a PS/2 keyboard, before and after a reset; then it turns the machine off."""
     need_qumra(build)
     words = [*build.run, "--firmware", "uefi", "--memory", "256M", "--serial", "none"]
     with tempfile.TemporaryDirectory() as folder:
         vnc = os.path.join(folder, "vnc")
         with Screen([*words, "--display", f"vnc=unix:{vnc}"], folder, log) as screen:
-            screen.wait_for_rows(os.path.join(SCREENS, "uefi-shell"), 120)
+            shell = screen.wait_for_rows(os.path.join(SCREENS, "uefi-shell"), 120).checksums()
             with Viewer(vnc) as viewer:
+                # A mark that only a reset takes away.
+                viewer.type(*"echo x", "Enter")
+                screen.wait_for(lambda p: len(changed(shell, p)) > 2, "an echo", 60)
+                viewer.type(*"reset", "Enter")
+                screen.wait_for_rows(os.path.join(SCREENS, "uefi-shell"), 120)
                 viewer.type(*"reset -s", "Enter")
             status = screen.process.wait(60)
             if status:
