@@ -123,6 +123,8 @@ static void vmm_on_signal(void *arg, u32 events)
 			terminal_renew(&vmm->serial.terminal);
 		else if (si.ssi_signo == SIGUSR1)
 			vmm_on_picture_signal(vmm);
+		else if (si.ssi_signo == SIGUSR2)
+			virtio_board_measure(vmm->virtio);
 		else
 			vmm_end(vmm, VMM_SIGNAL, si.ssi_signo, "");
 	}
@@ -130,7 +132,7 @@ static void vmm_on_signal(void *arg, u32 events)
 
 static int vmm_signals_init(struct vmm *vmm, struct error *err)
 {
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT };
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT, SIGUSR2 };
 	sigset_t set;
 
 	sigemptyset(&set);

@@ -572,6 +572,8 @@ static void resize(struct host *h, u64 size)
 {
 	assert_int_equal(truncate(h->file[DISK], size), 0);
 	virtio_lock(&h->scsi.dev);
+	assert_true(block_measure(h->scsi.unit[DISK].block));
+	assert_false(block_measure(h->scsi.unit[DISK].block));
 	virtio_scsi_resized(&h->scsi, DISK);
 	virtio_unlock(&h->scsi.dev);
 }
@@ -579,7 +581,7 @@ static void resize(struct host *h, u64 size)
 static void test_events(void **state)
 {
 	struct host *h = host_start(false, layouts[3]);
-	u64 buf = ram_alloc(&h->b.ram, 64);
+	u64 buf = ram_alloc(&h->b.ram, 512);
 	const struct piece p = { buf, 16, true };
 	struct virtio_scsi_event e;
 	struct answer a;
@@ -587,14 +589,18 @@ static void test_events(void **state)
 
 	driver_submit(&h->b.q[1], &p, 1, 0);
 	kick(&h->b, 1);
-	resize(h, DISK_SIZE);
+	resize(h, 2 * DISK_SIZE);
 	assert_int_equal(wait_used(&h->b, 1, &id), 16);
 	memcpy(&e, at(h->b.ram.bytes, buf), 16);
 	assert_int_equal(e.event, VIRTIO_SCSI_T_PARAM_CHANGE);
 	assert_int_equal(e.reason, 0x092A);
-	assert_memory_equal(e.lun, "\x01\0\x40\0\0\0\0\0", 8);
+	assert_memory_equal(e.lun, "\x01\0\0\0\0\0\0\0", 8);
 	a = command(h, DISK, CMD(0, 0, 0, 0, 0, 0), 0, 0, false);
 	check_sense(&a, 6, 0x2A, 9);
+	a = command(h, DISK, CMD(0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0), buf, 8, true);
+	assert_memory_equal(at(h->b.ram.bytes, buf), "\0\0\x0F\xFF\0\0\x02\0", 8);
+	a = command(h, DISK, CMD(0x28, 0, 0, 0, 0xF, 0xFF, 0, 0, 1, 0), buf, 512, true);
+	check_good(&a, 512, 512);
 	/* Without a buffer it is missed, over a saved state too, and told with the next buffer. */
 	resize(h, DISK_SIZE);
 	board_reload(&h->b, &virtio_scsi_device_ops, &h->scsi);
@@ -702,7 +708,7 @@ static void test_bad_drivers(void **state)
 			p[n++] = (struct piece){ RAM_BASE + 0x20000, bad[i].in, true };
 		driver_submit(&h->b.q[bad[i].queue], p, n, 0);
 		if (bad[i].queue == 1)
-			resize(h, DISK_SIZE);
+			resize(h, 3 * DISK_SIZE);
 		else
 			kick(&h->b, bad[i].queue);
 		wait_needs_reset(&h->b);

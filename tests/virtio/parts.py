@@ -3,6 +3,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -75,9 +76,9 @@ class Part:
 
 
 class Scsi(Part):
-    name, checks = "scsi", 23
+    name, checks = "scsi", 27
     modules = ("scsi_mod", "scsi_common", "sd_mod", "sr_mod", "cdrom", "virtio_scsi", "isofs", "crct10dif_common",
-               "crc-t10dif", "crc64", "crc64-rocksoft", "t10-pi")
+               "crc-t10dif", "crc64", "crc64-rocksoft", "t10-pi", "virtio_blk")
 
     def prepare(self):
         noise = random.Random(8)
@@ -92,7 +93,13 @@ class Scsi(Part):
         for name, data in (("disk", disk), ("file", file)):
             files.append(f"{name}.sha256=" + self.write(name + ".sha256", self.kit.sha256(data).encode() + b"\n"))
         return ["--disk", f"{self.folder}/disk.img,format=raw,bus=scsi,serial=disk0serial",
-                "--cdrom", f"{self.folder}/cd.iso"], files
+                "--cdrom", f"{self.folder}/cd.iso", "--disk", self.write("grows.img", bytes(1 << 20)) + ",format=raw"], files
+
+    def meet(self, guest):
+        guest.until("READY resize")
+        os.truncate(self.path("grows.img"), 2 << 20)
+        os.truncate(self.path("disk.img"), 96 << 20)
+        guest.process.send_signal(signal.SIGUSR2)
 
     def judge(self, text):
         with open(self.path("disk.img"), "rb") as f:

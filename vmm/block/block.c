@@ -349,6 +349,20 @@ void block_get_info(struct block *b, struct block_info *info)
 	};
 }
 
+bool block_measure(struct block *b)
+{
+	s64 size;
+
+	if (!b->top->ops->measure)
+		return false;
+	block_drain(b);
+	size = b->top->ops->measure(b->top);
+	if (size <= 0 || (u64)size == b->top->size)
+		return false;
+	b->top->size = size;
+	return true;
+}
+
 /* --- opening --- */
 
 struct cache_mode {

@@ -79,6 +79,11 @@ void block_submit(struct block *b, struct block_request *req);
 /* Between the two, submitted requests may be held back, to reach the kernel together. */
 void block_plug(struct block *b);
 void block_unplug(struct block *b);
+/*
+ * Looks whether somebody has changed the size of a raw image's file or device meanwhile. Drains. True:
+ * it has another size now, which block_get_info() tells.
+ */
+bool block_measure(struct block *b);
 /* Until nothing is in flight; calls done() meanwhile. Throttling does not delay it. */
 void block_drain(struct block *b);
 /* Drains, flushes and closes; NULL is allowed. Returns the flush's result. */

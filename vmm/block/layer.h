@@ -32,6 +32,8 @@ struct layer_ops {
 	int (*flush)(struct layer *img);
 	int (*discard)(struct layer *img, u64 offset, u64 bytes);
 	int (*zero)(struct layer *img, u64 offset, u64 bytes, bool unmap);
+	/* The size as the file has it now, or -errno. NULL: it is what the image itself says. */
+	s64 (*measure)(struct layer *img);
 	/* Leaves file and backing to the caller. Returns what its flush gave. */
 	int (*close)(struct layer *img);
 };

@@ -77,6 +77,13 @@ static int raw_zero(struct layer *img, u64 offset, u64 bytes, bool unmap)
 	return img->file->ops->zero(img->file, offset, bytes, unmap);
 }
 
+static s64 raw_measure(struct layer *img)
+{
+	s64 size = img->file->ops->size(img->file);
+
+	return size < 0 ? size : (s64)ALIGN_UP((u64)size, SECTOR);
+}
+
 static int raw_close(struct layer *img)
 {
 	int ret = img->readonly ? 0 : raw_flush(img);
@@ -93,6 +100,7 @@ static const struct layer_ops raw_ops = {
 	.flush = raw_flush,
 	.discard = raw_discard,
 	.zero = raw_zero,
+	.measure = raw_measure,
 	.close = raw_close,
 };
 

@@ -37,8 +37,9 @@ u32 p9_serve(struct p9 *s, u32 len, u8 *answer, u32 room);
 u8 *p9_buffer(struct p9 *s);
 
 /*
- * The session for a saved state: message size, and fids by their paths. What does not fit, and what
- * another host does not find again, is stale from then on: using it is ESTALE.
+ * The session for a saved state: message size, and fids by their paths, some 100 to 250 of them. What
+ * another host does not find again, and files that have lost their names, are stale from then on
+ * (ESTALE), fids that had no room are unknown (EBADF).
  */
 u32 p9_save(struct p9 *s, u32 *msize, u8 state[P9_STATE_MAX]);
 /* -EINVAL: no such state; nothing has changed. */

@@ -369,6 +369,27 @@ void virtio_board_reset(struct virtio_board *board)
 			dev.ops->reset(dev.self);
 }
 
+static void slot_measure(struct virtio_slot *s)
+{
+	struct virtio_blk *blk = s->self;
+	struct virtio_scsi *scsi = s->self;
+
+	if (s->dev->ops->id == VIRTIO_ID_BLOCK && block_measure(blk->block))
+		virtio_blk_resized(blk);
+	for (unsigned i = 0; s->dev->ops->id == VIRTIO_ID_SCSI && i < scsi->units; i++)
+		if (block_measure(scsi->unit[i].block))
+			virtio_scsi_resized(scsi, i);
+}
+
+void virtio_board_measure(struct virtio_board *board)
+{
+	for (unsigned i = 0; board && i < board->n; i++) {
+		virtio_lock(board->slot[i].dev);
+		slot_measure(&board->slot[i]);
+		virtio_unlock(board->slot[i].dev);
+	}
+}
+
 bool virtio_board_balloon(struct virtio_board *board, struct balloon_figures *f)
 {
 	for (unsigned i = 0; board && i < board->n; i++) {

@@ -31,6 +31,9 @@ void virtio_board_destroy(struct virtio_board *board);
 bool virtio_board_device(struct virtio_board *board, unsigned i, struct device *dev);
 void virtio_board_reset(struct virtio_board *board);
 
+/* Looks whether images have another size now, and tells the guest of those. */
+void virtio_board_measure(struct virtio_board *board);
+
 struct balloon_figures {
 	u64 taken, reported;		/* bytes: at most, and in all */
 	u64 stat[BALLOON_STATS];	/* by tag; BALLOON_UNKNOWN */

@@ -285,8 +285,9 @@ static void event_send(struct virtio_scsi *s, const struct virtio_scsi_event *ev
 
 void virtio_scsi_resized(struct virtio_scsi *s, unsigned unit)
 {
+	/* The unit as REPORT LUNS has it, so that Linux knows it again. */
 	const struct virtio_scsi_event event = {
-		.event = VIRTIO_SCSI_T_PARAM_CHANGE, .lun = { 1, unit, 0x40 },
+		.event = VIRTIO_SCSI_T_PARAM_CHANGE, .lun = { 1, unit },
 		.reason = 0x2A | 0x09 << 8,	/* the capacity has changed: ASC and ASCQ */
 	};
 
@@ -460,12 +461,15 @@ const struct device_ops virtio_scsi_device_ops = {
 int virtio_scsi_init(struct virtio_scsi *s, unsigned queues, const struct guest_memory *mem,
 		     struct io_thread *io, struct error *err)
 {
+	/* Units do not come and go, but without HOTPLUG Linux gives no buffers for events at all. */
+	u64 features = BIT(VIRTIO_SCSI_F_CHANGE) | BIT(VIRTIO_SCSI_F_HOTPLUG);
+
 	*s = (struct virtio_scsi){
 		.sense_size = VIRTIO_SCSI_SENSE_DEFAULT_SIZE,
 		.cdb_size = VIRTIO_SCSI_CDB_DEFAULT_SIZE,
 	};
-	return virtio_init(&s->dev, &scsi_ops, BIT(VIRTIO_SCSI_F_CHANGE), QUEUE_REQUEST + queues,
-		SCSI_QUEUE_SIZE, sizeof(struct virtio_scsi_config), mem, io, err);
+	return virtio_init(&s->dev, &scsi_ops, features, QUEUE_REQUEST + queues, SCSI_QUEUE_SIZE,
+		sizeof(struct virtio_scsi_config), mem, io, err);
 }
 
 void virtio_scsi_add(struct virtio_scsi *s, enum scsi_kind kind, struct block *block,
