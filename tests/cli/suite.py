@@ -221,6 +221,12 @@ def bad_options(build, log):
                 ("initrd missing", [*ok, "--initrd", folder + "/none"], (1, 2), "No such file"),
                 ("initrd a folder", [*ok, "--initrd", folder], (1, 2), None),
                 ("initrd does not fit", [*ok, "--initrd", big, "--memory", "64M"], (1,), None),
+                ("display", [*ok, "--display", "gtk"], (2,), "gtk"),
+                ("display open to a network", [*ok, "--display", "vnc=0.0.0.0:5999"], (2,), "password"),
+                ("display socket in a missing folder", [*ok, "--display", f"vnc=unix:{folder}/a/b"], (1,), "a/b"),
+                ("display with a missing password", [*ok, "--display", f"vnc,password={folder}/none"], (1,), "none"),
+                ("screenshot in a missing folder", [*ok, "--screenshot", f"{folder}/a/b.png"], (1,), "a/b.png"),
+                ("screenshot over a folder", [*ok, "--screenshot", folder], (1,), "regular"),
                 ("append too long", [*ok, "--append", "x" * 100000], (1, 2), None)):
             refused(build, log, name, args, statuses, problems, must)
         r = run_process([build.qumra, "run", "--accel", "fast", *ok], 30, log)
@@ -230,7 +236,7 @@ def bad_options(build, log):
             r = run_process([build.qumra, *args], 30, log)
             if r.status != 2 or len(r.err.splitlines()) != 1:
                 problems.append(f"qumra {' '.join(args)}: status {r.status}, {len(r.err.splitlines())} lines")
-    return report(log, problems, "36 mistakes")
+    return report(log, problems, "42 mistakes")
 
 
 def unwritable(build, log):
@@ -409,6 +415,8 @@ def keys(build, log):
         t.wait_for(b"HELLO\x03\x1a")
         t.send(b"\x01h")
         t.wait_for(rb"Ctrl-A x")
+        t.send(b"\x01s")
+        t.wait_for(b"--screenshot FILE")  # there is no screen
         t.send(b"\x01\x01")               # Ctrl-A for the guest
         t.wait_for(b"\x01")
         t.send(b"\x01x")
