@@ -22,6 +22,11 @@ u64 os_clock_ns(void)
 	return clock_read(CLOCK_MONOTONIC);
 }
 
+u64 os_thread_ns(void)
+{
+	return clock_read(CLOCK_THREAD_CPUTIME_ID);
+}
+
 u64 os_wall_ns(void)
 {
 	return clock_read(CLOCK_REALTIME);

@@ -165,6 +165,7 @@ void os_fork_end(bool child);
 /* ---- clocks and timers -------------------------------------------------------------------- */
 
 u64 os_clock_ns(void);		/* monotonic; registers kept */
+u64 os_thread_ns(void);		/* that the calling thread has had a processor; registers kept */
 u64 os_wall_ns(void);		/* since the Unix epoch; registers kept */
 u32 os_tsc_khz(void);		/* frequency of RDTSC, measured or read once per process */
 

@@ -2,10 +2,10 @@
  * Performance counters: what all kinds of them share. pmu_amd.c and pmu_intel.c have their
  * registers.
  *
- * Three things are counted: cycles not in halt (ticks of the guest's TSC while its code runs),
- * retired instructions, and retired branches. Any other event never happens here, so its counter
- * stands still; so it does where edges or a comparison with a count are asked for, which only
- * hardware sees.
+ * Three things are counted: cycles not in halt (ticks of the guest's TSC while its code runs on a
+ * processor of the host), retired instructions, and retired branches. Any other event never happens
+ * here, so its counter stands still; so it does where edges or a comparison with a count are asked
+ * for, which only hardware sees.
  *
  * Counters are brought up to date when somebody looks, when the CPL changes and when the engine is
  * left. Cycles cost nothing meanwhile; instructions are counted by the interpreter, which runs for
@@ -27,6 +27,9 @@
  * no more cycles pass than these.
  */
 #define CYCLES_PER_INSN	2
+
+/* A thread that the host takes its processor from misses more than this. */
+#define LONG_STRETCH_US	200
 
 /* ---- what counts ------------------------------------------------------------------------------- */
 
@@ -137,16 +140,43 @@ static void pmu_overflow(struct vcpu *v)
 		pmu_interrupt(v);
 }
 
+static void cycles_start(struct pmu *p)
+{
+	p->since = tsc_host();
+	p->thread_ns = os_thread_ns();
+	p->asked_ticks = 0;
+}
+
+/*
+ * The host may have run something else for a part of that. It is asked for only where a stretch is
+ * long enough, since it takes a system call.
+ */
+static u64 ticks_had(struct pmu *p, u64 ticks)
+{
+	u64 ns = os_thread_ns(), had = (ns - p->thread_ns) * os_tsc_khz() / 1000000;
+
+	ticks = MIN(ticks, had > p->asked_ticks ? had - p->asked_ticks : 0);
+	p->thread_ns = ns;
+	p->asked_ticks = 0;
+	return ticks;
+}
+
 /* A stretch of guest code that lasted until now. */
 static u64 cycles_take(struct vcpu *v)
 {
-	u64 since = v->pmu.since, now;
+	struct pmu *p = &v->pmu;
+	u64 now, ticks;
 
-	if (!since)
+	if (!p->since)
 		return 0;
 	now = tsc_host();
-	v->pmu.since = now;
-	return now > since ? tsc_scale(v, now - since) : 0;
+	ticks = now > p->since ? now - p->since : 0;
+	p->since = now;
+	if (ticks > os_tsc_khz() / 1000 * LONG_STRETCH_US)
+		ticks = ticks_had(p, ticks);
+	else
+		p->asked_ticks += ticks;
+	return tsc_scale(v, ticks);
 }
 
 void pmu_settle(struct vcpu *v)
@@ -172,7 +202,7 @@ void pmu_settle(struct vcpu *v)
 
 void pmu_enter(struct vcpu *v)
 {
-	v->pmu.since = tsc_host();
+	cycles_start(&v->pmu);
 }
 
 void pmu_leave(struct vcpu *v)
@@ -236,7 +266,7 @@ void pmu_selected(struct vcpu *v)
 	pmu_choose(v);
 	/* Counted from here on. */
 	if (v->pmu.running && !v->pmu.since && v->pmu.active)
-		v->pmu.since = tsc_host();
+		cycles_start(&v->pmu);
 	timer_set(v);
 }
 

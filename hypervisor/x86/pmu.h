@@ -27,6 +27,8 @@ struct pmu {
 	u64 select[PMU_SLOTS], counter[PMU_SLOTS];
 	/* What guest code has done since the counters were last brought up to date. */
 	u64 since;		/* the host's TSC then; 0: no guest code runs */
+	u64 thread_ns;		/* the thread's time when it was last asked for */
+	u64 asked_ticks;	/* of the host's TSC that were counted since */
 	u64 insns, branches;	/* while v->insns_counted */
 	u64 insns_left;		/* when to look at the counters again */
 	bool running;		/* guest code runs */
