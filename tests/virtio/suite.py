@@ -195,6 +195,8 @@ def tests(build):
         yield Test("virtio/mmio-smp", lambda log: all_devices(build, log, BUSES["mmio"], 3), cost=60)
         yield Test("virtio/pci-smp", lambda log: all_devices(build, log, BUSES["pci"], 3), cost=60)
         yield Test("virtio/pci-pin", lambda log: all_devices(build, log, BUSES["pci"], 1, extra="pci=nomsi"), cost=60)
+        # On the i8259s: ACPI's interrupt links say which line.
+        yield Test("virtio/pci-pic", lambda log: all_devices(build, log, BUSES["pci"], 1, extra="pci=nomsi noapic"), cost=60)
         yield Test("virtio/microvm", lambda log: all_devices(build, log, BUSES["microvm"], 1), cost=60)
         yield Test("virtio/microvm-smp", lambda log: all_devices(build, log, BUSES["microvm"], 4), cost=60)
         yield Test("virtio/microvm-pci", lambda log: all_devices(build, log, BUSES["microvm-pci"], 2), cost=60)

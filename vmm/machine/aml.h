@@ -25,7 +25,8 @@ void aml_name_package(struct aml *a, const char *name, const u8 *values, u8 coun
 /* A package whose elements follow, alone or under a name: begin returns a mark. */
 size_t aml_package(struct aml *a, u8 count);
 size_t aml_name_begin_package(struct aml *a, const char *name, u8 count);
-/* body: term list, assembled by hand. */
+/* body: term list, assembled by hand. args: a number, and AML_SERIALIZED. */
+#define AML_SERIALIZED 0x08
 void aml_method(struct aml *a, const char *name, u8 args, const u8 *body, size_t size);
 
 /* Terms assembled by hand. */

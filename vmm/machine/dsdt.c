@@ -111,10 +111,9 @@ static void dsdt_pci_crs(struct aml *a, const struct acpi_config *c)
 	aml_crs_end(a, crs);
 }
 
-/* Each slot's four pins: which PIRQ, so which pin of the IOAPIC (pci_pirq()). */
-static void dsdt_prt(struct aml *a)
+void dsdt_prt(struct aml *a, const char *name, bool links)
 {
-	size_t prt = aml_name_begin_package(a, "_PRT", PCI_SLOTS * 4);
+	size_t prt = aml_name_begin_package(a, name, PCI_SLOTS * 4);
 
 	for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
 		for (unsigned pin = 0; pin < 4; pin++) {
@@ -122,8 +121,11 @@ static void dsdt_prt(struct aml *a)
 
 			aml_int(a, slot << 16 | 0xFFFF);
 			aml_int(a, pin);
-			aml_int(a, 0);
-			aml_int(a, PIRQ_GSI + pci_root_pirq(slot, pin));
+			if (links)
+				dsdt_link_name(a, pci_root_pirq(slot, pin));
+			else
+				aml_int(a, 0);
+			aml_int(a, links ? 0 : PIRQ_GSI + pci_root_pirq(slot, pin));
 			aml_end(a, entry);
 		}
 	}
@@ -164,6 +166,7 @@ static void dsdt_isa(struct aml *a)
 	for (size_t i = 0; i < ARRAY_SIZE(dsdt_devices); i++)
 		dsdt_device(a, &dsdt_devices[i]);
 	dsdt_pvpanic(a);
+	dsdt_links(a);
 	aml_end(a, isa);
 }
 
@@ -176,7 +179,6 @@ size_t dsdt_pci_begin(struct aml *a, const struct acpi_config *c)
 	aml_name_int(a, "_UID", 0);
 	aml_name_int(a, "_BBN", 0);
 	dsdt_pci_crs(a, c);
-	dsdt_prt(a);
 	dsdt_osc(a);
 	return pci;
 }
@@ -187,6 +189,7 @@ void dsdt_build(struct aml *a, const struct acpi_config *c)
 	size_t scope, pci;
 
 	aml_name_package(a, "_S5_", s5, sizeof(s5));
+	dsdt_interrupt_model(a);
 	scope = aml_scope(a, "_SB_");
 	dsdt_cpus(a, c);
 	dsdt_board(a, c);
@@ -194,6 +197,7 @@ void dsdt_build(struct aml *a, const struct acpi_config *c)
 		dsdt_hpet(a);
 	pci = dsdt_pci_begin(a, c);
 	dsdt_isa(a);
+	dsdt_prt_by_model(a);
 	aml_end(a, pci);
 	aml_end(a, scope);
 }

@@ -77,7 +77,7 @@ static void dsdt_reserved(struct aml *a, const struct acpi_config *c)
 static void microvm_dsdt(struct aml *a, const struct acpi_config *c)
 {
 	static const u8 s5[] = { GED_SLP_TYP_S5, 0, 0, 0 };
-	size_t scope;
+	size_t scope, pci;
 
 	aml_name_package(a, "_S5_", s5, sizeof(s5));
 	scope = aml_scope(a, "_SB_");
@@ -89,8 +89,11 @@ static void microvm_dsdt(struct aml *a, const struct acpi_config *c)
 	dsdt_pvpanic(a);
 	dsdt_power_button(a);
 	dsdt_events(a);
-	if (c->options->pcie)
-		aml_end(a, dsdt_pci_begin(a, c));
+	if (c->options->pcie) {
+		pci = dsdt_pci_begin(a, c);
+		dsdt_prt(a, "_PRT", false);
+		aml_end(a, pci);
+	}
 	aml_end(a, scope);
 }
 

@@ -9,7 +9,7 @@
 #include "vmm/pci/lpc.h"
 
 enum {
-	PMBASE = 0x40, ACPI_CNTL = 0x44, PIRQ_A = 0x60, SERIRQ = 0x64, PIRQ_E = 0x68,
+	PMBASE = 0x40, ACPI_CNTL = 0x44, PIRQ_A = LPC_PIRQ_A, SERIRQ = 0x64, PIRQ_E = 0x68,
 	LPC_IO = 0x80, LPC_EN = 0x82, GEN_PMCON_1 = 0xA0, GEN_PMCON_3 = 0xA4, RCBA = 0xF0,
 };
 

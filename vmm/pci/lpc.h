@@ -10,6 +10,7 @@
 #define PORT_PM_BASE	0x600	/* where firmware for q35 puts it, and the FADT says */
 #define PM_BLOCK_SIZE	128
 #define RCBA_BASE	0xFED1C000ULL
+#define LPC_PIRQ_A	0x60	/* routing registers in configuration space: B to D follow, E at 0x68 */
 #define PIRQ_GSI	16	/* PIRQ A; B to H follow */
 
 struct lpc {
