@@ -124,8 +124,8 @@ static const struct run_option {
 	{"net", "user|tap=NAME|none",
 		"a virtio network: user[,forward=tcp:8080:80], tap=INTERFACE, socket=PATH, none;\n"
 		"                           mac=ADDRESS, pcap=FILE", 0, devices_parse_net},
-	{"share", "FOLDER:TAG[,readonly]",
-		"a folder of the host, by 9P; Linux: mount -t 9p -o trans=virtio TAG /mnt", 0,
+	{"share", "FOLDER:TAG[,...]",
+		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt", 0,
 		devices_parse_share},
 	{"device", "KIND",
 		"more: rng, vga, console=WHERE[,name=NAME] (WHERE as for --serial),\n"
