@@ -321,4 +321,6 @@ void run_options_free(struct run_options *o)
 	for (unsigned i = 0; i < o->copies; i++)
 		free(o->copy[i]);
 	o->copies = 0;
+	free(o->config_text);
+	o->config_text = NULL;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/config.h"
 #include "cli/devices.h"
 #include "cli/machine.h"
 #include "cli/options.h"
@@ -82,6 +83,12 @@ static int parse_firmware(struct run_options *o, const char *value, struct error
 	return ret < 0 ? ret : firmware_check(o->firmware, err);
 }
 
+/* Read before all others: config_read(). */
+static int parse_config(struct run_options *o, const char *value, struct error *err)
+{
+	return 0;
+}
+
 static const struct run_option {
 	const char *name, *value, *help;
 	size_t offset;		/* of the text or flag in struct run_options, without parse */
@@ -144,6 +151,11 @@ static const struct run_option {
 		NULL},
 	{"debug-exit", NULL, "a guest's write of N to port 0xF4 ends qumra with status 2N+1",
 		offsetof(struct run_options, debug_exit), NULL},
+	{"config", "FILE",
+		"options from a file: one on each line, without the dashes; those given here go first", 0,
+		parse_config},
+	{"dry-run", NULL, "print the machine as such a file, and do not start it",
+		offsetof(struct run_options, dry_run), NULL},
 	{"stats", NULL, "print figures to standard error at the end",
 		offsetof(struct run_options, stats), NULL},
 	{"help", NULL, "show this help", offsetof(struct run_options, help), NULL},
@@ -162,6 +174,11 @@ const char *run_option_help(unsigned index, char *buf, size_t size)
 		opt->value ? opt->value : "");
 	snprintf(buf, size, "  %-24s %s", left, opt->help);
 	return buf;
+}
+
+const char *run_option_name(unsigned index)
+{
+	return index < ARRAY_SIZE(run_options_table) ? run_options_table[index].name : NULL;
 }
 
 /* ---- suggestions ----------------------------------------------------------------------------- */
@@ -267,47 +284,138 @@ static bool repeats(const struct run_option *opt)
 	       opt->parse == devices_parse_device;
 }
 
-/* Takes argv[*at] and, where the option wants one, its value. */
-static int parse_one(
-	struct run_options *o, int argc, char *const argv[], int *at, u32 *seen, struct error *err)
+/* A walk over options; "at" is the next. */
+struct walk {
+	int argc, at;
+	char *const *argv;
+	u32 seen;	/* a bit for each row of the table */
+};
+
+static u32 option_bit(const struct run_option *opt)
 {
-	const char *arg = argv[(*at)++], *value;
-	const struct run_option *opt;
+	return 1u << (opt - run_options_table);
+}
+
+/* With one dash, two, or none, as in a file. Fails where there is no such option. */
+static int name_option(const char *arg, const struct run_option **opt, const char **value,
+	struct error *err)
+{
 	size_t dashes = strspn(arg, "-");
+	char name[64];
 
-	if (dashes == 0)
-		return error_usage(err, "unexpected argument \"%s\"%s", arg,
-				   o->kernel ? "" : "; the kernel is given with --kernel");
-	if (strcmp(arg, "-h") == 0) {
-		o->help = true;
-		return 0;
-	}
 	/* One dash and two mean the same, as with QEMU. */
-	opt = dashes <= 2 ? find_option(arg + dashes, &value) : NULL;
-	if (!opt) {
-		char name[64];
+	*opt = dashes <= 2 ? find_option(arg + dashes, value) : NULL;
+	if (*opt)
+		return 0;
+	snprintf(name, sizeof(name), "%.*s",
+		(int)MIN(strcspn(arg + dashes, "="), sizeof(name) - 1), arg + dashes);
+	return unknown_option(arg, name, err);
+}
 
-		snprintf(name, sizeof(name), "%.*s",
-			(int)MIN(strcspn(arg + dashes, "="), sizeof(name) - 1), arg + dashes);
-		return unknown_option(arg, name, err);
+/* Takes the next argument and, where the option wants one, its value. *opt: NULL for -h. */
+static int walk_one(struct walk *w, const struct run_option **opt, const char **value,
+	struct error *err)
+{
+	const char *arg = w->argv[w->at++];
+	int ret;
+
+	*opt = NULL;
+	if (*arg != '-')
+		return error_usage(err, "unexpected argument \"%s\"%s", arg,
+			w->seen & 1 ? "" : "; the kernel is given with --kernel");
+	if (strcmp(arg, "-h") == 0)
+		return 0;
+	ret = name_option(arg, opt, value, err);
+	if (ret < 0)
+		return ret;
+	if (w->seen & option_bit(*opt) && !repeats(*opt))
+		return error_usage(err, "--%s is given twice", (*opt)->name);
+	w->seen |= option_bit(*opt);
+	if (!(*opt)->value && *value)
+		return error_usage(err, "--%s takes no value", (*opt)->name);
+	if ((*opt)->value && !*value) {
+		if (w->at == w->argc)
+			return error_usage(err, "--%s needs a value: %s", (*opt)->name, (*opt)->value);
+		*value = w->argv[w->at++];
 	}
-	if (*seen & 1u << (opt - run_options_table) &&
-		!repeats(opt))
-		return error_usage(err, "--%s is given twice", opt->name);
-	*seen |= 1u << (opt - run_options_table);
-	if (!opt->value && value)
-		return error_usage(err, "--%s takes no value", opt->name);
-	if (opt->value && !value) {
-		if (*at == argc)
-			return error_usage(err, "--%s needs a value: %s", opt->name, opt->value);
-		value = argv[(*at)++];
-	}
+	return 0;
+}
+
+static int take_option(
+	struct run_options *o, const struct run_option *opt, const char *value, struct error *err)
+{
+	if (o->givens == RUN_GIVEN_MAX)
+		return error_usage(err, "there are more than %d options", RUN_GIVEN_MAX);
+	o->given[o->givens++] = (struct run_given){
+		.option = (unsigned)(opt - run_options_table), .value = value };
 	return set_option(o, opt, value, err);
+}
+
+/* One line of a file; arg: the options that the command line has, which go before. */
+static int take_line(struct run_options *o, char *line, void *arg, struct error *err)
+{
+	struct walk *file = arg;
+	const struct run_option *opt;
+	char *text = line + strcspn(line, "= \t");
+	const char *value;
+	bool has = *text;
+	int ret;
+
+	*text = '\0';
+	ret = name_option(line, &opt, &value, err);
+	if (ret < 0)
+		return ret;
+	value = config_value(text + has);
+	if (opt->parse == parse_config || opt->offset == offsetof(struct run_options, help))
+		return error_usage(err, "%s does not belong into a file", opt->name);
+	if (!opt->value && *value)
+		return error_usage(err, "%s takes no value", opt->name);
+	if (opt->value && !has)
+		return error_usage(err, "%s needs a value: %s", opt->name, opt->value);
+	if (file->seen & option_bit(opt) && !repeats(opt))
+		return 0;
+	return take_option(o, opt, opt->value ? value : NULL, err);
+}
+
+/* What the command line names, and whether it asks for help; reads the file of --config. */
+static int parse_first(struct run_options *o, int argc, char *const argv[], struct error *err)
+{
+	struct walk w = { .argc = argc, .argv = argv };
+	const struct run_option *opt;
+	const char *value, *file = NULL;
+	int ret;
+
+	while (w.at < argc) {
+		ret = walk_one(&w, &opt, &value, err);
+		if (ret < 0)
+			return ret;
+		if (!opt || opt->offset == offsetof(struct run_options, help)) {
+			o->help = true;
+			return 0;
+		}
+		if (opt->parse == parse_config)
+			file = value;
+	}
+	return file ? config_read(o, file, take_line, &w, err) : 0;
+}
+
+static int check_together(struct run_options *o, struct error *err)
+{
+	if (!o->kernel && !o->firmware)
+		return error_usage(err, "run needs --kernel FILE; see qumra run --help");
+	if (!o->kernel && o->initrd)
+		return error_usage(err, "--initrd needs --kernel");
+	if (o->engine && o->accel == ACCEL_KVM)
+		return error_usage(err, "--engine belongs to the software hypervisor; it cannot go "
+					"with --accel kvm");
+	return machine_settle(o, err);
 }
 
 int run_options_parse(struct run_options *o, int argc, char *const argv[], struct error *err)
 {
-	u32 seen = 0;
+	struct walk w = { .argc = argc, .argv = argv };
+	const struct run_option *opt;
+	const char *value;
 	int ret;
 
 	*o = (struct run_options){
@@ -317,19 +425,11 @@ int run_options_parse(struct run_options *o, int argc, char *const argv[], struc
 		.memory = MEMORY_DEFAULT,
 		.cpus = { 1, 1, 1 },
 	};
-	for (int i = 0; i < argc;) {
-		ret = parse_one(o, argc, argv, &i, &seen, err);
-		if (ret < 0)
-			return ret;
-		if (o->help)
-			return 0;
+	ret = parse_first(o, argc, argv, err);
+	while (ret == 0 && !o->help && w.at < argc) {
+		ret = walk_one(&w, &opt, &value, err);
+		if (ret == 0 && opt->parse != parse_config)
+			ret = take_option(o, opt, opt->value ? value : NULL, err);
 	}
-	if (!o->kernel && !o->firmware)
-		return error_usage(err, "run needs --kernel FILE; see qumra run --help");
-	if (!o->kernel && o->initrd)
-		return error_usage(err, "--initrd needs --kernel");
-	if (o->engine && o->accel == ACCEL_KVM)
-		return error_usage(err, "--engine belongs to the software hypervisor; it cannot go "
-					"with --accel kvm");
-	return machine_settle(o, err);
+	return ret < 0 || o->help ? ret : check_together(o, err);
 }

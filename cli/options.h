@@ -10,6 +10,7 @@
 #include "vmm/virtio/options.h"
 
 #define RUN_COPIES_MAX 32
+#define RUN_GIVEN_MAX 128
 
 struct run_options {
 	const char *kernel, *initrd, *append, *serial, *engine;
@@ -26,6 +27,14 @@ struct run_options {
 	bool virtio_named;	/* --virtio was given */
 	char *copy[RUN_COPIES_MAX];	/* of values that were taken apart */
 	unsigned copies;
+	char *config_text;	/* of --config, taken apart */
+	bool dry_run;
+	/* What was given, in order, by index of the option; value: NULL where it takes none. */
+	struct run_given {
+		unsigned option;
+		const char *value;
+	} given[RUN_GIVEN_MAX];
+	unsigned givens;
 };
 
 /* argv without the program's and the command's name. A usage error is one line. */
@@ -38,5 +47,7 @@ const char *nearest_name(const char *word, const char *const *names, size_t n);
 
 /* One line for an option in the help: "--kernel FILE" and what it does. NULL behind the last. */
 const char *run_option_help(unsigned index, char *buf, size_t size);
+/* An option's name by its index; NULL behind the last. */
+const char *run_option_name(unsigned index);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "cli/config.h"
 #include "cli/help.h"
 #include "cli/options.h"
 #include "cli/run.h"
@@ -225,6 +226,9 @@ int run_command(
 		status = STATUS_OK;
 	} else if (run_choose(&o, &choice, err) < 0) {
 		status = STATUS_FAILURE;
+	} else if (o.dry_run) {
+		config_print(&o, &choice);
+		status = STATUS_OK;
 	} else {
 		status = run_vm(&o, &choice, start_ns, signal, err);
 	}

@@ -570,12 +570,69 @@ def dump(build, log):
 BY_ENGINE = ("cli/statuses", "cli/memory", "cli/reboot", "cli/terminal-after-term", "cli/idle")
 
 
+# ---- options in a file -----------------------------------------------------------------------------------------
+
+
+CONFIG = """# a machine
+kernel=vmlinuz
+append = console=ttyS0 root=/dev/vda quiet
+  memory\t1G
+
+cpus 2,cores=2
+disk a.img,snapshot
+no-reboot
+"""
+RESOLVED = """kernel vmlinuz
+machine q35
+append console=ttyS0 root=/dev/vda quiet
+memory 2G
+cpus 2,cores=2
+serial stdio
+disk a.img,snapshot
+disk b.img
+virtio pci
+no-reboot
+"""
+BAD_CONFIGS = (
+    ("memory 1Q\n", r"vm.conf:1: --memory: \"1Q\" is not a size"), ("\n#\nmemroy 1G\n", r"vm.conf:3: unknown option memroy; did you mean"),
+    ("no-reboot yes\n", r"vm.conf:1: no-reboot takes no value"), ("kernel\n", r"vm.conf:1: kernel needs a value: FILE"),
+    ("config x\n", r"vm.conf:1: config does not belong"), ("kernel a\0b\n", r"vm.conf: that is no text"),
+    ("memory 1G\n" * 200000, r"vm.conf: that is no text of at most 1M"), ("rng\n" * 3, r"vm.conf:1: unknown option rng"),
+    ("device rng\n" * 200, r"vm.conf:33: there are too many devices"),
+)
+
+
+def config(build, log):
+    """A file is read, the command line goes before it, and what --dry-run prints is such a file again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "vm.conf")
+
+        def dry(text, *words):
+            with open(path, "w", encoding="ascii") as f:
+                f.write(text)
+            return run_process([*build.run[:2], "--config", path, *words, "--dry-run"], 20 * build.slow, log)
+
+        r = dry(CONFIG, "--memory", "2G", "--disk", "b.img")
+        first, rest = r.out.decode().split("\n", 1)
+        if r.status or not first.startswith("# runs on: ") or rest != RESOLVED:
+            raise Fail(f"status {r.status}, {r.out!r}")
+        for text in (r.out.decode(), "kernel x\nappend=\n"):
+            once = dry(text).out
+            if not once or dry(once.decode()).out != once:
+                raise Fail(f"not the same again: {once!r}")
+        for text, want in BAD_CONFIGS:
+            r = dry(text)
+            if r.status != 2 or r.out or r.err.count(b"\n") != 1 or not re.search(want, r.err.decode()):
+                raise Fail(f"status {r.status}, {r.err!r}, want {want}")
+    return f"{len(BAD_CONFIGS)} bad ones"
+
+
 def all_tests(build):
     for name, function, cost in (
             ("bad-kernels", bad_kernels, 10), ("truncated-kernels", truncated_kernels, 10), ("bad-options", bad_options, 10),
             ("unwritable", unwritable, 1), ("statuses", statuses, 5), ("piped", piped, 5), ("end-of-input", end_of_input, 1),
             ("serial", serial_places, 5), ("keys", keys, 5), ("accelerator", accelerator, 3), ("memory", memory, 2),
-            ("reboot", reboot, 2)):
+            ("reboot", reboot, 2), ("config", config, 3)):
         yield Test(build.test(f"cli/{name}"), lambda log, f=function: f(build, log), cost=cost)
     for name in ("KILL", "TERM", "INT", "HUP", "SEGV", "ABRT"):
         number = getattr(signal, "SIG" + name)
