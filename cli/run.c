@@ -184,6 +184,7 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 	struct vmm *vmm = calloc(1, sizeof(*vmm));
 	struct vmm_outcome outcome = { 0 };
 	struct run_stats stats = { 0 };
+	bool gone = true;
 	int ret;
 
 	if (!vmm) {
@@ -199,9 +200,10 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 		outcome = vmm->outcome;
 		if (o->stats)
 			run_stats_take(&stats, vmm, start_ns);
-		vmm_destroy(vmm);
+		gone = vmm_destroy(vmm);
 	}
-	free(vmm);
+	if (gone)
+		free(vmm);
 	if (ret >= 0 && outcome.text[0])
 		log_line("%s", outcome.text);
 	if (ret >= 0 && o->stats)

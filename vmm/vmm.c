@@ -507,15 +507,14 @@ int vmm_run(struct vmm *vmm, struct error *err)
 	return ret;
 }
 
-void vmm_destroy(struct vmm *vmm)
+bool vmm_destroy(struct vmm *vmm)
 {
 	bool running = !vmm_stop_cpus(vmm);
 
 	/* Always: it gives the terminal back. */
 	chardev_destroy(&vmm->serial);
-	/* A CPU that is stuck inside the hypervisor still uses the rest. */
 	if (running)
-		return;
+		return false;
 	for (unsigned i = 0; i < vmm->cpus; i++)
 		guest_cpu_destroy(&vmm->cpu[i]);
 	screen_destroy(vmm->screen);
@@ -537,4 +536,5 @@ void vmm_destroy(struct vmm *vmm)
 	free(vmm->cmdline);
 	vmm->chips = NULL;
 	vmm->cmdline = NULL;
+	return true;
 }

@@ -92,6 +92,7 @@ struct vmm {
 int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *err);
 /* Runs until the end, which vmm->outcome tells. */
 int vmm_run(struct vmm *vmm, struct error *err);
-void vmm_destroy(struct vmm *vmm);
+/* False: a CPU is stuck inside the hypervisor. *vmm must stay what it is until the program ends. */
+bool vmm_destroy(struct vmm *vmm);
 
 #endif
