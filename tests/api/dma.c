@@ -168,7 +168,7 @@ static void program(struct machine *m, const struct look *look)
 	memcpy(p, look->code, look->n);
 	p += look->n;
 	*p++ = 0xe8;
-	*(u32 *)p = FN_AT - (call_at + 5);
+	memcpy(p, &(u32){ FN_AT - (call_at + 5) }, 4);
 	p += 4;
 	*p++ = 0xe7;		/* out %eax, $PORT */
 	*p++ = PORT;

@@ -171,7 +171,7 @@ class Share(Part):
 
 
 class Sockets(Part):
-    name, checks = "vsock", 6
+    name, checks = "vsock", 7
     modules = ("vsock", "vmw_vsock_virtio_transport", "vmw_vsock_virtio_transport_common")
 
     def prepare(self):
@@ -204,8 +204,10 @@ class Sockets(Part):
                 raise Fail(f"the socket said {line!r}")
             sender = threading.Thread(target=lambda: (s.sendall(data), s.shutdown(socket.SHUT_WR)), daemon=True)
             sender.start()
-            if self.kit.read_all(s) != data:
-                raise Fail("the guest sent back something else")
+            back = self.kit.read_all(s)
+            if back != data:
+                raise Fail(f"the guest sent back something else: {len(back)} of {len(data)} bytes")
+        self.answer()   # not before: a machine that ends drops what the host has not read yet
 
 
 PARTS = (Scsi, Balloon, Share, Sockets)
