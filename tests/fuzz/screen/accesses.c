@@ -1,19 +1,7 @@
-/* The fuzz target without libFuzzer: random accesses, most of them at registers that matter. screen-plain [inputs [seed]] */
-#include <stdio.h>
-#include <stdlib.h>
+/* Random accesses for the plain fuzz target, most of them at registers that matter. */
 #include <string.h>
 
-#include "lib/types.h"
-
-int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
-
-static u64 rng;
-
-static u32 next(void)
-{
-	rng = rng * 6364136223846793005ULL + 1442695040888963407ULL;
-	return rng >> 32;
-}
+#include "tests/fuzz/accesses.h"
 
 /* Index and value of a register in one write. */
 static void make_register(u8 *p)
@@ -42,7 +30,7 @@ static void make_dispi(u8 *p)
 	memcpy(p + 4, &value, 2);
 }
 
-static void make_access(u8 *p)
+void make_access(u8 *p)
 {
 	for (unsigned i = 0; i < 8; i++)
 		p[i] = next();
@@ -60,21 +48,4 @@ static void make_access(u8 *p)
 		p[4] |= 0x20;
 		break;
 	}
-}
-
-int main(int argc, char **argv)
-{
-	static u8 buf[8 * 256];
-	u64 inputs = argc > 1 ? strtoull(argv[1], NULL, 0) : 2000;
-
-	rng = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
-	printf("seed %llu, %llu inputs\n", (unsigned long long)rng, (unsigned long long)inputs);
-	for (u64 n = 0; n < inputs; n++) {
-		unsigned accesses = 1 + next() % 256;
-
-		for (unsigned i = 0; i < accesses; i++)
-			make_access(buf + 8 * i);
-		LLVMFuzzerTestOneInput(buf, 8 * accesses);
-	}
-	return 0;
 }
