@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/config.h"
+#include "cli/machine.h"
 
 #define CONFIG_MAX (1u << 20)
 #define BLANKS " \t\r"
@@ -99,10 +100,12 @@ static const char *default_of(const struct run_options *o, const char *name,
 		snprintf(buf, DEFAULT_MAX, "%lluM", (unsigned long long)o->memory >> 20);
 		return buf;
 	}
-	if (strcmp(name, "cpus") == 0)
-		return "1";
+	if (strcmp(name, "cpus") == 0) {
+		snprintf(buf, DEFAULT_MAX, "%u", topology_cpus(&o->cpus));
+		return buf;
+	}
 	if (strcmp(name, "machine") == 0)
-		return "q35";
+		return machine_name(o->machine.kind);
 	if (strcmp(name, "serial") == 0)
 		return o->serial;
 	if (strcmp(name, "virtio") == 0)

@@ -41,6 +41,15 @@ static const struct machine_name {
 	{ "microvm", MACHINE_MICROVM, microvm_suboptions, ARRAY_SIZE(microvm_suboptions) },
 };
 
+const char *machine_name(enum machine_kind kind)
+{
+	size_t i = 0;
+
+	while (machine_names[i].kind != kind)
+		i++;
+	return machine_names[i].name;
+}
+
 /* name and rest are taken apart in place. */
 static int machine_take(
 	struct machine_options *o, const char *name, char *rest, struct error *err)
