@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -261,6 +263,38 @@ static void serve_unix(const char *password)
 	assert_int_equal(serve(address, password, &err), 0);
 }
 
+static int connect_raw(void)
+{
+	const struct timeval patience = { .tv_sec = WAIT_S };
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	strcpy(addr.sun_path, b.path);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	return fd;
+}
+
+/* The server speaks first (RFC 6143, 7.1.1). The library waited for ever for the fourth byte of such. */
+static void test_early_talkers(void **state)
+{
+	int fd[4];
+	char version[12];
+
+	(void)state;
+	serve_unix(NULL);
+	for (unsigned i = 0; i < ARRAY_SIZE(fd); i++) {
+		fd[i] = connect_raw();
+		assert_int_equal(send(fd[i], "GET", i % 4, MSG_NOSIGNAL), i % 4);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(fd); i++) {
+		assert_int_equal(recv(fd[i], version, sizeof(version), MSG_WAITALL), sizeof(version));
+		assert_memory_equal(version, "RFB 003.008\n", sizeof(version));
+		close(fd[i]);
+	}
+}
+
 static void test_input(void **state)
 {
 	rfbClient *c;
@@ -474,8 +508,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_picture), TEST(test_input), TEST(test_password), TEST(test_addresses),
-		TEST(test_png), TEST(test_screenshot),
+		TEST(test_picture), TEST(test_early_talkers), TEST(test_input), TEST(test_password),
+		TEST(test_addresses), TEST(test_png), TEST(test_screenshot),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

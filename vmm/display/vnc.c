@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/input-event-codes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,19 +162,49 @@ static bool client_remember(struct vnc *vnc, int fd)
 	return room;
 }
 
-static void vnc_accept(struct vnc *vnc)
-{
-	int fd = accept4(vnc->listener.fd, NULL, NULL, SOCK_CLOEXEC);
+#define VERSION_SIZE	12	/* RFC 6143, 7.1.1: the server's first message */
 
-	if (fd < 0)
-		return;
-	/* The library uses select(). */
-	if (fd >= FD_SETSIZE || !client_remember(vnc, fd)) {
-		close(fd);
+/*
+ * The library first peeks for what WebSockets begin with: it waits 100 ms for each client, and for
+ * ever (in a busy loop) for one that sends less than 4 bytes. So it meets a socket pair of ours that
+ * says "RFB ", and the client takes that one's place, by number, when the library has sent its
+ * version there.
+ */
+static void client_greet(struct vnc *vnc, int client, int library, int ours)
+{
+	u8 version[VERSION_SIZE];
+	int one = 1;
+
+	if (send(ours, "RFB ", 4, MSG_NOSIGNAL) != 4 || !client_remember(vnc, library)) {
+		close(library);
 		return;
 	}
-	if (!vnc->lib.new_client(vnc->screen, fd))
-		client_forget(vnc, fd);
+	if (!vnc->lib.new_client(vnc->screen, library)) {	/* it has closed the socket */
+		client_forget(vnc, library);
+		return;
+	}
+	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* What fails here the library finds, as the end of its client. */
+	if (recv(ours, version, sizeof(version), MSG_DONTWAIT) == sizeof(version) &&
+	    fcntl(client, F_SETFL, O_NONBLOCK) == 0 && dup3(client, library, O_CLOEXEC) >= 0)
+		send(client, version, sizeof(version), MSG_NOSIGNAL);
+}
+
+static void vnc_accept(struct vnc *vnc)
+{
+	int client = accept4(vnc->listener.fd, NULL, NULL, SOCK_CLOEXEC), pair[2];
+
+	if (client < 0)
+		return;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0) {
+		/* The library uses select(). */
+		if (pair[0] < FD_SETSIZE)
+			client_greet(vnc, client, pair[0], pair[1]);
+		else
+			close(pair[0]);
+		close(pair[1]);
+	}
+	close(client);
 }
 
 /* ---- the picture ----------------------------------------------------------------------------- */

@@ -22,7 +22,8 @@
 #include "vmm/display/vnc.h"
 
 #define BATCH		8
-#define PATIENCE_S	20
+/* The server may wait 8 s for each client of a batch: for the rest of a message, and for room. */
+#define PATIENCE_S	100
 #define KEYS		0x300
 
 static u64 rng;
