@@ -10,6 +10,7 @@ void help_main(FILE *out)
 	      "\n"
 	      "Commands:\n"
 	      "  run        start a virtual machine from a kernel file or with firmware\n"
+	      "  control    say something to a machine that runs\n"
 	      "  help       show this help, or that of a command: qumra help run\n"
 	      "  version    show the version\n"
 	      "\n"
@@ -71,4 +72,30 @@ void help_run(FILE *out)
 	for (unsigned i = 0; run_option_help(i, line, sizeof(line)); i++)
 		fprintf(out, "%s\n", line);
 	fputs(run_tail, out);
+}
+
+void help_control(FILE *out)
+{
+	fputs("Usage: qumra control SOCKET COMMAND [NAME=VALUE...]\n"
+	      "\n"
+	      "Gives one command to a machine that was started with --control SOCKET, and prints what it\n"
+	      "answers, as JSON. The socket speaks QEMU's QMP; its tools may be used as well.\n"
+	      "\n"
+	      "Commands:\n"
+	      "  query-status                is it running or paused?\n"
+	      "  stop, cont                  let it stand still, and go on\n"
+	      "  system_powerdown            press the power button\n"
+	      "  system_reset                press the reset button\n"
+	      "  inject-nmi                  a non-maskable interrupt to every CPU\n"
+	      "  quit                        end it, now\n"
+	      "  balloon value=BYTES         the guest is to do with so much memory (--device balloon)\n"
+	      "  query-balloon               how much it has\n"
+	      "  screendump filename=FILE    the screen as a PNG (--display vnc, --device vga)\n"
+	      "  x-qumra-measure-disks       look whether images have become larger\n"
+	      "  query-commands              all there are\n"
+	      "\n"
+	      "Example:\n"
+	      "  qumra run --firmware uefi --disk debian.qcow2 --control vm.sock\n"
+	      "  qumra control vm.sock system_powerdown\n",
+	      out);
 }

@@ -6,5 +6,6 @@
 
 void help_main(FILE *out);
 void help_run(FILE *out);
+void help_control(FILE *out);
 
 #endif

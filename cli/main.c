@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/control.h"
 #include "cli/help.h"
 #include "cli/options.h"
 #include "cli/run.h"
@@ -22,6 +23,8 @@ static int command_help(int argc, char *const argv[], struct error *err)
 {
 	if (argc > 0 && strcmp(argv[0], "run") == 0) {
 		help_run(stdout);
+	} else if (argc > 0 && strcmp(argv[0], "control") == 0) {
+		help_control(stdout);
 	} else if (argc > 0) {
 		error_usage(err, "there is no command \"%s\"", argv[0]);
 		return STATUS_USAGE;
@@ -33,7 +36,7 @@ static int command_help(int argc, char *const argv[], struct error *err)
 
 static int command_unknown(const char *name, struct error *err)
 {
-	static const char *const names[] = { "run", "help", "version" };
+	static const char *const names[] = { "run", "control", "help", "version" };
 	const char *best = nearest_name(name, names, ARRAY_SIZE(names));
 
 	if (best)
@@ -57,6 +60,8 @@ static int command(
 	}
 	if (strcmp(argv[1], "run") == 0)
 		return run_command(argc - 2, argv + 2, start_ns, sig, err);
+	if (strcmp(argv[1], "control") == 0)
+		return control_command(argc - 2, argv + 2, err);
 	if (is_one_of(argv[1], "help", "--help", "-h"))
 		return command_help(argc - 2, argv + 2, err);
 	if (is_one_of(argv[1], "version", "--version", "-V")) {

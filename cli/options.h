@@ -24,6 +24,7 @@ struct run_options {
 	bool no_reboot, debug_exit, stats, help, firmware_log;
 	struct virtio_options virtio;
 	struct screen_options screen;
+	const char *control;	/* path of a socket, or NULL */
 	bool virtio_named;	/* --virtio was given */
 	char *copy[RUN_COPIES_MAX];	/* of values that were taken apart */
 	unsigned copies;

@@ -180,6 +180,7 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 		.debug_exit = o->debug_exit,
 		.virtio = o->virtio,
 		.screen = o->screen,
+		.control = o->control,
 	};
 	struct vmm *vmm = calloc(1, sizeof(*vmm));
 	struct vmm_outcome outcome = { 0 };

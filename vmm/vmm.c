@@ -9,16 +9,29 @@
 #include <unistd.h>
 
 #include "lib/log.h"
+#include "vmm/control/control.h"
 #include "vmm/firmware/boot.h"
 #include "vmm/machine/chip_state.h"
 #include "vmm/vmm.h"
 
 /* ---- ends and requests (under the lock, any thread) ------------------------------------------ */
 
-static void vmm_end(struct vmm *vmm, enum vmm_end end, int status, const char *text)
+/* QEMU's words for it (ShutdownCause), and whether the guest wanted it. */
+static const struct end_cause {
+	const char *name;
+	bool guest;
+} end_causes[] = {
+	[VMM_POWERED_OFF] = { "guest-shutdown", true }, [VMM_REBOOTED] = { "guest-reset", true },
+	[VMM_CRASHED] = { "guest-panic", true }, [VMM_FAILED] = { "host-error", false },
+	[VMM_EXITED] = { "guest-shutdown", true }, [VMM_QUIT] = { "host-qmp-quit", false },
+	[VMM_SIGNAL] = { "host-signal", false },
+};
+
+void vmm_end(struct vmm *vmm, enum vmm_end end, int status, const char *text)
 {
 	if (vmm->ended)
 		return;
+	control_event_cause(vmm->socket, "SHUTDOWN", end_causes[end].name, end_causes[end].guest);
 	vmm->ended = true;
 	vmm->outcome.end = end;
 	vmm->outcome.status = status;
@@ -27,7 +40,7 @@ static void vmm_end(struct vmm *vmm, enum vmm_end end, int status, const char *t
 	loop_stop(&vmm->loop);
 }
 
-static void vmm_request_reset(struct vmm *vmm)
+void vmm_request_reset(struct vmm *vmm, const char *cause)
 {
 	if (vmm->config.no_reboot) {
 		if (vmm->panicked)
@@ -38,8 +51,16 @@ static void vmm_request_reset(struct vmm *vmm)
 	}
 	/* The CPUs stand still from here on; the main thread does the rest. */
 	vmm->reset_due = true;
+	vmm->reset_cause = cause;
 	cpu_control_pause(&vmm->control, vmm->cpu, vmm->cpus);
 	loop_wake(&vmm->loop);
+}
+
+static void vmm_on_panic(struct vmm *vmm)
+{
+	if (!vmm->panicked)
+		control_event_cause(vmm->socket, "GUEST_PANICKED", "guest-panic", true);
+	vmm->panicked = true;
 }
 
 static void vmm_on_request(void *arg, enum machine_request what, int status)
@@ -51,10 +72,10 @@ static void vmm_on_request(void *arg, enum machine_request what, int status)
 		vmm_end(vmm, VMM_POWERED_OFF, 0, "");
 		break;
 	case MACHINE_RESET:
-		vmm_request_reset(vmm);
+		vmm_request_reset(vmm, "guest-reset");
 		break;
 	case MACHINE_PANIC:
-		vmm->panicked = true;
+		vmm_on_panic(vmm);
 		break;
 	case MACHINE_EXIT:
 		vmm_end(vmm, VMM_EXITED, status, "");
@@ -95,7 +116,7 @@ static void vmm_on_output(void *arg, const u8 *data, size_t n)
 		else
 			vmm->panic_seen = data[i] == message[0];
 		if (vmm->panic_seen == sizeof(message) - 1) {
-			vmm->panicked = true;
+			vmm_on_panic(vmm);
 			vmm->panic_seen = 0;
 		}
 	}
@@ -204,9 +225,13 @@ static void vmm_on_wake(void *arg)
 	if (vmm->ended)
 		return;
 	vmm->reset_due = false;
-	if (vmm_reset(vmm, &err) < 0)
+	if (vmm_reset(vmm, &err) < 0) {
 		vmm_end(vmm, VMM_FAILED, 0, err.text);
-	else
+		return;
+	}
+	control_event_cause(vmm->socket, "RESET", vmm->reset_cause,
+		strcmp(vmm->reset_cause, "guest-reset") == 0);
+	if (!vmm->stopped)
 		cpu_control_resume(&vmm->control);
 }
 
@@ -445,7 +470,9 @@ static int vmm_create_all(struct vmm *vmm, struct error *err)
 	ret = vmm_create_devices(vmm, err);
 	if (ret == 0)
 		ret = vmm_create_screen(vmm, err);
-	return ret < 0 ? ret : vmm_create_virtio(vmm, err);
+	if (ret == 0)
+		ret = vmm_create_virtio(vmm, err);
+	return ret < 0 ? ret : control_create(&vmm->socket, vmm->config.control, vmm, err);
 }
 
 int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *err)
@@ -517,6 +544,8 @@ bool vmm_destroy(struct vmm *vmm)
 		return false;
 	for (unsigned i = 0; i < vmm->cpus; i++)
 		guest_cpu_destroy(&vmm->cpu[i]);
+	control_destroy(vmm->socket);
+	vmm->socket = NULL;
 	screen_destroy(vmm->screen);
 	vmm->screen = NULL;
 	/* Before the hypervisor that its eventfds are wired to. */

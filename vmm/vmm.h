@@ -20,6 +20,8 @@
 #include "vmm/memory/guest_memory.h"
 #include "vmm/virtio/board.h"
 
+struct control;
+
 struct vmm_config {
 	const struct kvm_backend *backend;
 	const char *firmware;	/* NULL: the kernel is loaded directly */
@@ -35,6 +37,7 @@ struct vmm_config {
 	bool firmware_log;	/* what firmware says on its debug port goes to standard error */
 	struct virtio_options virtio;
 	struct screen_options screen;
+	const char *control;	/* path of the control socket, or NULL */
 };
 
 /* How it ended. */
@@ -81,6 +84,9 @@ struct vmm {
 	bool panicked;		/* the guest said so since its last reset */
 	unsigned panic_seen;	/* characters of the panic message seen in a row on the console */
 	bool reset_due;
+	const char *reset_cause;	/* QEMU's ShutdownCause of the next reset */
+	bool stopped;		/* by vmm_stop() */
+	struct control *socket;	/* NULL without one */
 	bool ended;
 	struct vmm_outcome outcome;
 };
@@ -92,6 +98,22 @@ struct vmm {
 int vmm_create(struct vmm *vmm, const struct vmm_config *config, struct error *err);
 /* Runs until the end, which vmm->outcome tells. */
 int vmm_run(struct vmm *vmm, struct error *err);
+/*
+ * What a person wants of it while it runs: under the lock, in the loop's thread. vmm_stop() returns when CPUs
+ * and devices stand still.
+ */
+void vmm_quit(struct vmm *vmm);
+void vmm_stop(struct vmm *vmm);
+void vmm_cont(struct vmm *vmm);
+void vmm_press_power(struct vmm *vmm);
+void vmm_inject_nmi(struct vmm *vmm);
+/* "running", "paused", "shutdown", as QEMU has it. */
+const char *vmm_state_name(const struct vmm *vmm);
+
+/* Under the lock, any thread. cause: QEMU's ShutdownCause. */
+void vmm_end(struct vmm *vmm, enum vmm_end end, int status, const char *text);
+void vmm_request_reset(struct vmm *vmm, const char *cause);
+
 /* False: a CPU is stuck inside the hypervisor. *vmm must stay what it is until the program ends. */
 bool vmm_destroy(struct vmm *vmm);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "vmm/cpus/cpu_state.h"
 #include "vmm/cpus/guest_cpu.h"
@@ -28,6 +29,13 @@ void guest_cpu_kick(struct guest_cpu *cpu)
 		return;
 	WRITE_ONCE(cpu->run->immediate_exit, 1);
 	pthread_kill(cpu->thread, KICK_SIGNAL);
+}
+
+/* KVM_NMI waits for the CPU's KVM_RUN to end, so its own thread does it. */
+void guest_cpu_nmi(struct guest_cpu *cpu)
+{
+	cpu->nmi_due = true;
+	guest_cpu_kick(cpu);
 }
 
 static void cpu_control_alert(struct cpu_control *c, struct guest_cpu *cpus, unsigned n)
@@ -267,6 +275,9 @@ static bool cpu_checkpoint(struct guest_cpu *cpu)
 	pthread_mutex_lock(c->lock);
 	if (!c->stop && (c->pause || c->resets_due || cpu->faulted))
 		cpu_park(cpu);
+	if (cpu->nmi_due && !c->stop)
+		kvm_ioctl_num(cpu->kvm, cpu->fd, KVM_NMI, 0);
+	cpu->nmi_due = false;
 	WRITE_ONCE(cpu->run->immediate_exit, 0);
 	store_release(&cpu->attention, 0);
 	go_on = !c->stop;
@@ -307,6 +318,7 @@ static void *cpu_thread(void *arg)
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	WRITE_ONCE(cpu->thread_id, gettid());
 	WRITE_ONCE(cpu->first_run_ns, monotonic_ns());
 	while (cpu_checkpoint(cpu)) {
 		ret = kvm_ioctl_num(cpu->kvm, cpu->fd, KVM_RUN, 0);

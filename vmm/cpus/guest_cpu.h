@@ -55,10 +55,11 @@ struct guest_cpu {
 	struct cpu_state *power_on;
 	struct boot_entry boot;
 	u32 attention;		/* look at what follows and at the control: atomic */
-	bool needs_reset;	/* under the lock */
+	bool needs_reset, nmi_due;	/* under the lock */
 	bool faulted;
 	bool started;
 	pthread_t thread;
+	int thread_id;		/* as the kernel numbers it; 0: it has not begun */
 	u64 first_run_ns;	/* monotonic; 0: not yet */
 	u64 cpu_ns;		/* processor time of its thread; when that has ended */
 	u64 exits[CPU_EXITS_MAX];
@@ -74,6 +75,8 @@ int guest_cpu_start(struct guest_cpu *cpu, struct error *err);
 /* Its thread has ended or never ran. */
 void guest_cpu_destroy(struct guest_cpu *cpu);
 void guest_cpu_kick(struct guest_cpu *cpu);
+/* Under the lock: a non-maskable interrupt, soon. */
+void guest_cpu_nmi(struct guest_cpu *cpu);
 /* Name of an exit reason, such as "io". */
 const char *guest_cpu_exit_name(unsigned reason);
 /* A register dump on one line. */

@@ -127,6 +127,14 @@ void screen_screenshot(struct screen *s, char *text, size_t size)
 		snprintf(text, size, "screenshot: %s", s->screenshot.file);
 }
 
+int screen_dump(struct screen *s, const char *file, struct error *err)
+{
+	if (!s)
+		return error_set(err, ENODEV,
+			"there is no screen: start qumra with --device vga or --display vnc");
+	return screenshot_save(&s->display, file, err);
+}
+
 void screen_finish(struct screen *s)
 {
 	struct error err = ERROR_INIT;

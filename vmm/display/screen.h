@@ -30,6 +30,8 @@ int screen_create(struct screen **out, const struct screen_options *o, const str
 void screen_destroy(struct screen *s);
 /* Under the lock. A line for the person in text: the file, or why there is none. */
 void screen_screenshot(struct screen *s, char *text, size_t size);
+/* Into any file. */
+int screen_dump(struct screen *s, const char *file, struct error *err);
 /* The machine has ended: the last picture, if one was asked for. Says itself what goes wrong. */
 void screen_finish(struct screen *s);
 

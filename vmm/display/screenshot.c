@@ -56,19 +56,24 @@ static int file_replace(const char *file, const u8 *data, size_t size)
 	return ret;
 }
 
-int screenshot_take(struct screenshot *s, struct error *err)
+int screenshot_save(struct display *d, const char *file, struct error *err)
 {
 	u8 *png;
 	size_t size;
 	int ret;
 
-	display_refresh(s->display);
-	ret = png_make(s->display->pixel, s->display->width, s->display->height, &png, &size);
+	display_refresh(d);
+	ret = png_make(d->pixel, d->width, d->height, &png, &size);
 	if (ret < 0)
 		return error_set(err, -ret, "screenshot: out of memory");
-	ret = file_replace(s->file, png, size);
+	ret = file_replace(file, png, size);
 	free(png);
-	return ret < 0 ? error_set(err, -ret, "screenshot %s: %s", s->file, strerror(-ret)) : 0;
+	return ret < 0 ? error_set(err, -ret, "screenshot %s: %s", file, strerror(-ret)) : 0;
+}
+
+int screenshot_take(struct screenshot *s, struct error *err)
+{
+	return screenshot_save(s->display, s->file, err);
 }
 
 static void screenshot_due(void *arg)

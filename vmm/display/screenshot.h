@@ -21,6 +21,8 @@ int screenshot_init(struct screenshot *s, struct display *d, struct timer_queue 
 		    const char *file, u64 seconds, struct error *err);
 /* Under the machine's lock, as all. */
 int screenshot_take(struct screenshot *s, struct error *err);
+/* Once, into any file. */
+int screenshot_save(struct display *d, const char *file, struct error *err);
 void screenshot_destroy(struct screenshot *s);
 
 #endif

@@ -390,21 +390,38 @@ void virtio_board_measure(struct virtio_board *board)
 	}
 }
 
+static struct virtio_balloon *board_balloon(struct virtio_board *board)
+{
+	for (unsigned i = 0; board && i < board->n; i++)
+		if (board->slot[i].own == &virtio_balloon_device_ops)
+			return board->slot[i].self;
+	return NULL;
+}
+
 bool virtio_board_balloon(struct virtio_board *board, struct balloon_figures *f)
 {
-	for (unsigned i = 0; board && i < board->n; i++) {
-		const struct virtio_balloon *b = board->slot[i].self;
+	struct virtio_balloon *b = board_balloon(board);
 
-		if (board->slot[i].own != &virtio_balloon_device_ops)
-			continue;
-		virtio_lock(board->slot[i].dev);
-		f->taken = (u64)b->most << 12;
-		f->reported = b->reported;
-		memcpy(f->stat, b->stat, sizeof(f->stat));
-		virtio_unlock(board->slot[i].dev);
-		return true;
-	}
-	return false;
+	if (!b)
+		return false;
+	virtio_lock(&b->dev);
+	f->now = (u64)b->actual << 12;
+	f->taken = (u64)b->most << 12;
+	f->reported = b->reported;
+	memcpy(f->stat, b->stat, sizeof(f->stat));
+	virtio_unlock(&b->dev);
+	return true;
+}
+
+void virtio_board_set_balloon(struct virtio_board *board, u64 bytes)
+{
+	struct virtio_balloon *b = board_balloon(board);
+
+	if (!b)
+		return;
+	virtio_lock(&b->dev);
+	virtio_balloon_set(b, bytes);
+	virtio_unlock(&b->dev);
 }
 
 /* ---- what a kernel is told ------------------------------------------------------------------- */

@@ -35,12 +35,14 @@ void virtio_board_reset(struct virtio_board *board);
 void virtio_board_measure(struct virtio_board *board);
 
 struct balloon_figures {
-	u64 taken, reported;		/* bytes: at most, and in all */
+	u64 now, taken, reported;	/* bytes: taken now, at most, and given back in all */
 	u64 stat[BALLOON_STATS];	/* by tag; BALLOON_UNKNOWN */
 };
 
 /* False: there is no balloon. */
 bool virtio_board_balloon(struct virtio_board *board, struct balloon_figures *f);
+/* Asks for so many bytes of guest memory; nothing without a balloon. */
+void virtio_board_set_balloon(struct virtio_board *board, u64 bytes);
 
 /*
  * The command line for a kernel, allocated: with the windows of virtio-mmio appended where ACPI, which
