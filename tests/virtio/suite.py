@@ -15,6 +15,7 @@ from harness import GUEST_FILES, ROOT, SANITIZER_WORDS, Fail, Test, environment,
 
 HERE = os.path.join(ROOT, "tests", "virtio")
 sys.path.append(HERE)
+import durability  # noqa: E402
 import parts  # noqa: E402
 
 KERNEL = "linux-image-cloud-amd64"
@@ -190,7 +191,9 @@ def tests(build):
             for bus in ("mmio", "pci"):
                 yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, BUSES[bus], 1),
                            cost=60 * b.slow)
-    yield from parts.tests(build, types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256, read_all=read_all))
+    kit = types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256, read_all=read_all)
+    yield from parts.tests(build, kit)
+    yield from durability.tests(build, kit)
     if not build.name:
         yield Test("virtio/mmio-smp", lambda log: all_devices(build, log, BUSES["mmio"], 3), cost=60)
         yield Test("virtio/pci-smp", lambda log: all_devices(build, log, BUSES["pci"], 3), cost=60)
