@@ -8,39 +8,18 @@
 #include "vmm/display/screen.h"
 #include "vmm/display/screenshot.h"
 #include "vmm/display/vnc.h"
-#include "vmm/firmware/image.h"
 #include "vmm/hw/vga.h"
 #include "vmm/memory/slots.h"
 
 #define ROM_FILE "/usr/share/seabios/vgabios-stdvga.bin"
-#define ROM_MAX (256U << 10)
 
 struct screen {
 	struct display display;
 	struct vga vga;
-	u8 *rom;
+	struct pci_rom rom;
 	struct screenshot screenshot;
 	struct vnc *vnc;
 };
-
-static int rom_load(struct screen *s, struct pci_rom *rom, struct error *err)
-{
-	struct image image;
-	int ret = image_open(&image, ROM_FILE, err);
-
-	if (ret < 0)
-		return ret;
-	if (image.size > ROM_MAX)
-		ret = error_set(err, EINVAL, "%s: is no VGA BIOS", ROM_FILE);
-	s->rom = ret < 0 ? NULL : malloc(image.size);
-	if (ret == 0 && !s->rom)
-		ret = error_set(err, ENOMEM, "out of memory");
-	if (ret == 0)
-		ret = image_read(&image, 0, s->rom, image.size, "ROM", err);
-	*rom = (struct pci_rom){ s->rom, image.size };
-	image_close(&image);
-	return ret;
-}
 
 static int adapter_create(struct screen *s, const struct screen_env *env, struct error *err)
 {
@@ -48,10 +27,11 @@ static int adapter_create(struct screen *s, const struct screen_env *env, struct
 		.kvm = env->kvm, .pio = &env->pc->pio, .mmio = &env->pc->mmio,
 		.display = &s->display, .slot = SLOT_DEVICES,
 	};
-	int ret = env->bios ? rom_load(s, &vga.rom, err) : 0;
+	int ret = env->bios ? pci_rom_open(&s->rom, ROM_FILE, VGA_VENDOR, VGA_DEVICE, err) : 0;
 
 	if (ret < 0)
 		return ret;
+	vga.rom = s->rom;
 	ret = vga_init(&s->vga, &vga);
 	if (ret == 0)
 		ret = pc_add_pci(env->pc, PC_SLOT_ANY, &s->vga.pci, &vga_device_ops, &s->vga);
@@ -111,7 +91,7 @@ void screen_destroy(struct screen *s)
 	screenshot_destroy(&s->screenshot);
 	vga_destroy(&s->vga);
 	display_destroy(&s->display);
-	free(s->rom);
+	pci_rom_close(&s->rom);
 	free(s);
 }
 

@@ -182,7 +182,7 @@ static int vga_allocate(struct vga *v)
 int vga_init(struct vga *v, const struct vga_env *env)
 {
 	const struct pci_id id = {
-		.vendor = 0x1234, .device = 0x1111, .subsystem_vendor = 0x1AF4, .subsystem = 0x1100,
+		.vendor = VGA_VENDOR, .device = VGA_DEVICE, .subsystem_vendor = 0x1AF4, .subsystem = 0x1100,
 		.class = 0x030000, .revision = 2,
 	};
 

@@ -24,6 +24,8 @@
 #include "vmm/kvm/kvm.h"
 #include "vmm/pci/pci.h"
 
+#define VGA_VENDOR	0x1234
+#define VGA_DEVICE	0x1111
 #define VGA_MEMORY_SIZE	(16U << 20)
 #define VGA_PAGE	4096U
 #define VGA_PAGES	(VGA_MEMORY_SIZE / VGA_PAGE)

@@ -18,6 +18,7 @@
 #ifndef QUMRA_VMM_PCI_PCI_H
 #define QUMRA_VMM_PCI_PCI_H
 
+#include "lib/error.h"
 #include "lib/types.h"
 #include "vmm/machine/io_map.h"
 #include "vmm/migration/state.h"
@@ -134,6 +135,14 @@ void pci_add_bar(struct pci_device *d, unsigned bar, enum pci_bar_kind kind, u64
 /* An option ROM; data (size bytes) must stay. */
 struct pci_rom { const u8 *data; u64 size; };
 void pci_set_rom(struct pci_device *d, const struct pci_rom *rom);
+/*
+ * rom.c: one from a file, allocated, whose images become those of vendor and device. -errno, and what it
+ * is about.
+ */
+int pci_rom_open(struct pci_rom *rom, const char *path, u16 vendor, u16 device, struct error *err);
+void pci_rom_close(struct pci_rom *rom);
+/* The same to images in memory; whatever else they are, nothing outside of them is touched. */
+void pci_rom_adopt(u8 *data, u64 size, u16 vendor, u16 device);
 /*
  * size bytes from id on, zero and read-only but for the header. Returns the offset. Capabilities lie in
  * the order of adding, from 0x40 on.
