@@ -270,6 +270,14 @@ static unsigned common_width(u64 reg)
 	return reg < VIRTIO_PCI_COMMON_MSIX || reg >= VIRTIO_PCI_COMMON_Q_DESCLO ? 4 : 2;
 }
 
+/* A part of a field is read, too: iPXE of 2019 takes features by 16 bits. */
+static u64 common_read_part(const struct virtio_pci *p, u64 offset, unsigned size)
+{
+	unsigned width = common_width(offset), skip = offset & (width - 1);
+
+	return size <= width - skip ? common_read(p, offset - skip) >> 8 * skip : 0;
+}
+
 static u64 pci_read(void *arg, u64 offset, unsigned size)
 {
 	struct virtio_pci *p = arg;
@@ -279,7 +287,7 @@ static u64 pci_read(void *arg, u64 offset, unsigned size)
 		return offset == VIRTIO_PCI_ISR_AT ? isr_read(p) : 0;
 	virtio_lock(p->dev);
 	if (offset < VIRTIO_PCI_ISR_AT)
-		value = size == common_width(offset) ? common_read(p, offset) : 0;
+		value = common_read_part(p, offset, size);
 	else if (offset < VIRTIO_PCI_NOTIFY)
 		virtio_config_read(p->dev, offset - VIRTIO_PCI_DEVICE, &value, size);
 	virtio_unlock(p->dev);
