@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/devices.h"
 #include "cli/suboptions.h"
@@ -148,10 +149,43 @@ static int net_forward(void *out, const char *value, struct error *err)
 	return 0;
 }
 
+/* Text that only the network of this program has a use for. */
+static int net_user_text(
+	struct nic_options *n, const char *name, const char *value, const char **text, struct error *err)
+{
+	if (n->kind != NET_USER)
+		return error_usage(err, "--net: %s belongs to user", name);
+	if (!*value)
+		return error_usage(err, "--net: %s: the value is empty", name);
+	*text = value;
+	return 0;
+}
+
+static int net_tftp(void *out, const char *value, struct error *err)
+{
+	struct nic_options *n = out;
+	struct stat st;
+	int ret = net_user_text(n, "tftp", value, &n->tftp, err);
+
+	if (ret == 0 && (stat(value, &st) < 0 || !S_ISDIR(st.st_mode)))
+		return error_usage(err, "--net: tftp: there is no folder %s", value);
+	return ret;
+}
+
+static int net_bootfile(void *out, const char *value, struct error *err)
+{
+	struct nic_options *n = out;
+
+	return net_user_text(n, "bootfile", value, &n->bootfile, err);
+}
+
 static const struct suboption net_suboptions[] = {
 	{ "forward", SUB_CALL, 0, NULL, net_forward, 0 },
 	{ "mac", SUB_CALL, 0, NULL, net_mac, 0 },
 	{ "pcap", SUB_TEXT, offsetof(struct nic_options, pcap), NULL, NULL, 0 },
+	{ "tftp", SUB_CALL, 0, NULL, net_tftp, 0 },
+	{ "bootfile", SUB_CALL, 0, NULL, net_bootfile, 0 },
+	{ "rom", SUB_TEXT, offsetof(struct nic_options, rom), NULL, NULL, 0 },
 };
 
 static int net_kind(struct nic_options *n, const char *kind, struct error *err)

@@ -11,6 +11,9 @@ int devices_parse_share(struct run_options *o, const char *value, struct error *
 int devices_parse_virtio(struct run_options *o, const char *value, struct error *err);
 int devices_parse_device(struct run_options *o, const char *value, struct error *err);
 
+/* boot.c: all options are there; do those go together that say where firmware starts from? */
+int boot_settle(const struct run_options *o, struct error *err);
+
 /* screen.c */
 int screen_parse_display(struct run_options *o, const char *value, struct error *err);
 int screen_parse_screenshot(struct run_options *o, const char *value, struct error *err);

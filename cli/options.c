@@ -1,4 +1,5 @@
 /* The options of `qumra run`, as a table: see options.h. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,8 +130,9 @@ static const struct run_option {
 		"a CD-ROM drive with this image in it: format, bus=scsi, cache, aio, serial", 0,
 		devices_parse_cdrom},
 	{"net", "user|tap=NAME|none",
-		"a virtio network: user[,forward=tcp:8080:80], tap=INTERFACE, socket=PATH, none;\n"
-		"                           mac=ADDRESS, pcap=FILE", 0, devices_parse_net},
+		"a virtio network: user[,forward=tcp:8080:80][,tftp=FOLDER,bootfile=FILE], tap=INTERFACE,\n"
+		"                           socket=PATH, none; mac=ADDRESS, pcap=FILE, rom=FILE|off", 0,
+		devices_parse_net},
 	{"share", "FOLDER:TAG[,...]",
 		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt", 0,
 		devices_parse_share},
@@ -411,7 +413,9 @@ static int check_together(struct run_options *o, struct error *err)
 	if (o->engine && o->accel == ACCEL_KVM)
 		return error_usage(err, "--engine belongs to the software hypervisor; it cannot go "
 					"with --accel kvm");
-	return machine_settle(o, err);
+	if (machine_settle(o, err) < 0)
+		return -EINVAL;
+	return boot_settle(o, err);
 }
 
 int run_options_parse(struct run_options *o, int argc, char *const argv[], struct error *err)

@@ -370,7 +370,7 @@ static int vmm_create_virtio(struct vmm *vmm, struct error *err)
 {
 	const struct virtio_env env = {
 		.kvm = &vmm->kvm, .mem = &vmm->memory, .machine = &vmm->machine, .loop = &vmm->loop,
-		.cpus = topology_cpus(&vmm->config.topology) };
+		.cpus = topology_cpus(&vmm->config.topology), .firmware = vmm->firmware };
 
 	return virtio_board_create(&vmm->virtio, &vmm->config.virtio, &env, err);
 }

@@ -326,6 +326,16 @@ static void test_nets(void **state)
 	assert_string_equal(n[1].pcap, "x.pcap");
 	assert_string_equal(n[2].socket, "/run/s");
 	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--net", "user,tftp=/,bootfile=a,,b,rom=off", "--net", "socket=s,rom=r"), 0);
+	assert_string_equal(n[0].tftp, "/");
+	assert_string_equal(n[0].bootfile, "a,b");
+	assert_string_equal(n[0].rom, "off");
+	assert_string_equal(n[1].rom, "r");
+	run_options_free(&o);
+	refuse_free("tftp belongs to user", "--kernel", "k", "--net", "tap=t,tftp=/");
+	refuse_free("no folder /nonexistent", "--kernel", "k", "--net", "user,tftp=/nonexistent");
+	refuse_free("bootfile: the value is empty", "--kernel", "k", "--net", "user,bootfile=");
+	refuse_free("rom belongs to --virtio pci", "--kernel", "k", "--net", "user,rom=r", "--virtio", "mmio");
 	refuse_free("none of user", "--kernel", "k", "--net", "bridge");
 	refuse_free("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80");
 	refuse_free("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80:99999");

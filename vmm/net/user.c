@@ -343,7 +343,7 @@ static int user_start(struct net_user *u, const struct nic_options *o, struct er
 		.version = 4, .in_enabled = true, .vnetwork = address(NETWORK),
 		.vnetmask = address(0xFFFFFF00), .vhost = address(NETWORK + 2),
 		.vdhcp_start = address(NETWORK + 15), .vnameserver = address(NETWORK + 3),
-		.vhostname = "qumra",
+		.vhostname = "qumra", .tftp_path = o->tftp, .bootfile = o->bootfile,
 	};
 	int ret = 0;
 

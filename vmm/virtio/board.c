@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
@@ -22,6 +23,8 @@ struct virtio_slot {
 	struct virtio_device *dev;
 	struct virtio_mmio mmio;	/* one of the two is used */
 	struct virtio_pci pci;
+	const char *rom_file;		/* option ROM for PCI; NULL: none */
+	struct pci_rom rom;
 	const struct device_ops *own;	/* of self; NULL: nothing of its own */
 	void *self;			/* freed behind destroy */
 	void (*destroy)(void *self);	/* the I/O thread has ended */
@@ -135,6 +138,23 @@ static void scsi_destroy(void *self)
 	virtio_scsi_destroy(self);
 }
 
+/*
+ * Debian's iPXE, as the package of QEMU's ROMs has it; the first one is for BIOS and UEFI. A machine
+ * without them only cannot start from a network.
+ */
+static const char *nic_rom(const struct virtio_board *b, const struct nic_options *o)
+{
+	static const char *const files[] = {
+		"/usr/lib/ipxe/qemu/efi-virtio.rom", "/usr/lib/ipxe/qemu/pxe-virtio.rom" };
+
+	if (o->rom)
+		return strcmp(o->rom, "off") == 0 ? NULL : o->rom;
+	for (size_t i = 0; b->env.firmware && i < ARRAY_SIZE(files); i++)
+		if (access(files[i], R_OK) == 0)
+			return files[i];
+	return NULL;
+}
+
 static int nic_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
 		      struct error *err)
 {
@@ -142,6 +162,7 @@ static int nic_create(struct virtio_board *b, struct virtio_slot *s, const void 
 
 	s->dev = &net->dev;
 	s->own = &virtio_net_device_ops;
+	s->rom_file = nic_rom(b, options);
 	return virtio_net_init(net, options, MIN(b->env.cpus, NET_PAIRS_MAX), b->env.mem, &s->io, err);
 }
 
@@ -253,11 +274,26 @@ static int slot_open(struct virtio_board *b, const struct kind *kind, const void
 	return kind->create(b, s, options, err);
 }
 
+static int slot_set_rom(struct virtio_slot *s, struct error *err)
+{
+	struct pci_device *d = &s->pci.pci;
+	int ret = 0;
+
+	if (s->rom_file)
+		ret = pci_rom_open(&s->rom, s->rom_file, pci_get_u16(d->config, PCI_VENDOR),
+			pci_get_u16(d->config, PCI_DEVICE), err);
+	if (s->rom.size)
+		pci_set_rom(d, &s->rom);
+	return ret;
+}
+
 static int slot_attach_pci(struct virtio_board *b, struct virtio_slot *s, struct error *err)
 {
 	const struct machine *m = b->env.machine;
 	int ret = virtio_pci_init(&s->pci, s->dev, b->env.kvm, b->env.loop, err);
 
+	if (ret == 0)
+		ret = slot_set_rom(s, err);
 	if (ret < 0)
 		return ret;
 	ret = m->ops->add_pci(m->self, PCI_SLOT_ANY, &s->pci.pci, &virtio_pci_device_ops, &s->pci);
@@ -280,6 +316,7 @@ static void slot_close(struct virtio_slot *s)
 	io_thread_stop(&s->io);
 	virtio_mmio_destroy(&s->mmio);
 	virtio_pci_destroy(&s->pci);
+	pci_rom_close(&s->rom);
 	s->destroy(s->self);
 	free(s->self);
 	io_thread_destroy(&s->io);

@@ -19,6 +19,7 @@ struct virtio_env {
 	const struct machine *machine;
 	struct loop *loop;	/* the machine's */
 	unsigned cpus;
+	bool firmware;		/* something runs option ROMs */
 };
 
 /* NULL in *out when there are no devices; every function here takes that. */
