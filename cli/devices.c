@@ -46,6 +46,7 @@ static const struct suboption disk_suboptions[] = {
 		"writeback|writethrough|none|directsync|unsafe", NULL, 0 },
 	{ "aio", SUB_TEXT, offsetof(struct disk_options, aio), "io_uring|threads", NULL, 0 },
 	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0 },
+	{ "bootindex", SUB_CALL, 0, NULL, boot_disk, 0 },
 	{ "queues", SUB_NUMBER, offsetof(struct disk_options, queues), NULL, NULL, 16 },
 };
 
@@ -88,6 +89,7 @@ static const struct suboption cdrom_suboptions[] = {
 		"writeback|writethrough|none|directsync|unsafe", NULL, 0 },
 	{ "aio", SUB_TEXT, offsetof(struct disk_options, aio), "io_uring|threads", NULL, 0 },
 	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0 },
+	{ "bootindex", SUB_CALL, 0, NULL, boot_disk, 0 },
 };
 
 int devices_parse_cdrom(struct run_options *o, const char *value, struct error *err)
@@ -185,6 +187,7 @@ static const struct suboption net_suboptions[] = {
 	{ "pcap", SUB_TEXT, offsetof(struct nic_options, pcap), NULL, NULL, 0 },
 	{ "tftp", SUB_CALL, 0, NULL, net_tftp, 0 },
 	{ "bootfile", SUB_CALL, 0, NULL, net_bootfile, 0 },
+	{ "bootindex", SUB_CALL, 0, NULL, boot_nic, 0 },
 	{ "rom", SUB_TEXT, offsetof(struct nic_options, rom), NULL, NULL, 0 },
 };
 

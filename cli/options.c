@@ -124,14 +124,16 @@ static const struct run_option {
 		parse_serial},
 	{"disk", "FILE[,...]",
 		"a disk: format=raw|qcow2, readonly, snapshot, bus=virtio|scsi, cache=MODE,\n"
-		"                           aio=io_uring|threads, serial=TEXT, queues=N", 0,
+		"                           aio=io_uring|threads, serial=TEXT, queues=N,\n"
+		"                           bootindex=N: firmware starts from the lowest", 0,
 		devices_parse_disk},
 	{"cdrom", "FILE[,...]",
-		"a CD-ROM drive with this image in it: format, bus=scsi, cache, aio, serial", 0,
+		"a CD-ROM drive with this image in it: format, bus=scsi, cache, aio, serial,\n"
+		"                           bootindex", 0,
 		devices_parse_cdrom},
 	{"net", "user|tap=NAME|none",
 		"a virtio network: user[,forward=tcp:8080:80][,tftp=FOLDER,bootfile=FILE], tap=INTERFACE,\n"
-		"                           socket=PATH, none; mac=ADDRESS, pcap=FILE, rom=FILE|off", 0,
+		"                           socket=PATH, none; mac=ADDRESS, pcap=FILE, rom=FILE|off, bootindex=N", 0,
 		devices_parse_net},
 	{"share", "FOLDER:TAG[,...]",
 		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt", 0,

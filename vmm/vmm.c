@@ -366,13 +366,22 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 							   : vmm_create_pc(vmm, err);
 }
 
+static int vmm_set_boot_order(struct vmm *vmm, struct error *err)
+{
+	struct boot_order order = { 0 };
+
+	virtio_board_boot_order(vmm->virtio, &order);
+	return vmm->firmware ? firmware_set_boot_order(vmm->firmware, &order, err) : 0;
+}
+
 static int vmm_create_virtio(struct vmm *vmm, struct error *err)
 {
 	const struct virtio_env env = {
 		.kvm = &vmm->kvm, .mem = &vmm->memory, .machine = &vmm->machine, .loop = &vmm->loop,
 		.cpus = topology_cpus(&vmm->config.topology), .firmware = vmm->firmware };
+	int ret = virtio_board_create(&vmm->virtio, &vmm->config.virtio, &env, err);
 
-	return virtio_board_create(&vmm->virtio, &vmm->config.virtio, &env, err);
+	return ret < 0 ? ret : vmm_set_boot_order(vmm, err);
 }
 
 static int vmm_create_screen(struct vmm *vmm, struct error *err)

@@ -336,6 +336,20 @@ static void test_nets(void **state)
 	refuse_free("no folder /nonexistent", "--kernel", "k", "--net", "user,tftp=/nonexistent");
 	refuse_free("bootfile: the value is empty", "--kernel", "k", "--net", "user,bootfile=");
 	refuse_free("rom belongs to --virtio pci", "--kernel", "k", "--net", "user,rom=r", "--virtio", "mmio");
+	assert_int_equal(parse("--firmware", "/dev/null", "--net", "user,bootindex=0", "--disk",
+				 "d,bootindex=999", "--cdrom", "c,bootindex=5", "--disk", "e"), 0);
+	assert_int_equal(n[0].boot, 1);
+	assert_int_equal(o.virtio.disk[0].boot, 1000);
+	assert_int_equal(o.virtio.disk[1].boot, 6);
+	assert_int_equal(o.virtio.disk[2].boot, 0);
+	run_options_free(&o);
+	refuse_free("there are two of 5", "--firmware", "/dev/null", "--net", "user,bootindex=5", "--cdrom",
+		"c,bootindex=5");
+	refuse_free("is for firmware", "--kernel", "k", "--net", "user,bootindex=5");
+	refuse_free("is for firmware", "--firmware", "/dev/null", "--disk", "d,bootindex=1", "--virtio", "mmio");
+	refuse_free("--cdrom: bootindex: \"x\"", "--kernel", "k", "--cdrom", "c,bootindex=x");
+	refuse_free("number from 0 to 999", "--kernel", "k", "--disk", "c,bootindex=1000");
+	refuse_free("number from 0 to 999", "--kernel", "k", "--net", "user,bootindex=-1");
 	refuse_free("none of user", "--kernel", "k", "--net", "bridge");
 	refuse_free("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80");
 	refuse_free("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80:99999");

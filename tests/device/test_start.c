@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "tests/device/virtio_board.h"
+#include "vmm/firmware/boot_order.h"
 #include "vmm/virtio/pci.h"
 #include "vmm/virtio/rng.h"
 
@@ -139,6 +140,31 @@ static void test_common_parts(void **state)
 	board_free(&b);
 }
 
+/* ---- boot order ------------------------------------------------------------------------------ */
+
+static void test_boot_order(void **state)
+{
+	static char text[BOOT_TEXT_MAX];
+	struct boot_order o = { 0 };
+	static const char want[] = "/rom@x\n/pci@i0cf8/ethernet@2/ethernet-phy@0\n"
+		"/pci@i0cf8/scsi@1f,7/channel@0/disk@a,0\n/pci@i0cf8/scsi@1/disk@0,0";
+
+	(void)state;
+	assert_int_equal(boot_order_text(&o, NULL, text), 0);
+	assert_int_equal(boot_order_text(&o, "/rom@x", text), sizeof("/rom@x"));
+	assert_string_equal(text, "/rom@x");
+	boot_order_add(&o, 9, "scsi", PCI_DEVFN(1, 0), "disk@0,0");
+	boot_order_add(&o, 3, "ethernet", PCI_DEVFN(2, 0), "ethernet-phy@0");
+	boot_order_add(&o, 4, "scsi", PCI_DEVFN(31, 7), "channel@0/disk@a,0");
+	assert_int_equal(boot_order_text(&o, "/rom@x", text), sizeof(want));
+	assert_string_equal(text, want);
+	assert_int_equal(boot_order_text(&o, NULL, text), sizeof(want) - sizeof("/rom@x\n") + 1);
+	for (unsigned i = 0; i < 2 * BOOT_ORDER_MAX; i++)
+		boot_order_add(&o, 1, "scsi", 0, "a-very-long-name-of-what-is-behind-it@0/and-more@0,0");
+	assert_int_equal(o.n, BOOT_ORDER_MAX);
+	assert_true(boot_order_text(&o, "/rom@x", text) > 1000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -146,6 +172,7 @@ int main(void)
 		cmocka_unit_test(test_rom_hostile),
 		cmocka_unit_test(test_rom_file),
 		cmocka_unit_test(test_common_parts),
+		cmocka_unit_test(test_boot_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

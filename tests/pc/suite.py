@@ -8,6 +8,7 @@ import tempfile
 from harness import ROOT, Fail, Test, need_qumra
 
 sys.path[:0] = [os.path.join(ROOT, "tests", "clients"), os.path.join(ROOT, "tests", "softkvm"), os.path.join(ROOT, "tests", "pc")]
+import bootorder  # noqa: E402
 import netboot  # noqa: E402
 import screens  # noqa: E402
 from debian import Repository, System, qcow2  # noqa: E402
@@ -71,6 +72,7 @@ def cd(build, firmware, log):
 def tests(build):
     yield from screens.tests(build)
     yield from netboot.tests(build, boot_suite)
+    yield from bootorder.tests(build)
     if build.name:
         return
     for firmware in ("bios", "uefi"):

@@ -5,6 +5,7 @@
 #ifndef QUMRA_VMM_FIRMWARE_FIRMWARE_H
 #define QUMRA_VMM_FIRMWARE_FIRMWARE_H
 
+#include "vmm/firmware/boot_order.h"
 #include "vmm/firmware/e820.h"
 #include "vmm/firmware/image.h"
 #include "vmm/firmware/smbios.h"
@@ -51,6 +52,8 @@ struct firmware {
 	struct { u64 addr, size; u32 type; } __attribute__((packed)) e820[E820_MAX];
 	struct smbios smbios;
 	u8 *setup;		/* the kernel's real-mode part, with our entries in its header */
+	const char *boot_first;	/* what of the firmware's own goes before all; NULL: nothing */
+	char boot_text[BOOT_TEXT_MAX];
 	struct image option_rom;
 	u8 *option_rom_data;
 };
@@ -68,6 +71,9 @@ int firmware_map(struct firmware *fw, const struct kvm *kvm, const struct firmwa
 		 struct error *err);
 /* Into the machine: devices and ranges. */
 int firmware_attach(struct firmware *fw, struct pc *pc, struct error *err);
+
+/* After firmware_attach(): what to start from. */
+int firmware_set_boot_order(struct firmware *fw, const struct boot_order *order, struct error *err);
 
 /* fw_tables.c: all that fw_cfg shows. */
 int firmware_fill(struct firmware *fw, struct error *err);

@@ -106,7 +106,6 @@ static int kernel_read_setup(struct firmware *fw, u32 *size, struct error *err)
 /* UEFI starts the kernel by itself; a BIOS needs the ROM, and finds it first in the boot order. */
 static int kernel_add_option_rom(struct firmware *fw, struct error *err)
 {
-	static const char order[] = "/rom@genroms/linuxboot_dma.bin";
 	int ret;
 
 	if (fw->vars)
@@ -119,9 +118,9 @@ static int kernel_add_option_rom(struct firmware *fw, struct error *err)
 	ret = image_read(&fw->option_rom, 0, fw->option_rom_data, fw->option_rom.size, "ROM", err);
 	if (ret < 0)
 		return ret;
+	fw->boot_first = "/rom@genroms/linuxboot_dma.bin";
 	if (fw_cfg_add_file(&fw->cfg, "genroms/linuxboot_dma.bin", fw->option_rom_data,
-		    fw->option_rom.size) < 0 ||
-		fw_cfg_add_file(&fw->cfg, "bootorder", order, sizeof(order)) < 0)
+		    fw->option_rom.size) < 0)
 		return error_set(err, ENOSPC, "too many files for the firmware");
 	return 0;
 }

@@ -185,3 +185,12 @@ int firmware_fill(struct firmware *fw, struct error *err)
 			strerror(-ret));
 	return fw->config.kernel ? firmware_add_kernel(fw, err) : 0;
 }
+
+int firmware_set_boot_order(struct firmware *fw, const struct boot_order *order, struct error *err)
+{
+	size_t size = boot_order_text(order, fw->boot_first, fw->boot_text);
+
+	if (size && fw_cfg_add_file(&fw->cfg, "bootorder", fw->boot_text, size) < 0)
+		return error_set(err, ENOSPC, "too many files for the firmware");
+	return 0;
+}

@@ -1,5 +1,6 @@
 /* Putting virtio devices together: see board.h. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@ struct virtio_slot {
 	struct virtio_device *dev;
 	struct virtio_mmio mmio;	/* one of the two is used */
 	struct virtio_pci pci;
+	const void *options;		/* what it was made from, by its kind */
 	const char *rom_file;		/* option ROM for PCI; NULL: none */
 	struct pci_rom rom;
 	const struct device_ops *own;	/* of self; NULL: nothing of its own */
@@ -32,6 +34,7 @@ struct virtio_slot {
 
 struct virtio_board {
 	struct virtio_env env;
+	struct virtio_options options;
 	bool on_mmio;
 	unsigned n;
 	struct virtio_slot slot[VIRTIO_MMIO_MAX];
@@ -271,6 +274,7 @@ static int slot_open(struct virtio_board *b, const struct kind *kind, const void
 	}
 	b->n++;
 	s->destroy = kind->destroy;
+	s->options = options;
 	return kind->create(b, s, options, err);
 }
 
@@ -363,8 +367,9 @@ int virtio_board_create(struct virtio_board **out, const struct virtio_options *
 	if (!b)
 		return error_set(err, ENOMEM, "out of memory");
 	b->env = *env;
+	b->options = *o;
 	b->on_mmio = o->mmio;
-	ret = board_fill(b, o, err);
+	ret = board_fill(b, &b->options, err);
 	if (ret < 0)
 		virtio_board_destroy(b);
 	else
@@ -404,6 +409,35 @@ void virtio_board_reset(struct virtio_board *board)
 	for (unsigned i = 0; virtio_board_device(board, i, &dev); i++)
 		if (dev.ops)
 			dev.ops->reset(dev.self);
+}
+
+/* SCSI units are targets in the order of their options: scsi_create(). */
+static void slot_boot_order(const struct virtio_slot *s, struct boot_order *order)
+{
+	const struct virtio_options *o = s->options;
+	const struct disk_options *disk = s->options;
+	const struct nic_options *nic = s->options;
+	u8 devfn = s->pci.pci.devfn;
+	unsigned target = 0;
+	char unit[40];
+
+	if (s->dev->ops->id == VIRTIO_ID_BLOCK && disk->boot)
+		boot_order_add(order, disk->boot, "scsi", devfn, "disk@0,0");
+	if (s->dev->ops->id == VIRTIO_ID_NET && nic->boot)
+		boot_order_add(order, nic->boot, "ethernet", devfn, "ethernet-phy@0");
+	for (unsigned i = 0; s->dev->ops->id == VIRTIO_ID_SCSI && i < o->disks; i++) {
+		if (!o->disk[i].scsi)
+			continue;
+		snprintf(unit, sizeof(unit), "channel@0/disk@%x,0", target++);
+		if (o->disk[i].boot)
+			boot_order_add(order, o->disk[i].boot, "scsi", devfn, unit);
+	}
+}
+
+void virtio_board_boot_order(const struct virtio_board *board, struct boot_order *order)
+{
+	for (unsigned i = 0; board && !board->on_mmio && i < board->n; i++)
+		slot_boot_order(&board->slot[i], order);
 }
 
 static void slot_measure(struct virtio_slot *s)

@@ -5,6 +5,7 @@
 #ifndef QUMRA_VMM_VIRTIO_BOARD_H
 #define QUMRA_VMM_VIRTIO_BOARD_H
 
+#include "vmm/firmware/boot_order.h"
 #include "vmm/machine/machine.h"
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/mmio.h"
@@ -31,6 +32,9 @@ void virtio_board_destroy(struct virtio_board *board);
  * NULL: nothing at that place. */
 bool virtio_board_device(struct virtio_board *board, unsigned i, struct device *dev);
 void virtio_board_reset(struct virtio_board *board);
+
+/* What of it firmware is to start from. */
+void virtio_board_boot_order(const struct virtio_board *board, struct boot_order *order);
 
 /* Looks whether images have another size now, and tells the guest of those. */
 void virtio_board_measure(struct virtio_board *board);

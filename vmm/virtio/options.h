@@ -12,12 +12,14 @@
 #define VIRTIO_SHARES_MAX	4
 #define SHARE_TAG_MAX		31
 #define NET_FORWARDS_MAX	8
+#define BOOT_INDEX_MAX		999
 
 struct disk_options {
 	const char *file, *format, *cache, *aio, *serial;
 	bool readonly, snapshot;
 	bool scsi, cdrom;	/* a unit of the SCSI controller; a CD-ROM drive */
 	u64 queues;		/* 0: as many as CPUs, at most 4 */
+	unsigned boot;		/* 1 more than its place in the boot order; 0: none */
 };
 
 enum net_kind { NET_USER, NET_TAP, NET_SOCKET };
@@ -34,6 +36,7 @@ struct nic_options {
 	const char *pcap;	/* capture to this file */
 	const char *tftp, *bootfile;	/* user: a folder served by TFTP, and the name in it that DHCP tells */
 	const char *rom;	/* option ROM on PCI: a file, "off", or NULL: iPXE where firmware runs it */
+	unsigned boot;		/* as a disk's */
 	u8 mac[6];		/* all zero: made up */
 	unsigned forwards;
 	struct net_forward forward[NET_FORWARDS_MAX];
