@@ -37,6 +37,9 @@ static int disk_bus(void *out, const char *value, struct error *err)
 		d->cdrom ? "cdrom" : "disk", value, d->cdrom ? "scsi" : "virtio, scsi");
 }
 
+#define RATE_MAX (1ULL << 50)
+#define LIMIT(bucket) offsetof(struct disk_options, throttle.limit[bucket].average)
+
 static const struct suboption disk_suboptions[] = {
 	{ "format", SUB_TEXT, offsetof(struct disk_options, format), "raw|qcow2", NULL, 0 },
 	{ "readonly", SUB_FLAG, offsetof(struct disk_options, readonly), NULL, NULL, 0 },
@@ -48,6 +51,13 @@ static const struct suboption disk_suboptions[] = {
 	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0 },
 	{ "bootindex", SUB_CALL, 0, NULL, boot_disk, 0 },
 	{ "queues", SUB_NUMBER, offsetof(struct disk_options, queues), NULL, NULL, 16 },
+	{ "internal-snapshot", SUB_TEXT, offsetof(struct disk_options, internal_snapshot), NULL, NULL, 0 },
+	{ "bps", SUB_SIZE, LIMIT(THROTTLE_BPS), NULL, NULL, RATE_MAX },
+	{ "bps-read", SUB_SIZE, LIMIT(THROTTLE_BPS_READ), NULL, NULL, RATE_MAX },
+	{ "bps-write", SUB_SIZE, LIMIT(THROTTLE_BPS_WRITE), NULL, NULL, RATE_MAX },
+	{ "iops", SUB_NUMBER, LIMIT(THROTTLE_IOPS), NULL, NULL, RATE_MAX },
+	{ "iops-read", SUB_NUMBER, LIMIT(THROTTLE_IOPS_READ), NULL, NULL, RATE_MAX },
+	{ "iops-write", SUB_NUMBER, LIMIT(THROTTLE_IOPS_WRITE), NULL, NULL, RATE_MAX },
 };
 
 /* A disk or CD-ROM drive with its file; rest: what follows. */

@@ -125,6 +125,7 @@ static const struct run_option {
 	{"disk", "FILE[,...]",
 		"a disk: format=raw|qcow2, readonly, snapshot, bus=virtio|scsi, cache=MODE,\n"
 		"                           aio=io_uring|threads, serial=TEXT, queues=N,\n"
+		"                           internal-snapshot=NAME, bps=SIZE, iops=N (also -read, -write),\n"
 		"                           bootindex=N: firmware starts from the lowest", 0,
 		devices_parse_disk},
 	{"cdrom", "FILE[,...]",

@@ -4,8 +4,9 @@
 
 #include "cli/options.h"
 #include "cli/suboptions.h"
+#include "lib/size.h"
 
-#define SUBOPTIONS_MAX 16
+#define SUBOPTIONS_MAX 32
 
 char *suboption_cut(char *text, char **rest)
 {
@@ -27,7 +28,7 @@ static int unknown(const char *option, const char *name, const struct suboption 
 		   struct error *err)
 {
 	const char *names[SUBOPTIONS_MAX], *best;
-	char list[200] = "";
+	char list[400] = "";
 
 	for (size_t i = 0; i < n && i < SUBOPTIONS_MAX; i++) {
 		names[i] = table[i].name;
@@ -83,6 +84,11 @@ static int take(const char *option, const struct suboption *s, const char *value
 		if (*value < '0' || *value > '9' || *end || !*(u64 *)field || *(u64 *)field > s->max)
 			return error_usage(err, "%s: %s: \"%s\" is not a number from 1 to %llu", option,
 				s->name, value, (unsigned long long)s->max);
+		return 0;
+	case SUB_SIZE:
+		if (size_parse(value, field) < 0 || !*(u64 *)field || *(u64 *)field > s->max)
+			return error_usage(err, "%s: %s: \"%s\" is not a size such as 512K or 20M", option,
+				s->name, value);
 		return 0;
 	case SUB_CALL:
 		return s->call(out, value, err);

@@ -266,6 +266,9 @@ static void test_disks(void **state)
 	refuse_free("needs a value", "--kernel", "k", "--disk", "a,format");
 	refuse_free("none of raw|qcow2", "--kernel", "k", "--disk", "a,format=vmdk");
 	refuse_free("number from 1 to 16", "--kernel", "k", "--disk", "a,queues=0");
+	refuse_free("size such as", "--kernel", "k", "--disk", "a,bps=fast");
+	refuse_free("size such as", "--kernel", "k", "--disk", "a,bps-read=0");
+	refuse_free("number from 1 to", "--kernel", "k", "--disk", "a,iops=1K");
 	refuse_free("which file?", "--kernel", "k", "--disk", ",readonly");
 	refuse_free("there are format, readonly", "--kernel", "k", "--disk", "a,xyzzy=2");
 	refuse_free("not a size", "--kernel", "k", "--device", "balloon,taken=x");

@@ -76,7 +76,7 @@ class Part:
 
 
 class Scsi(Part):
-    name, checks = "scsi", 27
+    name, checks = "scsi", 30
     modules = ("scsi_mod", "scsi_common", "sd_mod", "sr_mod", "cdrom", "virtio_scsi", "isofs", "crct10dif_common",
                "crc-t10dif", "crc64", "crc64-rocksoft", "t10-pi", "virtio_blk")
 
@@ -89,11 +89,21 @@ class Scsi(Part):
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with open(self.write("disk.img", disk), "ab") as f:
             f.truncate(64 << 20)
+        self.snapshot(disk)
         files = []
         for name, data in (("disk", disk), ("file", file)):
             files.append(f"{name}.sha256=" + self.write(name + ".sha256", self.kit.sha256(data).encode() + b"\n"))
         return ["--disk", f"{self.folder}/disk.img,format=raw,bus=scsi,serial=disk0serial",
-                "--cdrom", f"{self.folder}/cd.iso", "--disk", self.write("grows.img", bytes(1 << 20)) + ",format=raw"], files
+                "--cdrom", f"{self.folder}/cd.iso", "--disk", self.write("grows.img", bytes(1 << 20)) + ",format=raw",
+                "--disk", f"{self.folder}/snapshot.qcow2,internal-snapshot=before",
+                "--disk", self.write("slow.img", bytes(1 << 20)) + ",format=raw,iops-read=20"], files
+
+    def snapshot(self, data):
+        """A qcow2 with another content now than in its snapshot."""
+        image, raw = self.path("snapshot.qcow2"), self.write("snapshot.raw", data)
+        for words in (("convert", "-f", "raw", "-O", "qcow2", raw, image), ("snapshot", "-c", "before", image)):
+            subprocess.run(["qemu-img", *words], check=True)
+        subprocess.run(["qemu-io", "-c", f"write -P 7 0 {len(data)}", image], check=True, stdout=subprocess.DEVNULL)
 
     def meet(self, guest):
         guest.until("READY resize")

@@ -88,6 +88,7 @@ static int disk_open(struct block **block, struct virtio_slot *s, const struct d
 	const struct block_options image = {
 		.file = o->file, .format = o->format, .readonly = o->readonly,
 		.snapshot = o->snapshot, .cache = o->cache, .aio = o->aio,
+		.internal_snapshot = o->internal_snapshot, .throttle = o->throttle,
 	};
 
 	return block_open(block, &image, &s->io.loop, err);

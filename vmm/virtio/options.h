@@ -4,6 +4,7 @@
 
 #include "lib/error.h"
 #include "lib/types.h"
+#include "vmm/block/throttle.h"
 
 #define VIRTIO_RNGS_MAX		1
 #define VIRTIO_DISKS_MAX	8
@@ -16,6 +17,8 @@
 
 struct disk_options {
 	const char *file, *format, *cache, *aio, *serial;
+	const char *internal_snapshot;	/* of a qcow2: its id or name */
+	struct block_throttle throttle;
 	bool readonly, snapshot;
 	bool scsi, cdrom;	/* a unit of the SCSI controller; a CD-ROM drive */
 	u64 queues;		/* 0: as many as CPUs, at most 4 */
