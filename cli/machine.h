@@ -5,6 +5,7 @@
 #include "cli/options.h"
 
 int machine_parse(struct run_options *o, const char *value, struct error *err);
+int memory_parse(struct run_options *o, const char *value, struct error *err);
 int numa_parse(struct run_options *o, const char *value, struct error *err);
 /* As on the command line. */
 const char *machine_name(enum machine_kind kind);

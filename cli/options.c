@@ -12,7 +12,6 @@
 #include "vmm/chardev/chardev.h"
 #include "vmm/cpus/topology.h"
 #include "vmm/firmware/firmware.h"
-#include "vmm/memory/guest_memory.h"
 
 #define MEMORY_DEFAULT (512ULL << 20)
 
@@ -37,14 +36,6 @@ static int parse_code_cache(struct run_options *o, const char *value, struct err
 		o->code_cache <= 1 << 30)
 		return 0;
 	return error_usage(err, "--code-cache: \"%s\" is not a size from 1M to 1G", value);
-}
-
-static int parse_memory(struct run_options *o, const char *value, struct error *err)
-{
-	if (size_parse(value, &o->memory) < 0)
-		return error_usage(
-			err, "--memory: \"%s\" is not a size; write it like 512M or 2G", value);
-	return guest_memory_check(o->memory, err);
 }
 
 static int parse_cpus(struct run_options *o, const char *value, struct error *err)
@@ -106,7 +97,9 @@ static const struct run_option {
 		parse_firmware},
 	{"initrd", "FILE", "the initial RAM disk", offsetof(struct run_options, initrd), NULL},
 	{"append", "TEXT", "the kernel's command line", offsetof(struct run_options, append), NULL},
-	{"memory", "SIZE", "RAM, such as 512M or 2G (default: 512M)", 0, parse_memory},
+	{"memory", "SIZE[,...]",
+		"RAM, such as 512M or 2G (default: 512M); hugepages[=2M|1G], share=on, file=PATH,\n"
+		"                           prealloc=on", 0, memory_parse},
 	{"cpus", "N[,SHAPE]",
 		"number of CPUs, 1 to 64 (default: 1); shape: sockets=S,cores=C,threads=T", 0,
 		parse_cpus},

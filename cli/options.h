@@ -7,6 +7,7 @@
 #include "vmm/display/options.h"
 #include "vmm/kvm/accel.h"
 #include "vmm/machine/options.h"
+#include "vmm/memory/backing.h"
 #include "vmm/virtio/options.h"
 
 #define RUN_COPIES_MAX 32
@@ -18,6 +19,7 @@ struct run_options {
 	const char *firmware, *firmware_vars;
 	enum accel accel;
 	u64 memory;
+	struct memory_backing backing;
 	u64 code_cache;	/* bytes; 0: the default */
 	struct cpu_topology cpus;
 	struct machine_options machine;

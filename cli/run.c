@@ -174,6 +174,7 @@ static int run_vm(const struct run_options *o, const struct accel_choice *choice
 		.cmdline = o->append,
 		.serial = o->serial,
 		.memory = o->memory,
+		.backing = &o->backing,
 		.machine = o->machine,
 		.topology = o->cpus,
 		.no_reboot = o->no_reboot,

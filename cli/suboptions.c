@@ -91,6 +91,7 @@ static int take(const char *option, const struct suboption *s, const char *value
 				s->name, value);
 		return 0;
 	case SUB_CALL:
+	case SUB_CALL_MAYBE:
 		return s->call(out, value, err);
 	}
 	return 0;
@@ -108,7 +109,7 @@ static int take_word(const char *option, char *word, const struct suboption *tab
 			continue;
 		if (table[i].kind == SUB_FLAG && value)
 			return error_usage(err, "%s: %s takes no value", option, word);
-		if (table[i].kind != SUB_FLAG && !value)
+		if (table[i].kind != SUB_FLAG && table[i].kind != SUB_CALL_MAYBE && !value)
 			return error_usage(err, "%s: %s needs a value: %s=...", option, word, word);
 		return take(option, &table[i], value, out, err);
 	}

@@ -5,13 +5,14 @@
 #include "lib/error.h"
 #include "lib/types.h"
 
-enum suboption_kind { SUB_TEXT, SUB_FLAG, SUB_SWITCH, SUB_NUMBER, SUB_SIZE, SUB_CALL };
+enum suboption_kind { SUB_TEXT, SUB_FLAG, SUB_SWITCH, SUB_NUMBER, SUB_SIZE, SUB_CALL, SUB_CALL_MAYBE };
 
 struct suboption {
 	const char *name;
 	enum suboption_kind kind;
 	size_t offset;		/* in the struct: const char *, bool (flag; switch: on or off) or u64 */
 	const char *values;	/* SUB_TEXT: those that there are, such as "raw|qcow2"; NULL: any */
+	/* SUB_CALL; SUB_CALL_MAYBE may come without a value, which is NULL then. */
 	int (*call)(void *out, const char *value, struct error *err);
 	u64 max;		/* SUB_NUMBER, SUB_SIZE: 1 to this */
 };

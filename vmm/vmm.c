@@ -467,7 +467,7 @@ static int vmm_create_all(struct vmm *vmm, struct error *err)
 
 	if ((ret = loop_init(&vmm->loop, &vmm->lock, err)) < 0 ||
 		(ret = vmm_signals_init(vmm, err)) < 0 || (ret = vmm_open_images(vmm, err)) < 0 ||
-		(ret = guest_memory_create(&vmm->memory, vmm->config.memory, err)) < 0 ||
+		(ret = guest_memory_create(&vmm->memory, vmm->config.memory, vmm->config.backing, err)) < 0 ||
 		(ret = vmm_create_and_load(vmm, &entry, err)) < 0)
 		return ret;
 	for (unsigned i = 0; i < vmm->cpus; i++) {

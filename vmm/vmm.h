@@ -31,6 +31,7 @@ struct vmm_config {
 	const char *cmdline;
 	const char *serial;	/* as chardev_open() takes it */
 	u64 memory;
+	const struct memory_backing *backing;	/* NULL: the default */
 	struct cpu_topology topology;
 	struct machine_options machine;
 	bool no_reboot, debug_exit;

@@ -548,6 +548,43 @@ def memory(build, log):
     return f"{extra:.1f} MiB beyond the guest's RAM"
 
 
+def memory_back_ends(build, log):
+    """A guest on each of them; what a shared file holds afterwards, and a private one not."""
+    need_qumra(build)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "ram,file")
+        name = path.replace(",", ",,")
+
+        def run(backing, want=33):
+            r = run_process([*build.run, "--kernel", guest("hello", log), "--memory", "16M," + backing, "--debug-exit"],
+                            30 * build.slow, log)
+            if r.status != want:
+                raise Fail(f"{backing}: status {r.status}: {r.err[-200:]!r}")
+            return r
+        for backing in ("prealloc=on", "share=on", "share=on,prealloc=on", f"file={name},share=on"):
+            run(backing)
+        with open(path, "rb") as f:
+            ram = f.read()
+        with open(guest("hello", log), "rb") as f:
+            code = f.read()[0x1000:0x1800]
+        if len(ram) != 16 << 20 or code not in ram:
+            raise Fail(f"{len(ram)} bytes in the file, without the guest's code")
+        with open(path, "r+b") as f:
+            f.write(b"mark")
+        run(f"file={name}")
+        with open(path, "rb") as f:
+            if f.read() != b"mark" + ram[4:]:
+                raise Fail("a private file was written")
+        free = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
+        if not os.path.exists(free) or int(open(free, encoding="ascii").read()) >= 8:
+            run("hugepages")
+            return "on huge pages, too"
+        lines = [line for line in run("hugepages", 1).err.splitlines() if b"huge pages of 2 MiB" in line]
+        if len(lines) != 1:
+            raise Fail(f"{len(lines)} lines say that there are no huge pages")
+    return "this host has no huge pages"
+
+
 def dump(build, log):
     """QUMRA_DUMP_FRAGMENTS: guest and host instructions, all of which our own decoder knows; and the guest's run is the same."""
     need_qumra(build)
@@ -632,6 +669,7 @@ def all_tests(build):
             ("bad-kernels", bad_kernels, 10), ("truncated-kernels", truncated_kernels, 10), ("bad-options", bad_options, 10),
             ("unwritable", unwritable, 1), ("statuses", statuses, 5), ("piped", piped, 5), ("end-of-input", end_of_input, 1),
             ("serial", serial_places, 5), ("keys", keys, 5), ("accelerator", accelerator, 3), ("memory", memory, 2),
+            ("memory-back-ends", memory_back_ends, 3),
             ("reboot", reboot, 2), ("config", config, 3)):
         yield Test(build.test(f"cli/{name}"), lambda log, f=function: f(build, log), cost=cost)
     for name in ("KILL", "TERM", "INT", "HUP", "SEGV", "ABRT"):

@@ -322,7 +322,7 @@ static void test_files(void **state)
 	assert_int_equal(write(fd, b->file, 10000), 10000);
 	b->err = (struct error)ERROR_INIT;
 	assert_int_equal(image_open(&image, path, &b->err), 0);
-	assert_int_equal(guest_memory_create(&mem, 8 << 20, &b->err), 0);
+	assert_int_equal(guest_memory_create(&mem, 8 << 20, NULL, &b->err), 0);
 	assert_int_equal(image_load(&image, 0, &mem, 0x100000, 10000, "file", &b->err), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_memory_equal(guest_memory_at(&mem, 0x100000, 10000), b->file, 10000);

@@ -197,6 +197,26 @@ static void test_memory(void **state)
 	assert_int_equal(parse("--kernel", "k", "--memory", "4M"), 0);
 	assert_int_equal(parse("--kernel", "k", "--memory", "8192KiB"), 0);
 	assert_int_equal(o.memory, 8 << 20);
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--memory", "64M,file=a,,b,share=on,prealloc=on"), 0);
+	assert_int_equal(o.memory, 64 << 20);
+	assert_string_equal(o.backing.file, "a,b");
+	assert_true(o.backing.share && o.backing.prealloc && !o.backing.huge);
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--memory", "64M,hugepages,share=off"), 0);
+	assert_int_equal(o.backing.huge, 2 << 20);
+	assert_false(o.backing.share);
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--memory", "1G,hugepages=1G"), 0);
+	assert_int_equal(o.backing.huge, 1 << 30);
+	run_options_free(&o);
+	refuse_free("none of 2M, 1G", "--kernel", "k", "--memory", "64M,hugepages=4K");
+	refuse_free("multiple of huge pages of 2 MiB", "--kernel", "k", "--memory", "63M,hugepages");
+	refuse_free("multiple of huge pages of 1 GiB", "--kernel", "k", "--memory", "512M,hugepages=1G");
+	refuse_free("does not go with file", "--kernel", "k", "--memory", "64M,hugepages,file=f");
+	refuse_free("neither on nor off", "--kernel", "k", "--memory", "64M,share=yes");
+	refuse_free("did you mean prealloc", "--kernel", "k", "--memory", "64M,preallok=on");
+	refuse_free("share needs a value", "--kernel", "k", "--memory", "64M,share");
 }
 
 static void test_sizes(void **state)

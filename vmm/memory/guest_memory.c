@@ -7,8 +7,6 @@
 #include "lib/size.h"
 #include "vmm/memory/guest_memory.h"
 
-#define HUGE_PAGE (2ULL << 20)
-
 static u64 host_ram(void)
 {
 	return (u64)sysconf(_SC_PHYS_PAGES) * (u64)sysconf(_SC_PAGESIZE);
@@ -54,31 +52,33 @@ void guest_memory_layout(struct guest_memory *mem, u8 *host)
 	region_add(mem, GUEST_HOLE_END, mem->size - low, host + low);
 }
 
-int guest_memory_create(struct guest_memory *mem, u64 size, struct error *err)
+int guest_memory_create(
+	struct guest_memory *mem, u64 size, const struct memory_backing *backing, struct error *err)
 {
-	u8 *map, *start;
+	int ret;
 
-	*mem = (struct guest_memory){ .size = size, .map_size = size + HUGE_PAGE };
-	map = mmap(NULL, mem->map_size, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (map == MAP_FAILED)
-		return error_set(err, ENOMEM, "cannot map %llu MiB of guest memory: %s",
-				 (unsigned long long)(size >> 20), strerror(errno));
-	mem->map = map;
-	start = (u8 *)ALIGN_UP((uintptr_t)map, HUGE_PAGE);
+	*mem = (struct guest_memory){ .size = size, .shared = backing && backing->share };
+	ret = memory_backing_map(
+		backing, size, &mem->map, &mem->map_size, &mem->start, &mem->fd, err);
+	if (ret < 0)
+		return ret;
 	/* A guest's memory is neither ours to dump nor our children's to share. */
-	madvise(map, mem->map_size, MADV_DONTDUMP);
-	madvise(map, mem->map_size, MADV_DONTFORK);
-	madvise(start, size, MADV_HUGEPAGE);
-	guest_memory_layout(mem, start);
+	madvise(mem->map, mem->map_size, MADV_DONTDUMP);
+	madvise(mem->map, mem->map_size, MADV_DONTFORK);
+	madvise(mem->start, size, MADV_HUGEPAGE);
+	guest_memory_layout(mem, mem->start);
 	return 0;
 }
 
 void guest_memory_destroy(struct guest_memory *mem)
 {
-	if (mem->map)
+	if (mem->map) {
 		munmap(mem->map, mem->map_size);
+		if (mem->fd >= 0)
+			close(mem->fd);
+	}
 	mem->map = NULL;
+	mem->fd = -1;
 	mem->count = 0;
 }
 

@@ -16,6 +16,7 @@
 #include "lib/error.h"
 #include "lib/types.h"
 #include "vmm/kvm/kvm.h"
+#include "vmm/memory/backing.h"
 
 #define GUEST_MEMORY_MIN	(4ULL << 20)
 #define GUEST_HOLE_START	0xB0000000ULL	/* no RAM from here to GUEST_HOLE_END */
@@ -39,12 +40,19 @@ struct guest_memory {
 	u64 size;	/* of RAM in all, the hole at 0xA0000 counted in */
 	unsigned count;
 	struct guest_region region[GUEST_REGIONS_MAX];	/* ascending, disjoint */
-	void *map;	/* one anonymous mapping under all regions, or NULL */
+	void *map;	/* one mapping under all regions, or NULL */
 	u64 map_size;
+	u8 *start;	/* in it, the first byte of RAM */
+	int fd;		/* with map: what is mapped at start, from its offset 0 on; -1: anonymous memory */
+	bool shared;	/* others who map fd see what the guest writes */
 };
 
-/* size must have passed guest_memory_check(). Pages are committed on first touch. */
-int guest_memory_create(struct guest_memory *mem, u64 size, struct error *err);
+/*
+ * size must have passed guest_memory_check(). backing: NULL for anonymous memory. Pages are committed on
+ * first touch, if it does not say otherwise.
+ */
+int guest_memory_create(
+	struct guest_memory *mem, u64 size, const struct memory_backing *backing, struct error *err);
 void guest_memory_destroy(struct guest_memory *mem);
 /* Is this a size that can be? A usage error names the limit that it breaks. */
 int guest_memory_check(u64 size, struct error *err);
