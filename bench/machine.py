@@ -40,10 +40,12 @@ class Qumra:
     def __init__(self, engine=None):
         self.engine = engine
 
+    def start(self):
+        return [QUMRA, "run", "--accel", "soft", *(["--engine", self.engine] if self.engine else [])]
+
     def command(self, guest, *more):
-        engine = ["--engine", self.engine] if self.engine else []
         cpus = ["--cpus", str(guest.cpus)] if guest.cpus > 1 else []
-        return [QUMRA, "run", "--accel", "soft", *engine, *cpus, "--kernel", guest.kernel, "--memory",
+        return [*self.start(), *cpus, "--kernel", guest.kernel, "--memory",
                 f"{guest.memory}M", "--debug-exit", *options(guest, "--"), *more]
 
 

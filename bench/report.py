@@ -185,7 +185,7 @@ class Report:
 
     def machines(self):
         rows = []
-        if self.boots.init:
+        if any(self.boots.init.values()):
             rows += self.boot_rows()
         if "parallel-compile" in self.wanted:
             rows.append(self.scaling_row())
