@@ -337,6 +337,42 @@ static int device_vsock(struct run_options *o, const char *path, char *rest, str
 	return ret;
 }
 
+/* A GUID as text has its first three fields big-endian; in memory they are little-endian. */
+static int vmgenid_guid(void *out, const char *value, struct error *err)
+{
+	static const u8 place[VMGENID_SIZE] = { 3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15 };
+	struct vmgenid_options *v = out;
+	unsigned byte[VMGENID_SIZE];
+	int end = 0;
+
+	if (strlen(value) != 36 || strspn(value, "0123456789abcdefABCDEF-") != 36 ||
+	    sscanf(value, "%2x%2x%2x%2x-%2x%2x-%2x%2x-%2x%2x-%2x%2x%2x%2x%2x%2x%n", &byte[0], &byte[1],
+		   &byte[2], &byte[3], &byte[4], &byte[5], &byte[6], &byte[7], &byte[8], &byte[9],
+		   &byte[10], &byte[11], &byte[12], &byte[13], &byte[14], &byte[15], &end) != 16 ||
+	    end != 36)
+		return error_usage(err, "--device vmgenid: guid: \"%s\" is not like "
+			"324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87", value);
+	for (unsigned i = 0; i < VMGENID_SIZE; i++)
+		v->guid[place[i]] = byte[i];
+	v->fixed = true;
+	return 0;
+}
+
+static const struct suboption vmgenid_suboptions[] = {
+	{ "guid", SUB_CALL, 0, NULL, vmgenid_guid, 0 },
+};
+
+static int device_vmgenid(struct run_options *o, char *rest, struct error *err)
+{
+	struct vmgenid_options *v = &o->machine.vmgenid;
+
+	if (v->there)
+		return error_usage(err, "--device vmgenid: there is one already");
+	v->there = true;
+	return suboptions_parse("--device vmgenid", rest, vmgenid_suboptions,
+		ARRAY_SIZE(vmgenid_suboptions), v, err);
+}
+
 int devices_parse_device(struct run_options *o, const char *value, struct error *err)
 {
 	char *text = run_options_keep(o, value, err), *rest;
@@ -351,6 +387,8 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 		return device_vsock(o, kind + 6, rest, err);
 	if (strcmp(kind, "balloon") == 0)
 		return device_balloon(o, rest, err);
+	if (strcmp(kind, "vmgenid") == 0)
+		return device_vmgenid(o, rest, err);
 	if (rest)
 		return error_usage(err, "--device %s: takes nothing behind it", kind);
 	if (strcmp(kind, "rng") == 0)
@@ -359,7 +397,8 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 		o->screen.vga = true;
 	else
 		return error_usage(err, "--device: \"%s\" is none of rng, vga, "
-			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N]", kind);
+			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N], "
+			"vmgenid[,guid=GUID]", kind);
 	return 0;
 }
 

@@ -135,7 +135,7 @@ static const struct run_option {
 	{"device", "KIND",
 		"more: rng, vga, console=WHERE[,name=NAME] (WHERE as for --serial),\n"
 		"                           balloon[,taken=SIZE,deflate-on-oom,reporting,stats=SECONDS],\n"
-		"                           vsock=PATH[,cid=N]", 0,
+		"                           vsock=PATH[,cid=N], vmgenid[,guid=GUID]", 0,
 		devices_parse_device},
 	{"display", "vnc[=ADDRESS]|none",
 		"a screen, keyboard and mouse over VNC (default: none); ADDRESS: PORT, :NUMBER, HOST:PORT,\n"

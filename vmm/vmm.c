@@ -318,6 +318,7 @@ static int vmm_create_pc(struct vmm *vmm, struct error *err)
 		.set_pam = vmm->firmware ? shadow_set_pam : NULL,
 		.pam_arg = vmm->firmware ? &vmm->firmware->shadow : NULL,
 		.input = screen_wanted(&vmm->config.screen) ? &vmm->input : NULL,
+		.vmgenid = &vmm->config.machine.vmgenid,
 		.root_ports = vmm->config.machine.root_ports,
 		.hpet = vmm->config.machine.hpet,
 		.set_pit = vmm_set_pit,

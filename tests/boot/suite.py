@@ -6,14 +6,19 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+import types
 
 from harness import (GUEST_FILES, ROOT, Fail, Skip, Test, environment, kill_group, need_qumra, run_process,
                      script_output)
 
 HERE = os.path.join(ROOT, "tests", "boot")
+sys.path.append(HERE)
+import vmgenid  # noqa: E402
+
 KERNELS = {     # name: (package, architecture)
     "cloud-amd64": ("linux-image-cloud-amd64", "amd64"),
     "amd64": ("linux-image-amd64", "amd64"),
@@ -305,6 +310,7 @@ def tests(build):
             yield Test("boot/microvm-reboot-register", lambda log, b=b: microvm_reboot(b, log, "reboot=acpi"), cost=20)
             yield Test("boot/microvm-reboot-no-acpi", lambda log, b=b: microvm_reboot(b, log, "acpi=off"), cost=30)
             yield Test("boot/microvm-start", lambda log, b=b: microvm_start(b, log), alone=True, cost=60)
+    yield from vmgenid.tests(build, types.SimpleNamespace(fetch_lock=fetch_lock, known=known, BAD=BAD))
     for name in KERNELS:
         if not build.name:
             yield Test(f"boot-qemu/{name}", lambda log, n=name: on_qemu(n, log), cost=20)

@@ -5,6 +5,7 @@
 
 #include "tests/device/fixture.h"
 #include "vmm/firmware/firmware.h"
+#include "vmm/machine/pc.h"
 #include "vmm/memory/slots.h"
 
 #define MEMORY (16ULL << 20)
@@ -213,7 +214,30 @@ static u8 *dma_file(struct board *b, const char *name, u64 at, u32 *size)
 
 static u64 place_of(const char *file)
 {
+	if (strcmp(file, "etc/vmgenid_guid") == 0)
+		return 0x700000;
 	return strcmp(file, "etc/acpi/rsdp") == 0 ? 0x200000 : 0x300000;
+}
+
+/* Where the file src lies goes into the file dest. */
+static void run_write_pointer(struct board *b, const u8 *c)
+{
+	u32 offset[2], size;
+	u64 place;
+	u16 key = find_file(b, (const char *)c + 4, &size);
+
+	memcpy(offset, c + 116, 8);
+	assert_int_equal(c[124], 8);
+	place = place_of((const char *)c + 60) + offset[1];
+	memcpy(b->ram + 0x800000, &place, 8);
+	assert_int_equal(dma(b, (u32)key << 16 | SELECT | SKIP, offset[0], 0), 0);
+	assert_int_equal(dma(b, WRITE, 8, 0x800000), 0);
+	/* Behind its end, outside of memory, and to files that are for reading: nothing. */
+	assert_int_equal(dma(b, WRITE, 1, 0x800000), ERROR);
+	assert_int_equal(dma(b, (u32)key << 16 | SELECT | WRITE, 9, 0x800000), ERROR);
+	assert_int_equal(dma(b, (u32)key << 16 | SELECT | WRITE, 8, MEMORY - 4), ERROR);
+	key = find_file(b, "etc/vmgenid_guid", &size);
+	assert_int_equal(dma(b, (u32)key << 16 | SELECT | WRITE, 8, 0x800000), ERROR);
 }
 
 static void run_command(struct board *b, const u8 *c)
@@ -237,6 +261,9 @@ static void run_command(struct board *b, const u8 *c)
 		memcpy(at, c + 60, 12);
 		p = b->ram + place_of((char *)c + 4);
 		p[at[0]] = firmware_checksum(p + at[1], at[2]);
+		break;
+	case 4:
+		run_write_pointer(b, c);
 		break;
 	default:
 		assert_int_equal(command, 0);
@@ -297,6 +324,57 @@ static void test_tables(void **state)
 	dma_file(b, "etc/e820", 0x500000, &size);
 	assert_int_equal(size, 40);
 	assert_int_equal(load_u32(b->ram + 0x500008), MEMORY);
+}
+
+static void no_notify(void *arg)
+{
+	(void)arg;
+}
+
+/* The page with the generation ID: firmware places it, tells the DSDT and us where, and there it changes. */
+static void test_vmgenid_tables(void **state)
+{
+	static struct firmware fw;
+	static struct pc pc;
+	static const struct cpu_topology cpus = { 1, 1, 1 };
+	const struct machine_options o = { .vmgenid = { .there = true } };
+	struct board *b = *state;
+	struct error err = ERROR_INIT;
+	struct device dev = { &vmgenid_device_ops, &pc.vmgenid };
+	u8 first[VMGENID_SIZE], saved[256], *p, *tables;
+	u32 size;
+	long n;
+	const u8 *commands;
+
+	pc.pci.ecam = ECAM_BASE;
+	pc.pci.ecam_size = ECAM_SIZE;
+	assert_int_equal(vmgenid_init(&pc.vmgenid, &o.vmgenid, &b->mem, no_notify, NULL), 0);
+	fw.pc = &pc;
+	fw.config = (struct firmware_config){
+		.memory = &b->mem, .cpus = &cpus, .machine = &o, .cmdline = "" };
+	fw_cfg_init(&fw.cfg, &b->mem);
+	assert_int_equal(firmware_fill(&fw, &err), 0);
+	b->cfg = fw.cfg;
+	dma_file(b, "etc/acpi/rsdp", 0x200000, &size);
+	tables = dma_file(b, "etc/acpi/tables", 0x300000, &size);
+	p = memmem(tables, size, "VGIA\x0C\0\0\0", 9);
+	assert_non_null(p);
+	dma_file(b, "etc/vmgenid_guid", 0x700000, &size);
+	assert_int_equal(size, 4096);
+	commands = dma_file(b, "etc/table-loader", 0x400000, &size);
+	for (u32 i = 0; i < size; i += 128)
+		run_command(b, commands + i);
+	assert_int_equal(load_u32(p + 5), 0x700000);
+	assert_true(pc.vmgenid.address == 0x700000);
+	/* Nothing but zeroes where a table's header would be. */
+	assert_memory_equal(b->ram + 0x700000, b->ram + 0x900000, VMGENID_OFFSET);
+	memcpy(first, b->ram + 0x700000 + VMGENID_OFFSET, VMGENID_SIZE);
+	assert_memory_equal(first, pc.vmgenid.guid, VMGENID_SIZE);
+	n = device_save(&dev, saved, sizeof(saved));
+	vmgenid_device_ops.reset(&pc.vmgenid);
+	assert_int_equal(device_load(&dev, saved, n), n);
+	vmgenid_device_ops.resume(&pc.vmgenid);
+	assert_memory_not_equal(b->ram + 0x700000 + VMGENID_OFFSET, first, VMGENID_SIZE);
 }
 
 /* ---- flash memory ---------------------------------------------------------------------------- */
@@ -542,6 +620,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dma, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fw_cfg_state, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tables, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_vmgenid_tables, setup, teardown),
 		cmocka_unit_test_setup(test_flash, flash_setup),
 		cmocka_unit_test_setup(test_flash_state, flash_setup),
 		cmocka_unit_test_setup_teardown(test_shadow, setup, teardown),

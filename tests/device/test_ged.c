@@ -83,7 +83,7 @@ static void test_power(void **state)
 static void test_state(void **state)
 {
 	struct device dev = { .ops = &ged_device_ops };
-	struct ged_state bad = { .pending = 2 };
+	struct ged_state bad = { .pending = 4 };
 	struct bench b, other;
 	u8 buf[256];
 	long n;

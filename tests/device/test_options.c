@@ -425,6 +425,17 @@ static void test_devices(void **state)
 	assert_string_equal(o.virtio.port[0].name, "org.x.0");
 	assert_null(o.virtio.port[1].name);
 	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--device", "vmgenid"), 0);
+	assert_true(o.machine.vmgenid.there && !o.machine.vmgenid.fixed);
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--device", "vmgenid,guid=00112233-4455-6677-8899-aAbBcCdDeEfF"), 0);
+	assert_true(o.machine.vmgenid.fixed);
+	assert_memory_equal(o.machine.vmgenid.guid,
+		"\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xAA\xBB\xCC\xDD\xEE\xFF", 16);
+	run_options_free(&o);
+	refuse_free("is not like 324e6eaf", "--kernel", "k", "--device", "vmgenid,guid=0011223-34455-6677-8899-aabbccddeeff");
+	refuse_free("is not like 324e6eaf", "--kernel", "k", "--device", "vmgenid,guid=auto");
+	refuse_free("one already", "--kernel", "k", "--device", "vmgenid", "--device", "vmgenid");
 	refuse_free("none of rng", "--kernel", "k", "--device", "floppy");
 	refuse_free("belongs to --serial", "--kernel", "k", "--device", "console=stdio");
 	refuse_free("takes nothing", "--kernel", "k", "--device", "rng,fast");

@@ -11,8 +11,10 @@
 #define FILE_TABLES	"etc/acpi/tables"
 #define FILE_RSDP	"etc/acpi/rsdp"
 #define FILE_LOADER	"etc/table-loader"
+#define FILE_GUID	"etc/vmgenid_guid"
+#define FILE_GUID_ADDR	"etc/vmgenid_addr"
 
-enum { LOADER_ALLOCATE = 1, LOADER_ADD_POINTER = 2, LOADER_ADD_CHECKSUM = 3 };
+enum { LOADER_ALLOCATE = 1, LOADER_ADD_POINTER = 2, LOADER_ADD_CHECKSUM = 3, LOADER_WRITE_POINTER = 4 };
 enum { ZONE_HIGH = 1, ZONE_FSEG = 2 };
 
 struct loader_command {
@@ -25,6 +27,11 @@ struct loader_command {
 			u8 size;
 		} __attribute__((packed)) pointer;
 		struct { char file[FW_CFG_NAME_SIZE]; u32 offset, start, length; } sum;
+		struct {
+			char dest[FW_CFG_NAME_SIZE], src[FW_CFG_NAME_SIZE];
+			u32 dest_offset, src_offset;
+			u8 size;
+		} __attribute__((packed)) write;
 		u8 pad[LOADER_COMMAND_SIZE - 4];
 	};
 } __attribute__((packed));
@@ -46,14 +53,31 @@ static void loader_allocate(struct firmware *fw, const char *file, u32 align, u8
 	loader_add(fw, &c);
 }
 
-static void loader_pointer(struct firmware *fw, const char *dest, u32 offset, u8 size)
+static void loader_pointer_to(
+	struct firmware *fw, const char *dest, const char *src, u32 offset, u8 size)
 {
 	struct loader_command c = { .command = LOADER_ADD_POINTER };
 
 	strcpy(c.pointer.dest, dest);
-	strcpy(c.pointer.src, FILE_TABLES);
+	strcpy(c.pointer.src, src);
 	c.pointer.offset = offset;
 	c.pointer.size = size;
+	loader_add(fw, &c);
+}
+
+static void loader_pointer(struct firmware *fw, const char *dest, u32 offset, u8 size)
+{
+	loader_pointer_to(fw, dest, FILE_TABLES, offset, size);
+}
+
+/* Firmware writes into the file dest where it has put the file src. */
+static void loader_write_pointer(struct firmware *fw, const char *dest, const char *src)
+{
+	struct loader_command c = { .command = LOADER_WRITE_POINTER };
+
+	strcpy(c.write.dest, dest);
+	strcpy(c.write.src, src);
+	c.write.size = 8;
 	loader_add(fw, &c);
 }
 
@@ -98,6 +122,11 @@ static int acpi_refresh(struct firmware *fw)
 	loader_allocate(fw, FILE_TABLES, 64, ZONE_HIGH);
 	for (unsigned i = 0; i < t->pointers; i++)
 		loader_pointer(fw, FILE_TABLES, t->pointer[i].at, t->pointer[i].size);
+	if (t->vmgenid) {
+		loader_allocate(fw, FILE_GUID, VMGENID_PAGE_SIZE, ZONE_HIGH);
+		loader_pointer_to(fw, FILE_TABLES, FILE_GUID, t->vmgenid, 4);
+		loader_write_pointer(fw, FILE_GUID_ADDR, FILE_GUID);
+	}
 	for (unsigned i = 0; i < t->sums; i++)
 		loader_sum(fw, FILE_TABLES, t->sum[i].start + ACPI_CHECKSUM, t->sum[i].start,
 			t->sum[i].length);
@@ -120,6 +149,10 @@ static int fill_acpi(struct firmware *fw)
 	    (ret = fw_cfg_add_file(&fw->cfg, FILE_TABLES, fw->acpi_blob, size)) < 0 ||
 	    (ret = fw_cfg_add_file(&fw->cfg, FILE_RSDP, &fw->rsdp, sizeof(fw->rsdp))) < 0 ||
 	    (ret = fw_cfg_add_file(&fw->cfg, FILE_LOADER, fw->loader, sizeof(fw->loader))) < 0)
+		return ret;
+	if (fw->acpi.vmgenid &&
+	    ((ret = fw_cfg_add_file(&fw->cfg, FILE_GUID, fw->pc->vmgenid.page, VMGENID_PAGE_SIZE)) < 0 ||
+	     (ret = fw_cfg_add_writable(&fw->cfg, FILE_GUID_ADDR, &fw->pc->vmgenid.address, 8)) < 0))
 		return ret;
 	fw_cfg_set_select(&fw->cfg, FILE_LOADER, on_loader_select, fw);
 	return 0;

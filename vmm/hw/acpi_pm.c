@@ -1,6 +1,6 @@
 /*
- * ACPI fixed hardware (ACPI 6.4, 4.8): the PM1 registers with the power button and S5, and the
- * power management timer. There is no SMI command port: ACPI mode is always on.
+ * ACPI fixed hardware (ACPI 6.4, 4.8): the PM1 registers with the power button and S5, the general-purpose
+ * events (4.8.4.1) and the power management timer. There is no SMI command port: ACPI mode is always on.
  */
 #include <errno.h>
 
@@ -35,7 +35,8 @@ static void pm_update(struct acpi_pm *pm)
 	if ((count ^ pm->timer_seen) >> PM_TIMER_TOP)
 		pm->status |= PM1_TMR;
 	pm->timer_seen = count;
-	irq_line_set(&pm->sci, pm->status & pm->enable & PM1_ENABLE);
+	irq_line_set(&pm->sci, (pm->status & pm->enable & PM1_ENABLE) ||
+		     (pm->gpe_status & pm->gpe_enable));
 	if (!(pm->enable & PM1_TMR) || pm->status & PM1_TMR) {
 		timer_cancel(&pm->overflow);
 		return;
@@ -77,10 +78,56 @@ static u16 pm_read_word(struct acpi_pm *pm, u64 reg)
 	}
 }
 
+/* ---- general-purpose events ------------------------------------------------------------------ */
+
+enum { GPE_ENABLE = 8 };	/* bytes behind the status */
+
+static u8 gpe_read(const struct acpi_pm *pm, unsigned at)
+{
+	return at < GPE_ENABLE ? pm->gpe_status >> 8 * at : pm->gpe_enable >> 8 * (at - GPE_ENABLE);
+}
+
+/* Writing ones clears status. */
+static void gpe_write(struct acpi_pm *pm, unsigned at, u8 value)
+{
+	unsigned shift = 8 * (at % GPE_ENABLE);
+
+	if (at < GPE_ENABLE)
+		pm->gpe_status &= ~((u64)value << shift);
+	else
+		pm->gpe_enable = (pm->gpe_enable & ~(0xFFULL << shift)) | (u64)value << shift;
+}
+
+void acpi_pm_gpe(struct acpi_pm *pm, unsigned event)
+{
+	pm->gpe_status |= BIT(event);
+	pm_update(pm);
+}
+
+/* ---- the block ------------------------------------------------------------------------------- */
+
+static u64 gpe_block_read(const struct acpi_pm *pm, u64 offset, unsigned size)
+{
+	u64 value = 0;
+
+	for (unsigned i = 0; i < size && offset + i < ACPI_GPE0_SIZE; i++)
+		value |= (u64)gpe_read(pm, offset + i) << 8 * i;
+	return value;
+}
+
+static void gpe_block_write(struct acpi_pm *pm, u64 offset, u64 value, unsigned size)
+{
+	for (unsigned i = 0; i < size && offset + i < ACPI_GPE0_SIZE; i++)
+		gpe_write(pm, offset + i, value >> 8 * i);
+	pm_update(pm);
+}
+
 static u64 pm_read(void *dev, u64 offset, unsigned size)
 {
 	struct acpi_pm *pm = dev;
 
+	if (offset >= ACPI_GPE0)
+		return gpe_block_read(pm, offset - ACPI_GPE0, size);
 	if (size == 4 && offset == ACPI_PM_TMR)
 		return (u32)pm_timer_count(pm);
 	if (size == 4)
@@ -119,6 +166,10 @@ static void pm_write(void *dev, u64 offset, u64 value, unsigned size)
 {
 	struct acpi_pm *pm = dev;
 
+	if (offset >= ACPI_GPE0) {
+		gpe_block_write(pm, offset - ACPI_GPE0, value, size);
+		return;
+	}
 	if (size == 1) {
 		pm_write_byte(pm, offset, value);
 		return;
@@ -143,6 +194,7 @@ static void pm_reset(void *dev)
 	struct acpi_pm *pm = dev;
 
 	pm->status = pm->enable = pm->control = 0;
+	pm->gpe_status = pm->gpe_enable = 0;
 	pm->timer_seen = pm_timer_count(pm);
 	pm_update(pm);
 }
@@ -161,10 +213,12 @@ static const struct state_field pm_fields[] = {
 	STATE_FIELD(struct acpi_pm_state, status, 1),
 	STATE_FIELD(struct acpi_pm_state, enable, 1),
 	STATE_FIELD(struct acpi_pm_state, control, 1),
+	STATE_FIELD(struct acpi_pm_state, gpe_status, 2),
+	STATE_FIELD(struct acpi_pm_state, gpe_enable, 2),
 };
 
 static const struct state_table pm_table =
-	STATE_TABLE("acpi-pm", struct acpi_pm_state, 1, pm_fields);
+	STATE_TABLE("acpi-pm", struct acpi_pm_state, 2, pm_fields);
 
 static void pm_save(void *dev, void *state)
 {
@@ -173,6 +227,7 @@ static void pm_save(void *dev, void *state)
 	pm_update(pm);
 	*(struct acpi_pm_state *)state = (struct acpi_pm_state){
 		.status = pm->status, .enable = pm->enable, .control = pm->control,
+		.gpe_status = pm->gpe_status, .gpe_enable = pm->gpe_enable,
 	};
 }
 
@@ -187,6 +242,8 @@ static int pm_load(void *dev, const void *state)
 	pm->status = st->status;
 	pm->enable = st->enable;
 	pm->control = st->control;
+	pm->gpe_status = st->gpe_status;
+	pm->gpe_enable = st->gpe_enable;
 	pm->timer_seen = pm_timer_count(pm);
 	pm_update(pm);
 	return 0;

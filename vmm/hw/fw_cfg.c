@@ -1,7 +1,7 @@
 /*
  * The firmware configuration device that SeaBIOS and OVMF know (QEMU's docs/specs/fw_cfg): a
  * selector and a data port, a directory of named files, and a DMA interface whose commands lie in
- * guest memory. Nothing here can be written by the guest but the selection.
+ * guest memory. Nothing here can be written by the guest but the selection and files that say so.
  */
 #include <errno.h>
 #include <string.h>
@@ -109,9 +109,19 @@ int fw_cfg_add_file(struct fw_cfg *fw, const char *name, const void *data, u64 s
 	if (!item)
 		return -ENOSPC;
 	item->data = data;
+	item->writable = NULL;
 	item->size = size;
 	directory_build(fw);
 	return 0;
+}
+
+int fw_cfg_add_writable(struct fw_cfg *fw, const char *name, void *data, u64 size)
+{
+	int ret = fw_cfg_add_file(fw, name, data, size);
+
+	if (ret == 0)
+		file_find(fw, name)->writable = data;
+	return ret;
 }
 
 int fw_cfg_add_file_number(struct fw_cfg *fw, const char *name, u64 value, unsigned size)
@@ -231,6 +241,19 @@ static bool dma_read(struct fw_cfg *fw, u64 address, u64 length)
 	return true;
 }
 
+/* All of it or nothing. */
+static bool dma_write(struct fw_cfg *fw, u64 address, u64 length)
+{
+	const struct fw_cfg_item *item = item_selected(fw);
+	const u8 *src = guest_memory_at(fw->mem, address, length);
+
+	if (!src || !item || !item->writable || item_left(item, fw->offset, length) != length)
+		return false;
+	memcpy(item->writable + fw->offset, src, length);
+	fw->offset += length;
+	return true;
+}
+
 static bool dma_execute(struct fw_cfg *fw, const struct dma_command *command)
 {
 	u32 control = __builtin_bswap32(command->control);
@@ -240,9 +263,8 @@ static bool dma_execute(struct fw_cfg *fw, const struct dma_command *command)
 		fw_cfg_select(fw, control >> 16);
 	if (control & DMA_READ)
 		return !length || dma_read(fw, __builtin_bswap64(command->address), length);
-	/* No item can be written. */
 	if (control & DMA_WRITE)
-		return false;
+		return dma_write(fw, __builtin_bswap64(command->address), length);
 	if (control & DMA_SKIP)
 		fw->offset += item_left(item_selected(fw), fw->offset, length);
 	return true;

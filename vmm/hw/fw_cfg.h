@@ -30,6 +30,7 @@ enum fw_cfg_key {
 struct fw_cfg_item {
 	char name[FW_CFG_NAME_SIZE];	/* of a file */
 	const u8 *data;			/* size bytes, or NULL: from image */
+	u8 *writable;			/* the same where the guest may write them, or NULL */
 	const struct image *image;
 	u64 image_offset, size;
 	void (*select)(void *arg);	/* before it is read from its start; may be NULL */
@@ -61,6 +62,8 @@ void fw_cfg_add_image(struct fw_cfg *fw, enum fw_cfg_key key, const struct image
 		      u64 size);
 /* -ENOSPC when there are too many, -EINVAL when the name is too long. */
 int fw_cfg_add_file(struct fw_cfg *fw, const char *name, const void *data, u64 size);
+/* One that the guest may write, by DMA. */
+int fw_cfg_add_writable(struct fw_cfg *fw, const char *name, void *data, u64 size);
 int fw_cfg_add_file_number(struct fw_cfg *fw, const char *name, u64 value, unsigned size);
 /* select runs before a guest reads the file, and may change its content, not its size. */
 void fw_cfg_set_select(struct fw_cfg *fw, const char *name, void (*select)(void *arg), void *arg);

@@ -12,7 +12,7 @@
 #define CONTROL_SLP_EN		BIT(5)
 #define CONTROL_KEPT		0x1C	/* SLP_TYP */
 
-#define EVENTS	GED_EVENT_POWER_BUTTON
+#define EVENTS	(GED_EVENT_POWER_BUTTON | GED_EVENT_VMGENID)
 
 /* The line is up while anything is pending: an edge for the first of several. */
 static void ged_update(struct ged *g)
@@ -58,6 +58,12 @@ const struct io_ops ged_io_ops = { .read = ged_read, .write = ged_write, .width 
 void ged_power_button(struct ged *g)
 {
 	g->pending |= GED_EVENT_POWER_BUTTON;
+	ged_update(g);
+}
+
+void ged_vmgenid(struct ged *g)
+{
+	g->pending |= GED_EVENT_VMGENID;
 	ged_update(g);
 }
 

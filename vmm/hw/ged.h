@@ -15,6 +15,7 @@
 #define GED_SIZE		7
 
 #define GED_EVENT_POWER_BUTTON	0x01
+#define GED_EVENT_VMGENID	0x02
 #define GED_RESET_VALUE		0x42
 #define GED_SLP_TYP_S5		5	/* SLP_TYP of the DSDT's \_S5 package */
 
@@ -35,5 +36,7 @@ extern const struct device_ops ged_device_ops;
 
 void ged_init(struct ged *g, const struct irq_line *irq, const struct machine_events *events);
 void ged_power_button(struct ged *g);
+/* Another VM generation ID. */
+void ged_vmgenid(struct ged *g);
 
 #endif

@@ -115,6 +115,8 @@ static struct acpi_header *write_dsdt(struct acpi_tables *t, const struct acpi_c
 	if (a.overrun)
 		return NULL;
 	t->used += a.len;
+	if (a.vmgenid)
+		t->vmgenid = (u8 *)(h + 1) + a.vmgenid - t->base;
 	table_finish(t, h, "DSDT", 2, sizeof(*h) + a.len);
 	return h;
 }
@@ -128,6 +130,8 @@ static void pc_fadt(struct acpi_fadt *f, const struct acpi_config *c)
 		.pm1a_evt = PORT_PM_BASE + ACPI_PM1_EVT,
 		.pm1a_cnt = PORT_PM_BASE + ACPI_PM1_CNT,
 		.pm_tmr = PORT_PM_BASE + ACPI_PM_TMR,
+		.gpe0 = PORT_PM_BASE + ACPI_GPE0,
+		.gpe0_len = ACPI_GPE0_SIZE,
 		.pm1_evt_len = 4,
 		.pm1_cnt_len = 2,
 		.pm_tmr_len = 4,
@@ -140,6 +144,7 @@ static void pc_fadt(struct acpi_fadt *f, const struct acpi_config *c)
 		.x_pm1a_evt = io_address(PORT_PM_BASE + ACPI_PM1_EVT, 32, ACCESS_WORD),
 		.x_pm1a_cnt = io_address(PORT_PM_BASE + ACPI_PM1_CNT, 16, ACCESS_WORD),
 		.x_pm_tmr = io_address(PORT_PM_BASE + ACPI_PM_TMR, 32, ACCESS_DWORD),
+		.x_gpe0 = io_address(PORT_PM_BASE + ACPI_GPE0, 8 * ACPI_GPE0_SIZE, ACCESS_BYTE),
 	};
 }
 
@@ -298,7 +303,7 @@ static void tables_settle(struct acpi_tables *t, u32 address)
 int acpi_write_tables(const struct guest_memory *mem, const struct acpi_config *c)
 {
 	struct acpi_rsdp *rsdp = guest_memory_at(mem, ACPI_AREA, ACPI_AREA_SIZE);
-	struct acpi_tables t = { .size = ACPI_AREA_SIZE - 64 };
+	struct acpi_tables t = { .size = VMGENID_PAGE - ACPI_AREA - 64 };
 
 	if (!rsdp)
 		return -ENOMEM;

@@ -10,6 +10,7 @@
 /* Both areas are reserved in the memory map. */
 #define ACPI_AREA	0xE0000
 #define ACPI_AREA_SIZE	0x10000
+#define VMGENID_PAGE	(ACPI_AREA + ACPI_AREA_SIZE - 0x3000)	/* the tables end there */
 #define MP_AREA		0xF0000
 #define MP_AREA_SIZE	0x10000
 #define RESET_VECTOR	0xFFFF0	/* in the MP table's area, far behind it */
@@ -24,6 +25,7 @@ struct acpi_config {
 	const struct acpi_board *board;
 	const struct machine_options *options;
 	const struct cpu_topology *cpus;
+	u32 vmgenid_page;		/* 0: firmware places it */
 	u64 ram_low;			/* RAM below 4 GiB, for NUMA */
 	u64 ecam, ecam_size;	/* size 0: there is none */
 	u64 pci32;		/* BARs may lie from here to the IOAPIC, */
@@ -54,6 +56,7 @@ struct acpi_tables {
 	u8 *base;
 	u32 size, used;
 	u32 rsdt, xsdt;	/* offsets */
+	u32 vmgenid;	/* of the doubleword that is to hold the address of vmgenid's page; 0: there is none */
 	struct acpi_pointer { u32 at; u8 size; } pointer[ACPI_POINTERS_MAX];
 	unsigned pointers;
 	struct acpi_sum { u32 start, length; } sum[ACPI_POINTERS_MAX];

@@ -68,6 +68,8 @@ void aml_end(struct aml *a, size_t mark)
 		/* The three-byte form. What is inside has its lengths already. */
 		put(a, 0);
 		memmove(a->buf + mark + 3, a->buf + mark + 2, len - 2);
+		if (a->vmgenid > mark)
+			a->vmgenid++;
 		len++;
 		a->buf[mark + 2] = len >> 12;
 	}

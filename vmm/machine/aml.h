@@ -8,6 +8,7 @@ struct aml {
 	u8 *buf;
 	size_t len, size;
 	bool overrun;
+	size_t vmgenid;		/* where a doubleword is that holds the address of its page; 0: nowhere */
 };
 
 /* Packages that carry their length: begin returns a mark for aml_end. */

@@ -195,9 +195,11 @@ void dsdt_build(struct aml *a, const struct acpi_config *c)
 	dsdt_board(a, c);
 	if (c->options && c->options->hpet)
 		dsdt_hpet(a);
+	dsdt_vmgenid(a, c);
 	pci = dsdt_pci_begin(a, c);
 	dsdt_isa(a);
 	dsdt_prt_by_model(a);
 	aml_end(a, pci);
 	aml_end(a, scope);
+	dsdt_vmgenid_event(a, c);
 }

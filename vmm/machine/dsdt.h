@@ -14,6 +14,10 @@ size_t dsdt_pci_begin(struct aml *a, const struct acpi_config *c);
 /* Each slot's four pins: which PIRQ, so which pin of the IOAPIC, or (links) which link device. */
 void dsdt_prt(struct aml *a, const char *name, bool links);
 
+/* dsdt_vmgenid.c: its device, if there is one, in \_SB; the event of fixed hardware, in the root. */
+void dsdt_vmgenid(struct aml *a, const struct acpi_config *c);
+void dsdt_vmgenid_event(struct aml *a, const struct acpi_config *c);
+
 /* dsdt_links.c. In the root; in the LPC bridge; behind that, in PCI0. */
 void dsdt_interrupt_model(struct aml *a);
 void dsdt_links(struct aml *a);

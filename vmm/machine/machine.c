@@ -87,6 +87,7 @@ int machine_write_tables(const struct machine_options *o, const struct guest_mem
 		microvm_acpi_config(&config, o, mem, cpus);
 	else
 		pc_acpi_config(&config, NULL, o, mem, cpus);
+	config.vmgenid_page = VMGENID_PAGE;
 	ret = acpi_write_tables(mem, &config);
 	if (ret == 0)
 		ret = mp_write_table(mem, cpus);

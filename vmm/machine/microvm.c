@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 
+#include "vmm/machine/acpi.h"
 #include "vmm/machine/microvm.h"
 #include "vmm/machine/pc.h"
 
@@ -65,6 +66,24 @@ static void microvm_init_devices(struct microvm *m, const struct microvm_config 
 	rtc_set_memory(
 		&m->rtc, guest_memory_low_end(c->memory), guest_memory_high_size(c->memory));
 	devices_add(&m->devices, &rtc_device_ops, &m->rtc);
+}
+
+static void microvm_notify_vmgenid(void *arg)
+{
+	struct microvm *m = arg;
+
+	ged_vmgenid(&m->ged);
+}
+
+static int microvm_init_vmgenid(struct microvm *m, const struct microvm_config *c)
+{
+	const struct vmgenid_options *o = &c->options->vmgenid;
+	int ret = o->there ? vmgenid_init(&m->vmgenid, o, c->memory, microvm_notify_vmgenid, m) : 0;
+
+	if (ret < 0 || !o->there)
+		return ret;
+	vmgenid_place(&m->vmgenid, VMGENID_PAGE);
+	return devices_add(&m->devices, &vmgenid_device_ops, &m->vmgenid);
 }
 
 /* ---- PCI ------------------------------------------------------------------------------------- */
@@ -124,12 +143,16 @@ int microvm_init(struct microvm *m, const struct microvm_config *c)
 		if (ret < 0)
 			return ret;
 	}
-	return 0;
+	return microvm_init_vmgenid(m, c);
 }
 
 static void microvm_reset(void *self)
 {
-	devices_reset(&((struct microvm *)self)->devices);
+	struct microvm *m = self;
+
+	devices_reset(&m->devices);
+	if (m->vmgenid.mem)
+		vmgenid_place(&m->vmgenid, VMGENID_PAGE);
 }
 
 static void microvm_pause(void *self)

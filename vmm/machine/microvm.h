@@ -10,6 +10,7 @@
 #include "vmm/hw/pvpanic.h"
 #include "vmm/hw/rtc.h"
 #include "vmm/hw/serial.h"
+#include "vmm/hw/vmgenid.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/request.h"
 #include "vmm/memory/guest_memory.h"
@@ -29,6 +30,7 @@ struct microvm {
 	struct pci_device bridge;
 	struct irq_line pirq[PCI_PIRQS];
 	struct ged ged;
+	struct vmgenid vmgenid;		/* where the options have it */
 	struct debugcon debugcon;
 	struct pvpanic pvpanic;
 	struct debug_exit debug_exit;

@@ -34,9 +34,10 @@ static void dsdt_power_button(struct aml *a)
 
 /*
  * OperationRegion (EREG, SystemIO, PORT_GED, 4)  Field (EREG, DWordAcc, NoLock, WriteAsZeros) { EVNT, 32 }
- * Method (_EVT, 1) { Local0 = EVNT  If (Local0 & GED_EVENT_POWER_BUTTON) { Notify (PWRB, 0x80) } }
+ * Method (_EVT, 1) { Local0 = EVNT  If (Local0 & GED_EVENT_POWER_BUTTON) { Notify (PWRB, 0x80) }
+ *	If (Local0 & GED_EVENT_VMGENID) { Notify (VGEN, 0x80) } }, the last where there is one
  */
-static void dsdt_events(struct aml *a)
+static void dsdt_events(struct aml *a, const struct acpi_config *c)
 {
 	static const u8 region[] = {
 		0x5B, 0x80, 'E', 'R', 'E', 'G', 0x01, 0x0B, PORT_GED & 0xFF, PORT_GED >> 8, 0x0A, 4,
@@ -46,7 +47,10 @@ static void dsdt_events(struct aml *a)
 		0x70, 'E', 'V', 'N', 'T', 0x60,
 		0xA0, 0x0D, 0x7B, 0x60, 0x0A, GED_EVENT_POWER_BUTTON, 0x00,
 		0x86, 'P', 'W', 'R', 'B', 0x0A, 0x80,
+		0xA0, 0x0D, 0x7B, 0x60, 0x0A, GED_EVENT_VMGENID, 0x00,
+		0x86, 'V', 'G', 'E', 'N', 0x0A, 0x80,
 	};
+	size_t size = sizeof(body) - (c->options->vmgenid.there ? 0 : 14);
 	size_t dev = aml_device(a, "GED_"), crs;
 
 	aml_name_string(a, "_HID", "ACPI0013");
@@ -55,7 +59,7 @@ static void dsdt_events(struct aml *a)
 	aml_crs_interrupt(a, IRQ_GED);
 	aml_crs_end(a, crs);
 	aml_raw(a, region, sizeof(region));
-	aml_method(a, "_EVT", 1, body, sizeof(body));
+	aml_method(a, "_EVT", 1, body, size);
 	aml_end(a, dev);
 }
 
@@ -88,7 +92,8 @@ static void microvm_dsdt(struct aml *a, const struct acpi_config *c)
 		dsdt_legacy(a, "RTC_");
 	dsdt_pvpanic(a);
 	dsdt_power_button(a);
-	dsdt_events(a);
+	dsdt_vmgenid(a, c);
+	dsdt_events(a, c);
 	if (c->options->pcie) {
 		pci = dsdt_pci_begin(a, c);
 		dsdt_prt(a, "_PRT", false);

@@ -90,6 +90,25 @@ static struct irq_line pc_init_hpet(struct pc *pc, const struct pc_config *c)
 	return (struct irq_line){ .set = pc_set_rtc_line, .arg = pc, .gsi = IRQ_RTC };
 }
 
+/* ---- vmgenid --------------------------------------------------------------------------------- */
+
+static void pc_notify_vmgenid(void *arg)
+{
+	struct pc *pc = arg;
+
+	acpi_pm_gpe(&pc->pm, GPE_VMGENID);
+}
+
+static int pc_init_vmgenid(struct pc *pc, const struct pc_config *c)
+{
+	int ret;
+
+	if (!c->vmgenid || !c->vmgenid->there)
+		return 0;
+	ret = vmgenid_init(&pc->vmgenid, c->vmgenid, c->memory, pc_notify_vmgenid, pc);
+	return ret < 0 ? ret : pc_add_device(pc, &vmgenid_device_ops, &pc->vmgenid);
+}
+
 /* ---- the rest -------------------------------------------------------------------------------- */
 
 static void pc_init_devices(struct pc *pc, const struct pc_config *c)
@@ -195,6 +214,8 @@ static void pc_play_firmware(struct pc *pc)
 	lpc_play_firmware(&pc->lpc);
 	for (unsigned i = 0; i < pc->ports; i++)
 		root_port_play_firmware(&pc->port[i], i + 1);
+	if (pc->vmgenid.mem)
+		vmgenid_place(&pc->vmgenid, VMGENID_PAGE);
 }
 
 int pc_init(struct pc *pc, const struct pc_config *c)
@@ -232,6 +253,8 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 		return -EEXIST;
 	if (pc_init_ports(pc, c) < 0)
 		return -ENOMEM;
+	if (pc_init_vmgenid(pc, c) < 0)
+		return -EIO;
 	if (pc->direct_boot)
 		pc_play_firmware(pc);
 	return 0;

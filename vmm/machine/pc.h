@@ -15,6 +15,7 @@
 #include "vmm/hw/reset_control.h"
 #include "vmm/hw/rtc.h"
 #include "vmm/hw/serial.h"
+#include "vmm/hw/vmgenid.h"
 #include "vmm/machine/io_map.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/request.h"
@@ -64,6 +65,7 @@ struct pc {
 	struct ps2_keyboard keyboard;	/* these two only beside a screen */
 	struct ps2_mouse mouse;
 	struct acpi_pm pm;
+	struct vmgenid vmgenid;		/* where the options have it */
 	struct reset_control reset;
 	struct pci_host pci;
 	struct mch mch;
@@ -93,6 +95,7 @@ struct pc_config {
 	bool hpet;
 	void (*set_pit)(void *arg, bool on);
 	void *pit_arg;
+	const struct vmgenid_options *vmgenid;	/* NULL: there is none */
 	unsigned root_ports;	/* at most PC_ROOT_PORTS_MAX */
 	bool debug_exit;
 	bool firmware_log;	/* there is a debug console at the port that firmware uses */

@@ -32,11 +32,17 @@ enum { D31IR = 0x3140, D25IR = 0x3150 };
 
 /* ---- power management block ------------------------------------------------------------------ */
 
+static bool pm_block_is_acpi(u64 offset, unsigned size)
+{
+	return offset + size <= ACPI_PM_SIZE ||
+	       (offset >= ACPI_GPE0 && offset + size <= ACPI_GPE0 + ACPI_GPE0_SIZE);
+}
+
 static u64 pm_block_read(void *dev, u64 offset, unsigned size)
 {
 	struct lpc *lpc = dev;
 
-	if (offset + size <= ACPI_PM_SIZE)
+	if (pm_block_is_acpi(offset, size))
 		return acpi_pm_io_ops.read(lpc->pm, offset, size);
 	if (offset >= SMI_EN && offset < SMI_EN + 4)
 		return (SMI_GBL_EN | SMI_APMC_EN) >> (offset - SMI_EN) * 8;
@@ -47,7 +53,7 @@ static void pm_block_write(void *dev, u64 offset, u64 value, unsigned size)
 {
 	struct lpc *lpc = dev;
 
-	if (offset + size <= ACPI_PM_SIZE)
+	if (pm_block_is_acpi(offset, size))
 		acpi_pm_io_ops.write(lpc->pm, offset, value, size);
 }
 
