@@ -112,22 +112,29 @@ long state_read(const struct state_table *t, void *state, const void *buf, size_
 long device_save(const struct device *dev, void *buf, size_t size)
 {
 	u64 state[DEVICE_STATE_MAX / 8] = { 0 };
+	long n, more;
 
 	assert(dev->ops->table->size <= sizeof(state));
 	dev->ops->save(dev->self, state);
-	return state_write(dev->ops->table, state, buf, size);
+	n = state_write(dev->ops->table, state, buf, size);
+	if (n < 0 || !dev->ops->save_more)
+		return n;
+	more = dev->ops->save_more(dev->self, (u8 *)buf + n, size - n);
+	return more < 0 ? more : n + more;
 }
 
 long device_load(const struct device *dev, const void *buf, size_t size)
 {
 	u64 state[DEVICE_STATE_MAX / 8] = { 0 };
-	long n;
-	int ret;
+	long n, ret;
 
 	assert(dev->ops->table->size <= sizeof(state));
 	n = state_read(dev->ops->table, state, buf, size);
 	if (n < 0)
 		return n;
-	ret = dev->ops->load(dev->self, state);
-	return ret < 0 ? ret : n;
+	if (dev->ops->load_more)
+		ret = dev->ops->load_more(dev->self, state, (const u8 *)buf + n, size - n);
+	else
+		ret = dev->ops->load(dev->self, state);
+	return ret < 0 ? ret : n + ret;
 }

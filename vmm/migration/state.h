@@ -53,6 +53,13 @@ struct device_ops {
 	void (*save)(void *dev, void *state);
 	/* Checks every field: a bad state is -EINVAL and changes nothing. */
 	int (*load)(void *dev, const void *state);
+	/*
+	 * What has no fixed size, behind the table's fields; both NULL where there is nothing of the
+	 * kind. save_more() returns the bytes written or -ENOSPC. load_more() comes in load's place and
+	 * has both; it returns the bytes read or -errno.
+	 */
+	long (*save_more)(void *dev, void *buf, size_t size);
+	long (*load_more)(void *dev, const void *state, const void *buf, size_t size);
 };
 
 struct device {
