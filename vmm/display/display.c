@@ -61,6 +61,12 @@ void display_set_source(struct display *d, void (*update)(void *arg), void *arg)
 	d->arg = arg;
 }
 
+void display_set_overlay(struct display *d, bool (*overlay)(void *arg, struct display *d), void *arg)
+{
+	d->overlay = overlay;
+	d->overlay_arg = arg;
+}
+
 int display_resize(struct display *d, u32 width, u32 height)
 {
 	u32 *pixel;
@@ -111,10 +117,24 @@ void display_put_row(struct display *d, u32 y, const u32 *pixel)
 	display_damage(d, y, from, to);
 }
 
+static void display_clear(struct display *d)
+{
+	memset(d->pixel, 0, (size_t)d->width * d->height * sizeof(*d->pixel));
+	for (u32 y = 0; y < d->height; y++)
+		display_damage(d, y, 0, d->width);
+}
+
 void display_refresh(struct display *d)
 {
+	if (d->overlay && d->overlay(d->overlay_arg, d)) {
+		d->overlaid = true;
+		return;
+	}
 	if (d->update)
 		d->update(d->arg);
+	else if (d->overlaid)
+		display_clear(d);
+	d->overlaid = false;
 }
 
 int display_attach(struct display *d, struct display_view *view)

@@ -6,6 +6,9 @@
  * A device draws only when somebody looks: display_refresh() asks it to, and it says with
  * display_damage() what has changed. Each front end has a view, which gathers changes until it takes
  * them, so several front ends never disturb each other.
+ *
+ * There may be two devices: one that is always there (VGA), and an overlay, whose picture shows in the
+ * other's place as long as it has one (virtio-gpu, once its driver is at work).
  */
 #ifndef QUMRA_VMM_DISPLAY_DISPLAY_H
 #define QUMRA_VMM_DISPLAY_DISPLAY_H
@@ -30,6 +33,9 @@ struct display {
 	u32 *pixel;
 	void (*update)(void *arg);	/* the device: bring pixels up to date */
 	void *arg;
+	bool (*overlay)(void *arg, struct display *d);	/* the other one; false: it shows nothing */
+	void *overlay_arg;
+	bool overlaid;		/* pixels are the overlay's, from the last refresh */
 	struct display_view *view[DISPLAY_VIEWS_MAX];
 };
 
@@ -42,6 +48,8 @@ void display_destroy(struct display *d);
 /* ---- the device's side ----------------------------------------------------------------------- */
 
 void display_set_source(struct display *d, void (*update)(void *arg), void *arg);
+/* A device that finds d->overlaid to be the other's draws everything. */
+void display_set_overlay(struct display *d, bool (*overlay)(void *arg, struct display *d), void *arg);
 /* Black afterwards, and all of it changed. 0, -EINVAL beyond the limits, -ENOMEM: it stays as it was. */
 int display_resize(struct display *d, u32 width, u32 height);
 /* columns [from, to) of a row were drawn anew */

@@ -92,7 +92,10 @@ static u32 buttons(int mask)
 	       (mask & RFB_MIDDLE ? INPUT_MIDDLE : 0);
 }
 
-/* A mouse knows motion only, a viewer places: the first place is where motion begins. */
+/*
+ * A viewer knows places. A tablet takes them; for a mouse they become motion, which begins at the first
+ * place.
+ */
 static void vnc_pointer(struct vnc *vnc, int mask, int x, int y)
 {
 	int pressed = mask & ~vnc->mask;
@@ -102,13 +105,18 @@ static void vnc_pointer(struct vnc *vnc, int mask, int x, int y)
 		.wheel = (pressed & RFB_WHEEL_DOWN ? 1 : 0) - (pressed & RFB_WHEEL_UP ? 1 : 0),
 		.buttons = buttons(mask),
 	};
+	const struct input_place place = {
+		.x = x, .y = y, .width = vnc->width, .height = vnc->height,
+		.wheel = motion.wheel, .buttons = motion.buttons,
+	};
 
 	vnc->x = x;
 	vnc->y = y;
 	vnc->mask = mask;
 	vnc->placed = true;
 	pthread_mutex_lock(vnc->config.lock);
-	input_motion(vnc->config.input, &motion);
+	if (!input_place(vnc->config.input, &place))
+		input_motion(vnc->config.input, &motion);
 	pthread_mutex_unlock(vnc->config.lock);
 }
 

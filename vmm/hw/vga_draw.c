@@ -389,6 +389,7 @@ void vga_draw(void *arg)
 	struct vga *v = arg;
 
 	vga_dirty_collect(v);
+	v->redraw |= v->display->overlaid;
 	if (!v->redraw && !memory_changed(v))
 		return;
 	if (!picture_shows(v))
