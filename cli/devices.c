@@ -12,6 +12,7 @@
 #include "cli/suboptions.h"
 #include "lib/size.h"
 #include "vmm/chardev/chardev.h"
+#include "vmm/virtio/gpu.h"
 
 char *run_options_keep(struct run_options *o, const char *text, struct error *err)
 {
@@ -373,6 +374,47 @@ static int device_vmgenid(struct run_options *o, char *rest, struct error *err)
 		ARRAY_SIZE(vmgenid_suboptions), v, err);
 }
 
+static int gpu_side(u64 *out, const char *name, const char *value, struct error *err)
+{
+	unsigned n;
+	int end = 0;
+
+	if (sscanf(value, "%4u%n", &n, &end) != 1 || value[end] || n < GPU_MODE_MIN || n > GPU_MODE_MAX)
+		return error_usage(err, "--device gpu: %s: \"%s\" is not %d to %d", name, value,
+			GPU_MODE_MIN, GPU_MODE_MAX);
+	*out = n;
+	return 0;
+}
+
+static int gpu_width(void *out, const char *value, struct error *err)
+{
+	struct gpu_options *g = out;
+
+	return gpu_side(&g->width, "width", value, err);
+}
+
+static int gpu_height(void *out, const char *value, struct error *err)
+{
+	struct gpu_options *g = out;
+
+	return gpu_side(&g->height, "height", value, err);
+}
+
+static const struct suboption gpu_suboptions[] = {
+	{ "width", SUB_CALL, 0, NULL, gpu_width, 0 },
+	{ "height", SUB_CALL, 0, NULL, gpu_height, 0 },
+};
+
+static int device_gpu(struct run_options *o, char *rest, struct error *err)
+{
+	if (o->virtio.gpus)
+		return error_usage(err, "--device gpu: there is one already");
+	o->virtio.gpus = 1;
+	o->screen.gpu = true;
+	return suboptions_parse("--device gpu", rest, gpu_suboptions, ARRAY_SIZE(gpu_suboptions),
+		&o->virtio.gpu, err);
+}
+
 int devices_parse_device(struct run_options *o, const char *value, struct error *err)
 {
 	char *text = run_options_keep(o, value, err), *rest;
@@ -389,14 +431,20 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 		return device_balloon(o, rest, err);
 	if (strcmp(kind, "vmgenid") == 0)
 		return device_vmgenid(o, rest, err);
+	if (strcmp(kind, "gpu") == 0)
+		return device_gpu(o, rest, err);
 	if (rest)
 		return error_usage(err, "--device %s: takes nothing behind it", kind);
 	if (strcmp(kind, "rng") == 0)
 		o->virtio.rngs = 1;
 	else if (strcmp(kind, "vga") == 0)
 		o->screen.vga = true;
+	else if (strcmp(kind, "keyboard") == 0)
+		o->virtio.keyboards = 1;
+	else if (strcmp(kind, "tablet") == 0)
+		o->virtio.tablets = 1;
 	else
-		return error_usage(err, "--device: \"%s\" is none of rng, vga, "
+		return error_usage(err, "--device: \"%s\" is none of rng, vga, gpu[,...], keyboard, tablet, "
 			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N], "
 			"vmgenid[,guid=GUID]", kind);
 	return 0;

@@ -88,9 +88,9 @@ int machine_settle(struct run_options *o, struct error *err)
 		return ret;
 	if (o->firmware)
 		return error_usage(err, "--firmware: a microvm has none; it loads its kernel directly");
-	if (screen_wanted(&o->screen))
-		return error_usage(err, "--machine microvm has no screen, as --device vga, --display and "
-			"--screenshot want");
+	if (screen_has_vga(&o->screen))
+		return error_usage(err, "--machine microvm has no VGA: --display and --screenshot take "
+			"--device gpu there");
 	/* Windows cost the guest no search. */
 	if (!o->virtio_named)
 		o->virtio.mmio = true;

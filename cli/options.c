@@ -133,7 +133,8 @@ static const struct run_option {
 		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt", 0,
 		devices_parse_share},
 	{"device", "KIND",
-		"more: rng, vga, console=WHERE[,name=NAME] (WHERE as for --serial),\n"
+		"more: rng, vga, gpu[,width=N,height=N], keyboard, tablet,\n"
+		"                           console=WHERE[,name=NAME] (WHERE as for --serial),\n"
 		"                           balloon[,taken=SIZE,deflate-on-oom,reporting,stats=SECONDS],\n"
 		"                           vsock=PATH[,cid=N], vmgenid[,guid=GUID]", 0,
 		devices_parse_device},

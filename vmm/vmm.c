@@ -277,7 +277,7 @@ static int vmm_map_firmware(struct vmm *vmm, struct error *err)
 		.initrd = c->initrd ? &vmm->initrd : NULL,
 		.cmdline = c->cmdline,
 		.serial_console = true,
-		.screen = screen_wanted(&c->screen),
+		.screen = screen_has_vga(&c->screen),
 	};
 
 	return c->firmware ? firmware_map(vmm->firmware, &vmm->kvm, &config, err) : 0;
@@ -375,6 +375,15 @@ static int vmm_set_boot_order(struct vmm *vmm, struct error *err)
 	return vmm->firmware ? firmware_set_boot_order(vmm->firmware, &order, err) : 0;
 }
 
+static void vmm_attach_screen(struct vmm *vmm)
+{
+	if (!vmm->screen)
+		return;
+	pthread_mutex_lock(&vmm->lock);
+	virtio_board_attach_screen(vmm->virtio, screen_display(vmm->screen), &vmm->input);
+	pthread_mutex_unlock(&vmm->lock);
+}
+
 static int vmm_create_virtio(struct vmm *vmm, struct error *err)
 {
 	const struct virtio_env env = {
@@ -382,7 +391,10 @@ static int vmm_create_virtio(struct vmm *vmm, struct error *err)
 		.cpus = topology_cpus(&vmm->config.topology), .firmware = vmm->firmware };
 	int ret = virtio_board_create(&vmm->virtio, &vmm->config.virtio, &env, err);
 
-	return ret < 0 ? ret : vmm_set_boot_order(vmm, err);
+	if (ret < 0)
+		return ret;
+	vmm_attach_screen(vmm);
+	return vmm_set_boot_order(vmm, err);
 }
 
 static int vmm_create_screen(struct vmm *vmm, struct error *err)

@@ -414,6 +414,39 @@ static void test_screen(void **state)
 	refuse_free("none of rng, vga", "--kernel", "k", "--device", "cirrus");
 }
 
+/* A virtio-gpu takes the VGA's place, unless both are asked for. */
+static void test_gpu(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("--kernel", "k", "--display", "vnc"), 0);
+	assert_true(screen_has_vga(&o.screen));
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--device", "keyboard", "--device", "tablet"), 0);
+	assert_false(screen_wanted(&o.screen) || screen_has_vga(&o.screen));
+	assert_int_equal(virtio_options_count(&o.virtio), 2);
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--device", "gpu,width=800,height=4095", "--display", "vnc"), 0);
+	assert_true(screen_wanted(&o.screen) && !screen_has_vga(&o.screen));
+	assert_int_equal(o.virtio.gpus, 1);
+	assert_int_equal(o.virtio.gpu.width, 800);
+	assert_int_equal(o.virtio.gpu.height, 4095);
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--device", "gpu", "--device", "vga"), 0);
+	assert_true(screen_has_vga(&o.screen));
+	run_options_free(&o);
+	/* A microvm has no VGA, but it can have the other one. */
+	assert_int_equal(parse("--kernel", "k", "--machine", "microvm", "--device", "gpu", "--display", "vnc"), 0);
+	run_options_free(&o);
+	refuse_free("has no VGA", "--kernel", "k", "--machine", "microvm", "--display", "vnc");
+	refuse_free("has no VGA", "--kernel", "k", "--machine", "microvm", "--device", "gpu", "--device", "vga");
+	refuse_free("one already", "--kernel", "k", "--device", "gpu", "--device", "gpu");
+	refuse_free("is not 64 to 4095", "--kernel", "k", "--device", "gpu,width=63");
+	refuse_free("is not 64 to 4095", "--kernel", "k", "--device", "gpu,height=4096");
+	refuse_free("is not 64 to 4095", "--kernel", "k", "--device", "gpu,width=80x");
+	refuse_free("did you mean width", "--kernel", "k", "--device", "gpu,with=80");
+	refuse_free("takes nothing", "--kernel", "k", "--device", "tablet,x");
+}
+
 static void test_devices(void **state)
 {
 	(void)state;
@@ -457,6 +490,7 @@ int main(void)
 		cmocka_unit_test(test_disks),
 		cmocka_unit_test(test_nets),
 		cmocka_unit_test(test_screen),
+		cmocka_unit_test(test_gpu),
 		cmocka_unit_test(test_devices),
 	};
 

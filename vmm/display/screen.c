@@ -72,7 +72,7 @@ int screen_create(struct screen **out, const struct screen_options *o, const str
 	ret = display_init(&s->display);
 	if (ret < 0)
 		error_set(err, -ret, "out of memory");
-	if (ret == 0)
+	if (ret == 0 && screen_has_vga(o))
 		ret = adapter_create(s, env, err);
 	if (ret == 0)
 		ret = front_ends_create(s, o, env, err);
@@ -81,6 +81,11 @@ int screen_create(struct screen **out, const struct screen_options *o, const str
 	else
 		*out = s;
 	return ret;
+}
+
+struct display *screen_display(struct screen *s)
+{
+	return s ? &s->display : NULL;
 }
 
 void screen_destroy(struct screen *s)

@@ -16,7 +16,7 @@ struct kvm;
 
 struct screen_env {
 	const struct kvm *kvm;
-	struct pc *pc;
+	struct pc *pc;		/* for a VGA */
 	struct timer_queue *timers;
 	pthread_mutex_t *lock;		/* the machine's */
 	const struct input *input;
@@ -26,6 +26,8 @@ struct screen_env {
 /* NULL in *out when no screen is wanted; every function here takes that. */
 int screen_create(struct screen **out, const struct screen_options *o, const struct screen_env *env,
 		  struct error *err);
+/* Where devices draw. NULL: there is no screen. */
+struct display *screen_display(struct screen *s);
 /* Ends the front ends: nobody injects input any more. Without the machine's lock. */
 void screen_destroy(struct screen *s);
 /* Under the lock. A line for the person in text: the file, or why there is none. */

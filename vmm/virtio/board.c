@@ -9,6 +9,8 @@
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/board.h"
 #include "vmm/virtio/console.h"
+#include "vmm/virtio/gpu.h"
+#include "vmm/virtio/input.h"
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/p9.h"
 #include "vmm/virtio/pci.h"
@@ -55,7 +57,7 @@ unsigned virtio_options_count(const struct virtio_options *o)
 	unsigned units = scsi_units(o);
 
 	return o->rngs + (o->disks - units) + o->nics + (o->ports ? 1 : 0) + (units ? 1 : 0) +
-	       o->balloons + o->shares + o->vsocks;
+	       o->balloons + o->shares + o->vsocks + o->gpus + o->keyboards + o->tablets;
 }
 
 unsigned virtio_options_windows(const struct virtio_options *o)
@@ -239,6 +241,36 @@ static void console_destroy(void *self)
 	virtio_console_destroy(self);
 }
 
+static int gpu_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+		      struct error *err)
+{
+	struct virtio_gpu *g = s->self;
+
+	s->dev = &g->dev;
+	s->own = &virtio_gpu_device_ops;
+	return virtio_gpu_init(g, options, b->env.mem, &s->io, err);
+}
+
+static void gpu_destroy(void *self)
+{
+	virtio_gpu_destroy(self);
+}
+
+static int input_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			struct error *err)
+{
+	struct virtio_input *v = s->self;
+
+	s->dev = &v->dev;
+	s->own = &virtio_input_device_ops;
+	return virtio_input_init(v, options, b->env.mem, &s->io, err);
+}
+
+static void input_destroy(void *self)
+{
+	virtio_input_destroy(self);
+}
+
 static const struct kind {
 	size_t size;
 	int (*create)(struct virtio_board *b, struct virtio_slot *s, const void *options,
@@ -251,6 +283,8 @@ static const struct kind {
   kind_balloon = { sizeof(struct virtio_balloon), balloon_create, balloon_destroy },
   kind_share = { sizeof(struct virtio_p9), share_create, share_destroy },
   kind_vsock = { sizeof(struct virtio_vsock), vsock_create, vsock_destroy },
+  kind_gpu = { sizeof(struct virtio_gpu), gpu_create, gpu_destroy },
+  kind_input = { sizeof(struct virtio_input), input_create, input_destroy },
   kind_nic = { sizeof(struct virtio_net), nic_create, nic_destroy },
   kind_console = { sizeof(struct virtio_console), console_create, console_destroy };
 
@@ -348,6 +382,12 @@ static int board_fill(struct virtio_board *b, const struct virtio_options *o, st
 		ret = slot_open(b, &kind_vsock, &o->vsock, err);
 	if (o->balloons && ret == 0)
 		ret = slot_open(b, &kind_balloon, &o->balloon, err);
+	if (o->gpus && ret == 0)
+		ret = slot_open(b, &kind_gpu, &o->gpu, err);
+	if (o->keyboards && ret == 0)
+		ret = slot_open(b, &kind_input, &virtio_keyboard, err);
+	if (o->tablets && ret == 0)
+		ret = slot_open(b, &kind_input, &virtio_tablet, err);
 	for (unsigned i = 0; i < o->rngs && ret == 0; i++)
 		ret = slot_open(b, &kind_rng, o, err);
 	for (unsigned i = 0; i < b->n && ret == 0; i++)
@@ -439,6 +479,19 @@ void virtio_board_boot_order(const struct virtio_board *board, struct boot_order
 {
 	for (unsigned i = 0; board && !board->on_mmio && i < board->n; i++)
 		slot_boot_order(&board->slot[i], order);
+}
+
+void virtio_board_attach_screen(struct virtio_board *board, struct display *display,
+				struct input *input)
+{
+	for (unsigned i = 0; board && i < board->n; i++) {
+		struct virtio_slot *s = &board->slot[i];
+
+		if (s->dev->ops->id == VIRTIO_ID_GPU)
+			display_set_overlay(display, virtio_gpu_draw, s->self);
+		if (s->dev->ops->id == VIRTIO_ID_INPUT)
+			virtio_input_attach(s->self, input);
+	}
 }
 
 static void slot_measure(struct virtio_slot *s)

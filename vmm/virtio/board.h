@@ -5,6 +5,8 @@
 #ifndef QUMRA_VMM_VIRTIO_BOARD_H
 #define QUMRA_VMM_VIRTIO_BOARD_H
 
+#include "vmm/display/display.h"
+#include "vmm/display/input.h"
 #include "vmm/firmware/boot_order.h"
 #include "vmm/machine/machine.h"
 #include "vmm/virtio/balloon.h"
@@ -35,6 +37,13 @@ void virtio_board_reset(struct virtio_board *board);
 
 /* What of it firmware is to start from. */
 void virtio_board_boot_order(const struct virtio_board *board, struct boot_order *order);
+
+/*
+ * The graphics adapter shows on display, keyboard and tablet take from input. Under the machine's lock;
+ * nobody may use either when the board is destroyed.
+ */
+void virtio_board_attach_screen(struct virtio_board *board, struct display *display,
+				struct input *input);
 
 /* Looks whether images have another size now, and tells the guest of those. */
 void virtio_board_measure(struct virtio_board *board);

@@ -67,6 +67,10 @@ struct vsock_options {
 	u64 cid;		/* the guest's; 0: 3 */
 };
 
+struct gpu_options {
+	u64 width, height;	/* what the driver is told to take; 0: the usual */
+};
+
 struct virtio_options {
 	bool mmio;		/* the transport; else PCI */
 	unsigned rngs, disks, nics, ports;
@@ -79,6 +83,8 @@ struct virtio_options {
 	struct vsock_options vsock;
 	unsigned balloons;		/* 0 or 1 */
 	struct balloon_options balloon;
+	unsigned gpus, keyboards, tablets;	/* 0 or 1 */
+	struct gpu_options gpu;
 };
 
 /* How many devices that makes, and how many of them are memory-mapped. */

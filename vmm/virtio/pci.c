@@ -447,6 +447,10 @@ static u32 class_of(u32 id)
 		return 0x010000;
 	case VIRTIO_ID_CONSOLE:
 		return 0x078000;
+	case VIRTIO_ID_GPU:
+		return 0x038000;	/* a display that is no VGA */
+	case VIRTIO_ID_INPUT:
+		return 0x098000;
 	default:
 		return 0x00FF00;
 	}
