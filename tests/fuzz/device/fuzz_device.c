@@ -7,6 +7,7 @@
  */
 #include <assert.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
@@ -18,6 +19,8 @@
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/console.h"
+#include "vmm/virtio/gpu.h"
+#include "vmm/virtio/input.h"
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/p9.h"
 #include "vmm/virtio/rng.h"
@@ -48,7 +51,10 @@ struct fuzz {
 		struct virtio_balloon balloon;
 		struct virtio_p9 p9;
 		struct virtio_vsock vsock;
+		struct virtio_gpu gpu;
+		struct virtio_input input;
 	} u;
+	struct display display;
 };
 
 static u8 take(struct fuzz *f)
@@ -302,6 +308,141 @@ static u32 head_vsock(struct fuzz *f, unsigned queue, u8 *to)
 	return sizeof(h);
 }
 
+static int make_gpu(struct fuzz *f, struct error *err)
+{
+	const struct gpu_options o = { 0 };
+
+	f->dev = &f->u.gpu.dev;
+	display_init(&f->display);
+	display_set_overlay(&f->display, virtio_gpu_draw, &f->u.gpu);
+	return virtio_gpu_init(&f->u.gpu, &o, &f->ram.mem, &f->io, err);
+}
+
+static void end_gpu(struct fuzz *f)
+{
+	virtio_gpu_destroy(&f->u.gpu);
+	assert(!f->u.gpu.used && !f->u.gpu.resources);
+	display_destroy(&f->display);
+}
+
+static void put_words(u8 *to, const u32 *word, unsigned n)
+{
+	memcpy(to, word, n * sizeof(*word));
+}
+
+/* A number that is mostly small. */
+static u32 some_number(struct fuzz *f)
+{
+	u8 n = take(f);
+
+	return n < 0xF0 ? n % 24 : n < 0xF8 ? (u32)n << take(f) % 25 : ~0U - take(f) % 64;
+}
+
+/* Every command by its number; fields as they would be, and pages in RAM. */
+static u32 head_gpu(struct fuzz *f, unsigned queue, u8 *to)
+{
+	static const u8 formats[] = { 1, 2, 3, 4, 67, 68, 121, 134, 0, 5 };
+	u32 type = queue == 1 ? 0x300 + take(f) % 3 : 0x100 + take(f) % 12, n, entries = take(f) % 8;
+
+	memset(to, 0, 256);
+	to[4] = take(f) % 4;
+	put_words(to, &type, 1);
+	for (n = 24; n < 56; n += 4)
+		put_words(to + n, &(u32){ some_number(f) }, 1);
+	if (queue == 1 || type == 0x103)
+		to[queue == 1 ? 24 : 40] = take(f) % 8 == 7;
+	if (type == 0x101)
+		put_words(to + 28, &(u32){ formats[take(f) % ARRAY_SIZE(formats)] }, 1);
+	if (type == 0x105)
+		put_words(to + 44, &(u32){ 0 }, 1);
+	if (type != 0x106)
+		return n;
+	put_words(to + 28, &entries, 1);
+	for (u32 i = 0; i < entries; i++)
+		put_words(to + 32 + 16 * i, (u32[]){ RAM_BASE + 0x20000 + some_number(f), 0, some_number(f) * 16, 0 }, 4);
+	return 32 + 16 * entries;
+}
+
+/* A command as it should be, of 64 bytes, done at once. */
+static void gpu_send(struct fuzz *f, unsigned queue, u32 type, const u32 *word, unsigned n)
+{
+	const struct piece p[] = { { DATA, 64, false }, { DATA + 0x1000, 2048, true } };
+	u8 *to = at(f->ram.bytes, DATA);
+	u32 len;
+	u16 id;
+
+	if (!virtio_running(f->dev))
+		return;
+	memset(to, 0, 64);
+	put_words(to, &type, 1);
+	put_words(to + 24, word, n);
+	while (driver_take(&f->q[queue], &id, &len))
+		;
+	driver_submit(&f->q[queue], p, 2, 0);
+	f->dev->ops->kick(f->dev, queue);
+}
+
+/* What a driver does to have a picture, so that the input finds one to spoil. */
+static void gpu_picture(struct fuzz *f, u32 id)
+{
+	u32 format = 1 + take(f) % 4, width = 1 + take(f) % 24, height = 1 + take(f) % 24;
+
+	gpu_send(f, 0, 0x101, (u32[]){ id, format, width, height }, 4);
+	gpu_send(f, 0, 0x106, (u32[]){ id, 2, RAM_BASE + take(f), 0, 1024, 0, RAM_BASE + 99, 0, 2048, 0 }, 10);
+	gpu_send(f, 0, 0x105, (u32[]){ 0, 0, width, height, 0, 0, id }, 7);
+	gpu_send(f, 0, 0x103, (u32[]){ 0, 0, width, height, 0, id }, 6);
+	gpu_send(f, 0, 0x104, (u32[]){ 0, 0, width, height, id }, 5);
+}
+
+static void poke_gpu(struct fuzz *f)
+{
+	switch (take(f) % 4) {
+	case 0:
+		virtio_gpu_set_mode(&f->u.gpu, take(f) << 4, take(f) << 4);
+		break;
+	case 1:
+		gpu_picture(f, 1 + take(f) % 3);
+		break;
+	case 2:
+		gpu_send(f, 1, 0x300, (u32[]){ 0, (s8)take(f), (s8)take(f), 0, 1 + take(f) % 3 }, 5);
+		break;
+	}
+	display_refresh(&f->display);
+}
+
+static int make_input(struct fuzz *f, struct error *err)
+{
+	f->dev = &f->u.input.dev;
+	return virtio_input_init(&f->u.input, take(f) % 2 ? &virtio_keyboard : &virtio_tablet, &f->ram.mem, &f->io, err);
+}
+
+static void end_input(struct fuzz *f)
+{
+	virtio_input_destroy(&f->u.input);
+}
+
+static u32 head_input(struct fuzz *f, unsigned queue, u8 *to)
+{
+	u32 n = 1 + take(f) % 4;
+
+	for (u32 i = 0; i < 2 * n; i++)
+		put_words(to + 4 * i, &(u32){ i % 2 ? take(f) % 2 : 0x11 | (u32)take(f) % 24 << 16 }, 1);
+	return 8 * n;
+}
+
+static void poke_input(struct fuzz *f)
+{
+	const struct input_place p = { take(f), take(f), take(f), take(f), (s8)take(f), take(f) };
+
+	for (unsigned i = 0; i < 40; i++)
+		if (f->u.input.kind->axes)
+			virtio_input_place(&f->u.input, &(struct input_place){ p.x + i, p.y, p.width, p.height, p.wheel,
+										p.buttons ^ i });
+		else
+			virtio_input_key(&f->u.input, p.x + i * p.y, i & 1);
+	assert(f->u.input.events <= INPUT_WAITING);
+}
+
 static u32 head_none(struct fuzz *f, unsigned queue, u8 *to)
 {
 	return 0;
@@ -316,6 +457,8 @@ static const struct kind kinds[] = {
 	{ make_balloon, end_balloon, &virtio_balloon_device_ops, head_balloon },
 	{ make_p9, end_p9, &virtio_p9_device_ops, head_p9 },
 	{ make_vsock, end_vsock, &virtio_vsock_device_ops, head_vsock },
+	{ make_gpu, end_gpu, &virtio_gpu_device_ops, head_gpu },
+	{ make_input, end_input, &virtio_input_device_ops, head_input },
 };
 
 /* ---- operations ------------------------------------------------------------------------------ */
@@ -435,9 +578,18 @@ static void op_reset(struct fuzz *f)
 	drive(f);
 }
 
+/* The person at the screen, where there is one. */
+static void op_poke(struct fuzz *f)
+{
+	if (f->kind->own == &virtio_gpu_device_ops)
+		poke_gpu(f);
+	else if (f->kind->own == &virtio_input_device_ops)
+		poke_input(f);
+}
+
 static void op_move(struct fuzz *f)
 {
-	static u8 saved[2][16384];
+	static u8 saved[2][1 << 20];
 	const struct device dev[] = { { &virtio_device_ops, f->dev }, { f->kind->own, &f->u } };
 	long n[2] = { 0 };
 
@@ -448,6 +600,11 @@ static void op_move(struct fuzz *f)
 	for (int i = 0; i < 2; i++)
 		if (dev[i].ops)
 			n[i] = device_save(&dev[i], saved[i], sizeof(saved[i]));
+	if (n[1] < 0) {	/* large pictures */
+		assert(f->kind->own == &virtio_gpu_device_ops && n[1] == -ENOSPC);
+		dev[0].ops->resume(dev[0].self);
+		return;
+	}
 	dev[0].ops->reset(dev[0].self);
 	for (int i = 0; i < 2; i++)
 		if (dev[i].ops)
@@ -462,7 +619,7 @@ static void op_move(struct fuzz *f)
 
 static void (*const ops[])(struct fuzz *f) = {
 	op_submit, op_submit, op_submit, op_submit, op_kick, op_kick, op_kick, op_take, op_take, op_scribble,
-	op_config, op_reset, op_move, settle,
+	op_config, op_reset, op_move, op_poke, settle,
 };
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
