@@ -173,7 +173,7 @@ def compare(picture, path):
 
 
 class Viewer:
-    """A VNC viewer on a Unix socket (RFC 6143) that only types."""
+    """A VNC viewer on a Unix socket (RFC 6143) that only types and points."""
 
     def __init__(self, path, seconds=30):
         self.socket = socket.socket(socket.AF_UNIX)
@@ -215,3 +215,6 @@ class Viewer:
         for key in keys:
             for down in (1, 0):
                 self.socket.sendall(struct.pack(">BBHI", 4, down, 0, KEYS.get(key) or ord(key)))
+
+    def point(self, x, y, buttons=0):
+        self.socket.sendall(struct.pack(">BBHH", 5, buttons, x, y))

@@ -102,10 +102,10 @@ def installer_serial(build, log):
         guest.expect(b"<Go Back>")
 
 
-def uefi_shell(build, log):
+def uefi_shell(build, log, *more):
     """By GOP, with a PS/2 keyboard, before and after a reset; then it turns the machine off."""
     need_qumra(build)
-    words = [*build.run, "--firmware", "uefi", "--memory", "256M", "--serial", "none"]
+    words = [*build.run, "--firmware", "uefi", "--memory", "256M", "--serial", "none", *more]
     with tempfile.TemporaryDirectory() as folder:
         vnc = os.path.join(folder, "vnc")
         with Screen([*words, "--display", f"vnc=unix:{vnc}"], folder, log) as screen:
@@ -129,6 +129,8 @@ def tests(build):
         return
     yield Test("pc/memtest", lambda log: memtest(build, False, log), cost=20)
     yield Test("pc/screen-uefi", lambda log: uefi_shell(build, log), cost=30)
+    # The same picture, by OVMF's driver for virtio-gpu.
+    yield Test("pc/screen-uefi-gpu", lambda log: uefi_shell(build, log, "--device", "gpu"), cost=40)
     yield Test("pc/installer-screen", lambda log: installer(build, log), cost=60)
     yield Test("pc/installer-serial", lambda log: installer_serial(build, log), cost=50)
     if SLOW:

@@ -6,11 +6,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 
 from harness import ROOT, Fail, Test, need_qumra, script_output
+
+sys.path.append(os.path.join(ROOT, "tests", "pc"))
+from screen import Picture, Viewer  # noqa: E402
 
 HERE = os.path.join(ROOT, "tests", "virtio")
 KERNEL = "linux-image-amd64"
@@ -21,8 +25,8 @@ class Part:
     """What a machine has and how it is judged. kit: the suite's Guest, lock and sha256."""
     name, modules, checks = "", (), 0
 
-    def __init__(self, kit, folder):
-        self.kit, self.folder = kit, folder
+    def __init__(self, kit, folder, bus):
+        self.kit, self.folder, self.bus = kit, folder, bus
 
     def prepare(self):
         """Options of qumra and files for the initramfs."""
@@ -53,15 +57,18 @@ class Part:
                       f"modules={mine}", f"part={HERE}/part-{self.name}", *files)
         return kernel
 
-    def run(self, build, log, bus, cpus):
+    def run(self, build, log, cpus):
         need_qumra(build)
         options, files = self.prepare()
         kernel = self.initrd(files)
         guest = self.kit.Guest([*build.run, "--kernel", kernel, "--initrd", self.path("initrd.cpio"), "--cpus", str(cpus),
-                                "--memory", "512M", "--append", "console=ttyS0 panic=-1", "--virtio", bus, "--stats",
+                                "--memory", "512M", "--append", "console=ttyS0 panic=-1", "--virtio", self.bus, "--stats",
                                 *options], 200 * build.slow)
         try:
             self.meet(guest)
+        except Exception:
+            guest.process.kill()    # it waits for what will not come
+            raise
         finally:
             status = guest.end(log)
             self.errors = guest.errors
@@ -220,12 +227,93 @@ class Sockets(Part):
         self.answer()   # not before: a machine that ends drops what the host has not read yet
 
 
-PARTS = (Scsi, Balloon, Share, Sockets)
+class Gpu(Part):
+    """A screen of 800 by 600, a keyboard and a tablet; on PCI a VGA beside it, whose picture shows until the driver comes."""
+    name, checks = "gpu", 8
+    modules = ("drm", "drm_kms_helper", "drm_shmem_helper", "virtio_dma_buf", "virtio-gpu", "evdev", "virtio_input")
+    width, height = 800, 600
+    cursor, cursor_at = (0x80, 0x40, 0x20, 0x10), (37, -9)     # alpha, red, green, blue: as in screen.c
+
+    def prepare(self):
+        subprocess.run(["cc", "-static", "-O1", "-o", self.path("screen"), os.path.join(HERE, "screen.c")], check=True)
+        noise = random.Random(11)
+        self.rows = [noise.randbytes(4 * self.width) for _ in range(self.height)]
+        options = ["--device", f"gpu,width={self.width},height={self.height}", "--device", "keyboard", "--device", "tablet",
+                   "--display", f"vnc=unix:{self.path('vnc')}", "--screenshot", self.path("shot.png")]
+        return options + (["--device", "vga"] if self.bus == "pci" else []), \
+            [f"screen={self.path('screen')}", "pattern=" + self.write("pattern", b"".join(self.rows))]
+
+    def color(self, x, y, cursor):
+        """Red, green, blue of what the guest drew."""
+        b, g, r = self.rows[y][4 * x:4 * x + 3]
+        cx, cy = x - self.cursor_at[0], y - self.cursor_at[1]
+        if not cursor or not (0 <= cx < 64 and 0 <= cy < 64):
+            return bytes((r, g, b))
+        alpha, *over = self.cursor
+        return bytes(min(255, c + (under * (255 - alpha) + 127) // 255) for c, under in zip(over, (r, g, b)))
+
+    def picture(self, guest):
+        """A new screenshot."""
+        def which():
+            try:
+                return os.stat(self.path("shot.png")).st_ino
+            except FileNotFoundError:
+                return None
+        before, end = which(), time.monotonic() + 60
+        guest.process.send_signal(signal.SIGUSR1)
+        while which() == before:
+            if time.monotonic() > end:
+                raise Fail("there was no screenshot")
+            time.sleep(0.01)
+        with open(self.path("shot.png"), "rb") as f:
+            return Picture(f.read())
+
+    def wait_for_picture(self, guest, cursor):
+        want = [b"".join(self.color(x, y, cursor) for x in range(self.width)) for y in range(self.height)]
+        end = time.monotonic() + 30
+        while True:
+            p = self.picture(guest)
+            if (p.width, p.height) == (self.width, self.height) and p.rows == want:
+                return
+            if time.monotonic() > end:
+                wrong = [y for y, row in enumerate(p.rows) if y >= len(want) or row != want[y]]
+                raise Fail(f"{p.width} x {p.height}: {len(wrong)} rows are not what the guest drew, first {wrong[:5]}")
+
+    def meet(self, guest):
+        guest.until("READY picture")
+        self.wait_for_picture(guest, cursor=False)
+        guest.until("READY events")
+        with Viewer(self.path("vnc")) as viewer:
+            viewer.type("a")
+            viewer.point(0, 0)
+            viewer.point(self.width - 1, self.height // 2, 1)
+            viewer.point(self.width - 1, self.height // 2, 0)
+            viewer.point(self.width - 1, self.height // 2, 8)      # the wheel, away
+            viewer.type("c")
+            guest.until("READY cursor")
+            self.wait_for_picture(guest, cursor=True)
+            viewer.type("Enter")
+            guest.until("CHECK ok events")
+
+    def judge(self, text):
+        events = re.findall(r"^EVENT (\w+) (\d+) (\d+) (-?\d+)$", text, re.M)
+        keyboard = [tuple(map(int, e[1:])) for e in events if e[0] == "keyboard" and e[3] != "2"]
+        tablet = [tuple(map(int, e[1:])) for e in events if e[0] == "tablet"]
+        keys = [(1, code, value) for code in (30, 46, 28) for value in (1, 0)]
+        if [e for e in keyboard if e[0] == 1] != keys:
+            raise Fail(f"keys: {keyboard}")
+        half = (self.height // 2) * 32767 // (self.height - 1)
+        syn = (0, 0, 0)
+        if tablet != [(3, 0, 32767), (3, 1, half), (1, 0x110, 1), syn, (1, 0x110, 0), syn, (2, 8, 1), syn]:
+            raise Fail(f"tablet: {tablet}")
+
+
+PARTS = (Scsi, Balloon, Share, Sockets, Gpu)
 
 
 def run(part, kit, build, log, bus, cpus):
     with tempfile.TemporaryDirectory() as folder:
-        part(kit, folder).run(build, log, bus, cpus)
+        part(kit, folder, bus).run(build, log, cpus)
 
 
 def tests(build, kit):
