@@ -331,6 +331,13 @@ static void test_overlay(void **state)
 			assert_true(m->display.overlaid);
 			assert_int_equal(shown(m, 0, 0), 0xABCDEF);
 			assert_int_equal(shown(m, 639, 479), 0);
+			/* Whoever drew in between. */
+			display_set_overlay(&m->display, NULL, NULL);
+			display_refresh(&m->display);
+			assert_int_equal(shown(m, 0, 0), under);
+			display_set_overlay(&m->display, virtio_gpu_draw, &m->gpu);
+			display_refresh(&m->display);
+			assert_int_equal(shown(m, 0, 0), 0xABCDEF);
 			/* It ends by the driver's word, with the resource, by a reset. */
 			if (end == 0)
 				assert_int_equal(scanout(m, 0, 0, 0, 0, 0, 0), OK);
@@ -346,6 +353,9 @@ static void test_overlay(void **state)
 				assert_int_equal(create(m, 1, BGRX, 640, 480), OK);
 				assert_int_equal(attach_one(m, 1, PAGES, 640 * 480 * 4), OK);
 				assert_int_equal(move_in(m, 1, 0, 0, 0, 640, 480), OK);
+				/* It is another one, though of the same name. */
+				display_refresh(&m->display);
+				assert_false(m->display.overlaid);
 			}
 		}
 		assert_int_equal(m->gpu.resources, 0);
@@ -662,7 +672,8 @@ static void test_turns(void **state)
 		wait_used(&m->b, 0, &id);
 		done++;
 	}
-	assert_true(m->gpu.copied < GPU_MEMORY_MAX);
+	/* It was set back on the way, which is when others have their turn. */
+	assert_true(m->gpu.copied <= 68U << 20);
 	machine_end(m);
 }
 
@@ -712,6 +723,50 @@ static void test_moves(void **state)
 	machine_end(m);
 }
 
+/* The state with another word in a field, by the field's name. */
+static void expect_refused(struct machine *m, const u8 *saved, long n, const char *field, unsigned word, u32 value)
+{
+	const struct device own = { &virtio_gpu_device_ops, &m->gpu };
+	u8 *bad = malloc(n), *at_field;
+
+	memcpy(bad, saved, n);
+	at_field = memmem(bad, n, field, strlen(field) + 1);
+	assert_non_null(at_field);
+	memcpy(at_field + strlen(field) + 1 + 2 + 4 * word, &value, 4);
+	if (device_load(&own, bad, n) >= 0)
+		fail_msg("%s[%u] = %u was taken", field, word, value);
+	free(bad);
+}
+
+static void test_bad_states(void **state)
+{
+	static const struct { const char *field; u32 word, value; } bad[] = {
+		{ "scanout", 0, 3 }, { "view", 0, 1 }, { "view", 2, 9 }, { "view", 2, 0 }, { "view", 3, ~0U },
+		{ "cursor_shown", 0, 1 }, { "events", 0, 2 }, { "resources", 0, 3 }, { "resources", 0, ~0U },
+		{ "id", 0, 0 }, { "id", 0, 2 }, { "format", 0, 5 }, { "width", 0, 63 }, { "height", 0, 4096 },
+		{ "entries", 0, 2 }, { "entries", 0, GPU_ENTRIES_MAX + 1 }, { "entries", 0, ~0U },
+	};
+	struct machine *m = machine_new(&(struct gpu_options){ 0 });
+	const struct device own = { &virtio_gpu_device_ops, &m->gpu };
+	static u8 saved[4096];
+	long n;
+
+	assert_int_equal(create(m, 1, BGRX, 8, 8), OK);
+	assert_int_equal(create(m, 2, BGRX, 2, 2), OK);
+	assert_int_equal(attach_one(m, 1, PAGES, 77), OK);
+	assert_int_equal(scanout(m, 0, 1, 0, 0, 8, 8), OK);
+	n = device_save(&own, saved, sizeof(saved));
+	assert_true(n > 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		expect_refused(m, saved, n, bad[i].field, bad[i].word, bad[i].value);
+	/* Nothing has changed. */
+	assert_int_equal(m->gpu.resources, 2);
+	assert_int_equal(m->gpu.scanout, 1);
+	assert_int_equal(m->gpu.used, 8 * 8 * 4 + 2 * 2 * 4 + 16);
+	assert_int_equal(device_load(&own, saved, n), n);
+	machine_end(m);
+}
+
 /* The cursor's picture moves as well; what does not fit says so. */
 static void test_cursor_moves(void **state)
 {
@@ -736,6 +791,13 @@ static void test_cursor_moves(void **state)
 		assert_int_equal(device_save(&own, saved, i), -ENOSPC);
 	assert_int_equal(device_save(&own, saved, n), n);
 	assert_int_equal(cursor(m, VIRTIO_GPU_CMD_UPDATE_CURSOR, 0, 0, 0, 0), OK);
+	memset(ram, 0, 200 * 120 * 4);
+	assert_int_equal(move_in(m, 1, 0, 0, 0, 200, 120), OK);
+	assert_int_equal(flush(m, 1, 0, 0, 200, 120), OK);
+	display_refresh(&m->display);
+	assert_int_equal(shown(m, 100, 100), 0);
+	assert_int_equal(device_load(&own, saved, n), n);
+	expect_cursor(m, 50, -5, 0x504040);
 	assert_int_equal(unref(m, 1), OK);
 	assert_int_equal(device_load(&own, saved, n), n);
 	expect_cursor(m, 50, -5, 0x504040);
@@ -749,7 +811,8 @@ int main(void)
 		cmocka_unit_test(test_cursor), cmocka_unit_test(test_monitor), cmocka_unit_test(test_fences),
 		cmocka_unit_test(test_errors), cmocka_unit_test(test_bounded),
 		cmocka_unit_test(test_bad_drivers), cmocka_unit_test(test_turns),
-		cmocka_unit_test(test_moves), cmocka_unit_test(test_cursor_moves),
+		cmocka_unit_test(test_moves), cmocka_unit_test(test_bad_states),
+		cmocka_unit_test(test_cursor_moves),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
