@@ -447,6 +447,36 @@ static void test_msix_eventfd(void **state)
 	assert_int_equal(read(fd, &one, 8), -1);
 }
 
+/* The message itself while it may go, with the address that is joined; else the eventfd counts. */
+static void test_msix_signal(void **state)
+{
+	struct board *b = *state;
+	int fd = pci_msix_eventfd(&b->a.pci, 1);
+	u64 count;
+
+	msix_start(b);
+	pci_msix_signal(&b->a.pci, 1);
+	assert_int_equal(b->sends, 0);
+	assert_int_equal(mem_in(b, MSIX_BAR + 2048), 2);
+	mem_out(b, MSIX_BAR + 28, 0);
+	assert_int_equal(read(fd, &count, 8), 8);	/* the hypervisor's part */
+	pci_msix_signal(&b->a.pci, 1);
+	assert_int_equal(b->sends, 1);
+	assert_true(b->sent == (0xFEE01000 | 0x4041ULL << 32));
+	assert_int_equal(read(fd, &count, 8), -1);
+	mem_out(b, MSIX_BAR + 16, 0xFEE02000);
+	pci_msix_signal(&b->a.pci, 1);
+	assert_int_equal(b->sends, 2);
+	assert_true(b->sent == (0xFEE02000 | 0x4041ULL << 32));
+	mem_out(b, MSIX_BAR + 28, 1);
+	pci_msix_signal(&b->a.pci, 1);
+	assert_int_equal(b->sends, 2);
+	assert_int_equal(mem_in(b, MSIX_BAR + 2048), 2);
+	pci_function_ops.reset(&b->a.pci);
+	pci_msix_signal(&b->a.pci, 1);
+	assert_int_equal(b->sends, 2);
+}
+
 /* ---- chipset --------------------------------------------------------------------------------- */
 
 static void test_chipset(void **state)
@@ -532,6 +562,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_msix, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_msix_eventfd, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_msix_signal, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_chipset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
 	};

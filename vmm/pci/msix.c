@@ -36,10 +36,21 @@ static bool vector_live(const struct pci_device *d, const struct pci_msix_vector
 	       !(v->control & VECTOR_MASK) && pci_is_master(d);
 }
 
+static void vector_wire(struct pci_device *d, struct pci_msix_vector *v, bool on)
+{
+	pthread_mutex_lock(&d->msix_lock);
+	v->wired.on = on;
+	v->wired.address = v->address;
+	v->wired.data = v->data;
+	pthread_mutex_unlock(&d->msix_lock);
+}
+
 static void vector_disconnect(struct pci_device *d, struct pci_msix_vector *v)
 {
 	struct pci_host *h = d->bus ? d->bus->host : NULL;
 
+	if (v->route >= 0)
+		vector_wire(d, v, false);
 	if (v->route >= 0 && h)
 		h->msi->disconnect(h->msi_arg, v->fd, v->route);
 	v->route = -1;
@@ -60,8 +71,11 @@ static void vector_update(struct pci_device *d, struct pci_msix_vector *v, bool 
 		v->pending = false;
 		h->msi->send(h->msi_arg, v->address, v->data);
 	}
-	if (v->fd >= 0 && v->route < 0)
-		v->route = h->msi->connect(h->msi_arg, v->fd, v->address, v->data);
+	if (v->fd < 0 || v->route >= 0)
+		return;
+	v->route = h->msi->connect(h->msi_arg, v->fd, v->address, v->data);
+	if (v->route >= 0)
+		vector_wire(d, v, true);
 }
 
 void pci_msix_update(struct pci_device *d)
@@ -175,6 +189,7 @@ int pci_add_msix(struct pci_device *d, unsigned bar, unsigned vectors)
 	if (!d->vector)
 		return -ENOMEM;
 	d->vectors = vectors;
+	pthread_mutex_init(&d->msix_lock, NULL);
 	for (unsigned i = 0; i < vectors; i++)
 		d->vector[i].fd = d->vector[i].route = -1;
 	d->msix = pci_add_capability(d, PCI_CAP_MSIX, MSIX_SIZE);
@@ -251,4 +266,20 @@ int pci_msix_eventfd(struct pci_device *d, unsigned vector)
 		vector_update(d, v, false);
 	}
 	return v->fd;
+}
+
+void pci_msix_signal(struct pci_device *d, unsigned vector)
+{
+	const struct pci_msix_vector *v = &d->vector[vector];
+	const struct pci_host *h = d->bus ? d->bus->host : NULL;
+	u64 one = 1;
+	ssize_t n = 0;
+
+	pthread_mutex_lock(&d->msix_lock);
+	if (v->wired.on && h)
+		h->msi->send(h->msi_arg, v->wired.address, v->wired.data);
+	else
+		n = write(v->fd, &one, sizeof(one));
+	pthread_mutex_unlock(&d->msix_lock);
+	(void)n;	/* full: it is pending already */
 }

@@ -18,6 +18,8 @@
 #ifndef QUMRA_VMM_PCI_PCI_H
 #define QUMRA_VMM_PCI_PCI_H
 
+#include <pthread.h>
+
 #include "lib/error.h"
 #include "lib/types.h"
 #include "vmm/machine/io_map.h"
@@ -97,6 +99,8 @@ struct pci_msix_vector {
 	bool pending;
 	int fd;		/* eventfd, or -1 */
 	int route;	/* what joins fd to the interrupt controllers now, or -1 */
+	/* While fd is joined: the message, for pci_msix_signal(). Under the device's msix_lock. */
+	struct { bool on; u64 address; u32 data; } wired;
 };
 
 struct pci_device {
@@ -118,6 +122,7 @@ struct pci_device {
 	u32 msix_table, msix_pba;	/* offsets in the BAR */
 	unsigned vectors;
 	struct pci_msix_vector *vector;
+	pthread_mutex_t msix_lock;	/* the vectors' wired; the innermost lock */
 
 	bool intx, intx_wired;		/* what the device wants; what the line has */
 	struct pci_bus *secondary;	/* of a bridge */
@@ -215,6 +220,11 @@ void pci_msix_notify(struct pci_device *d, unsigned vector);
  * lock; or -errno. Made at the first call, and the same until pci_detach().
  */
 int pci_msix_eventfd(struct pci_device *d, unsigned vector);
+/*
+ * As a write to that eventfd, which was asked for: any thread, no lock needed. While nothing is masked
+ * it sends the message itself, which spares the hypervisor's thread behind the eventfd a turn.
+ */
+void pci_msix_signal(struct pci_device *d, unsigned vector);
 
 /* ---- the five verbs, of the core's part ------------------------------------------------------ */
 

@@ -1,7 +1,7 @@
 /*
  * virtio over PCI (virtio 1.2, 4.1). One BAR holds the four structures, a page each, so that kicks are
  * apart: an ioeventfd for each queue takes them and follows the BAR where the guest moves it.
- * Interrupts are messages, written to an eventfd from the I/O thread. The pin is for drivers without
+ * Interrupts are messages, sent from the I/O thread (pci_msix_signal()). The pin is for drivers without
  * MSI-X; it takes a turn of the machine's loop, under whose lock pins are.
  */
 #include <errno.h>
@@ -38,7 +38,7 @@ static void pci_interrupt(void *transport, int queue)
 
 	if (pci_msix_enabled(&p->pci)) {
 		if (p->fd[slot] >= 0)
-			eventfd_signal(p->fd[slot]);
+			pci_msix_signal(&p->pci, p->vector[slot]);
 		return;
 	}
 	__atomic_fetch_or(&p->isr, queue == VIRTIO_CONFIG ? ISR_QUEUE | ISR_CONFIG : ISR_QUEUE,
