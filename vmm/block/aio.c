@@ -23,6 +23,7 @@ struct aio_list {
 struct aio {
 	int event_fd;
 	struct uring *uring;		/* NULL: none */
+	struct aio_list here;		/* aio_finish_here()'s; not locked */
 	pthread_mutex_t lock;		/* guards all that follows */
 	pthread_cond_t wake;
 	struct aio_list todo, done;
@@ -124,6 +125,7 @@ int aio_new(struct aio **out, enum aio_kind kind, struct error *err)
 		return error_set(err, ENOMEM, "out of memory");
 	list_init(&aio->todo);
 	list_init(&aio->done);
+	list_init(&aio->here);
 	pthread_mutex_init(&aio->lock, NULL);
 	pthread_cond_init(&aio->wake, NULL);
 	aio->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -193,6 +195,12 @@ void aio_finish(struct aio *aio, struct aio_task *task, int result)
 	pthread_mutex_unlock(&aio->lock);
 }
 
+void aio_finish_here(struct aio *aio, struct aio_task *task, int result)
+{
+	task->result = result;
+	list_add(&aio->here, task);
+}
+
 void aio_transfer(struct aio *aio, struct aio_task *task, int fd, bool write,
 	const struct iovec *iov, unsigned iovs, u64 offset, int rw_flags)
 {
@@ -202,6 +210,8 @@ void aio_transfer(struct aio *aio, struct aio_task *task, int fd, bool write,
 
 bool aio_kick(struct aio *aio)
 {
+	if (aio->here.first)
+		aio_signal(aio);
 	return !aio->uring || uring_kick(aio->uring);
 }
 
@@ -251,6 +261,26 @@ static unsigned aio_poll_list(struct aio *aio)
 	return n;
 }
 
+static unsigned aio_poll_here(struct aio *aio)
+{
+	unsigned n = 0;
+
+	for (; aio->here.first; n++) {
+		struct aio_task *task = list_take(&aio->here);
+
+		task->done(task, task->result);
+	}
+	return n;
+}
+
+void aio_reap(struct aio *aio)
+{
+	do {
+		if (aio->uring)
+			uring_kick(aio->uring);
+	} while (aio_poll_here(aio) + aio_poll_uring(aio));
+}
+
 unsigned aio_poll(struct aio *aio, bool wait)
 {
 	struct pollfd pfd = { .fd = aio->event_fd, .events = POLLIN };
@@ -263,5 +293,5 @@ unsigned aio_poll(struct aio *aio, bool wait)
 	/* First the signal, then what it is about: nothing is overlooked. */
 	got = read(aio->event_fd, &count, sizeof(count));
 	(void)got;
-	return aio_poll_uring(aio) + aio_poll_list(aio);
+	return aio_poll_here(aio) + aio_poll_uring(aio) + aio_poll_list(aio);
 }

@@ -310,6 +310,9 @@ void block_plug(struct block *b)
 
 void block_unplug(struct block *b)
 {
+	/* What the host had at hand is done by now: it takes no turn of the loop. */
+	if (b->plugged == 1)
+		aio_reap(b->aio);
 	if (!--b->plugged)
 		aio_kick(b->aio);
 }

@@ -3,8 +3,8 @@
  *
  * A struct block is an open image with its chain of backing files. All calls for one image come
  * from its loop's thread or under its loop's lock. A request is asynchronous: block_submit() takes
- * it, done() is called later from the loop, never from inside block_submit(). Requests complete in
- * any order. A flush makes durable what was done() before the flush was submitted.
+ * it, done() is called later from the loop, or from block_unplug() if it did not have to wait, never
+ * from inside block_submit(). Requests complete in any order. A flush makes durable what was done() before the flush was submitted.
  *
  * Errors are -errno: -EIO, -ENOSPC, -EPERM (the image is read-only) … The image stays usable.
  */
@@ -71,12 +71,15 @@ struct block_options {
 	struct block_throttle throttle;
 };
 
-/* loop may be NULL: then requests complete in block_drain() only. */
+/* loop may be NULL: then requests complete in block_unplug() and block_drain() only. */
 int block_open(struct block **out, const struct block_options *opts, struct loop *loop,
 	struct error *err);
 void block_get_info(struct block *b, struct block_info *info);
 void block_submit(struct block *b, struct block_request *req);
-/* Between the two, submitted requests may be held back, to reach the kernel together. */
+/*
+ * Between the two, submitted requests may be held back, to reach the kernel together. The last unplug
+ * calls done() of those that are done by then.
+ */
 void block_plug(struct block *b);
 void block_unplug(struct block *b);
 /*

@@ -28,6 +28,8 @@ struct file {
 	bool no_flush;
 	/* What the host turned out not to do; any thread sets them, once. */
 	bool no_punch, no_zero_range;
+	bool no_nowait;		/* the host cannot read just what its page cache has */
+	unsigned flushes;	/* under way, in any thread */
 	bool lost;		/* a flush failed: the page cache may have dropped what was written */
 };
 
@@ -159,6 +161,29 @@ static int file_writev(struct proto *p, const struct iovec *iov, unsigned iovs, 
 	return file_transfer(file_of(p), iov, iovs, offset, true, fua);
 }
 
+/*
+ * Between guest memory and the page cache a transfer is a copy, done sooner here than a ring or a thread
+ * is told of it. A read takes what the cache has. A write may wait for the host's own writing back:
+ * not beside a flush, and not where a page is to be read first.
+ */
+#define HERE_MAX (1U << 20)
+static bool file_here(struct file *f, bool write, const struct iovec *iov, unsigned iovs, u64 offset,
+	u64 bytes, bool fua)
+{
+	ssize_t n;
+
+	if (f->proto.align != 1 || f->device || bytes > HERE_MAX || fua)
+		return false;
+	if (write)
+		return !((offset | bytes) & 4095) && !READ_ONCE(f->flushes) &&
+		       pwritev(f->fd, iov, iovs, offset) == (ssize_t)bytes;
+	if (f->no_nowait)
+		return false;
+	n = preadv2(f->fd, iov, iovs, offset, RWF_NOWAIT);
+	f->no_nowait = n < 0 && errno == EOPNOTSUPP;
+	return n == (ssize_t)bytes;
+}
+
 static bool file_start(struct proto *p, struct aio *aio, struct aio_task *task, bool write,
 	const struct iovec *iov, unsigned iovs, u64 offset, u64 bytes, bool fua)
 {
@@ -168,6 +193,10 @@ static bool file_start(struct proto *p, struct aio *aio, struct aio_task *task, 
 		return false;
 	fua = write && (fua || p->write_through) && !f->no_flush;
 	task->expect = bytes;
+	if (file_here(f, write, iov, iovs, offset, bytes, fua)) {
+		aio_finish_here(aio, task, 0);
+		return true;
+	}
 	aio_transfer(aio, task, f->fd, write, iov, iovs, offset, fua ? RWF_DSYNC : 0);
 	return true;
 }
@@ -175,12 +204,16 @@ static bool file_start(struct proto *p, struct aio *aio, struct aio_task *task, 
 static int file_flush(struct proto *p)
 {
 	struct file *f = file_of(p);
+	int ret;
 
 	if (f->no_flush || p->readonly)
 		return 0;
 	if (READ_ONCE(f->lost))
 		return -EIO;
-	if (!fdatasync(f->fd))
+	__atomic_fetch_add(&f->flushes, 1, __ATOMIC_RELAXED);
+	ret = fdatasync(f->fd);
+	__atomic_fetch_sub(&f->flushes, 1, __ATOMIC_RELAXED);
+	if (!ret)
 		return 0;
 	/* The next one might succeed and mean nothing: fsync(2). */
 	WRITE_ONCE(f->lost, true);
