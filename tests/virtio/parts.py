@@ -228,7 +228,8 @@ class Sockets(Part):
 
 
 class Gpu(Part):
-    """A screen of 800 by 600, a keyboard and a tablet; on PCI a VGA beside it, whose picture shows until the driver comes."""
+    """A screen of 800 by 600, a keyboard and a tablet: on PCI beside a VGA, whose picture shows until the driver comes; memory-mapped
+    on a microvm, which has no other screen."""
     name, checks = "gpu", 8
     modules = ("drm", "drm_kms_helper", "drm_shmem_helper", "virtio_dma_buf", "virtio-gpu", "evdev", "virtio_input")
     width, height = 800, 600
@@ -240,7 +241,7 @@ class Gpu(Part):
         self.rows = [noise.randbytes(4 * self.width) for _ in range(self.height)]
         options = ["--device", f"gpu,width={self.width},height={self.height}", "--device", "keyboard", "--device", "tablet",
                    "--display", f"vnc=unix:{self.path('vnc')}", "--screenshot", self.path("shot.png")]
-        return options + (["--device", "vga"] if self.bus == "pci" else []), \
+        return options + (["--device", "vga"] if self.bus == "pci" else ["--machine", "microvm"]), \
             [f"screen={self.path('screen')}", "pattern=" + self.write("pattern", b"".join(self.rows))]
 
     def color(self, x, y, cursor):
