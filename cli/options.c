@@ -127,8 +127,8 @@ static const struct run_option {
 		devices_parse_cdrom},
 	{"net", "user|tap=NAME|none",
 		"a virtio network: user[,forward=tcp:8080:80][,tftp=FOLDER,bootfile=FILE], tap=INTERFACE,\n"
-		"                           socket=PATH, none; mac=ADDRESS, pcap=FILE, rom=FILE|off, bootindex=N", 0,
-		devices_parse_net},
+		"                           socket=PATH, none; mac=ADDRESS, pcap=FILE, rom=FILE|off,\n"
+		"                           bootindex=N", 0, devices_parse_net},
 	{"share", "FOLDER:TAG[,...]",
 		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt", 0,
 		devices_parse_share},

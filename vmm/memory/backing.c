@@ -31,7 +31,8 @@ int memory_backing_check(const struct memory_backing *b, u64 size, struct error 
 
 	b = b ? b : &plain;
 	if (b->huge && b->file)
-		return error_usage(err, "--memory: hugepages does not go with file; a file of hugetlbfs has them");
+		return error_usage(
+			err, "--memory: hugepages does not go with file; a file of hugetlbfs has them");
 	if (b->huge && size % b->huge)
 		return error_usage(err, "--memory: is not a multiple of huge pages of %s",
 			size_format(b->huge, page));

@@ -16,7 +16,8 @@ struct memory_backing {
 int memory_backing_check(const struct memory_backing *b, u64 size, struct error *err);
 /*
  * Maps size bytes at an address that is aligned to 2 MiB and to huge pages, inside of a mapping that the
- * caller unmaps: *map of *map_size bytes. *fd is what is mapped from its offset 0 on, the caller's to close, or -1.
+ * caller unmaps: *map of *map_size bytes. *fd is what is mapped from its offset 0 on, the caller's to
+ * close, or -1.
  */
 int memory_backing_map(const struct memory_backing *b, u64 size, void **map, u64 *map_size, u8 **start,
 		       int *fd, struct error *err);

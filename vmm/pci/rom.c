@@ -10,7 +10,7 @@
 #include "vmm/firmware/image.h"
 #include "vmm/pci/pci.h"
 
-#define ROM_FILE_MAX	(16U << 20)	/* a BAR of that size is the largest that firmware places below 4 GiB */
+#define ROM_FILE_MAX	(16U << 20)	/* a larger BAR finds no place below 4 GiB */
 #define ROM_BLOCK	512
 
 /* The ROM header, and what its pointer leads to. */

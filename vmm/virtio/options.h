@@ -37,7 +37,7 @@ struct nic_options {
 	const char *tap;	/* interface */
 	const char *socket;	/* path of a Unix socket to connect to */
 	const char *pcap;	/* capture to this file */
-	const char *tftp, *bootfile;	/* user: a folder served by TFTP, and the name in it that DHCP tells */
+	const char *tftp, *bootfile;	/* user: a folder for TFTP, the name in it that DHCP tells */
 	const char *rom;	/* option ROM on PCI: a file, "off", or NULL: iPXE where firmware runs it */
 	unsigned boot;		/* as a disk's */
 	u8 mac[6];		/* all zero: made up */
