@@ -4,7 +4,8 @@
  * A struct block is an open image with its chain of backing files. All calls for one image come
  * from its loop's thread or under its loop's lock. A request is asynchronous: block_submit() takes
  * it, done() is called later from the loop, or from block_unplug() if it did not have to wait, never
- * from inside block_submit(). Requests complete in any order. A flush makes durable what was done() before the flush was submitted.
+ * from inside block_submit(). Requests complete in any order. A flush makes durable what was done()
+ * before the flush was submitted.
  *
  * Errors are -errno: -EIO, -ENOSPC, -EPERM (the image is read-only) … The image stays usable.
  */
