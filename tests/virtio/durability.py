@@ -3,6 +3,7 @@ what the guest had reported as written must be there, and disk and file system s
 
 QUMRA_KILLS says how often for each kind of disk; 6 without it. QUMRA_SEED begins another row of moments.
 """
+import fcntl
 import json
 import os
 import random
@@ -135,6 +136,11 @@ class Disk:
     def option(self):
         return f"{self.image},format={self.form},cache={self.cache}"
 
+    def wait_for_last(self):
+        """The kernel may still have requests of a process that is gone, and its locks as long."""
+        with open(self.image, "r+b") as f:
+            fcntl.lockf(f, fcntl.LOCK_EX, 200, 100)     # the bytes that QEMU and we lock
+
     def check_image(self):
         """A machine that ends in the midst of an allocation may leave clusters that nobody has: no more than that."""
         if self.form == "qcow2":
@@ -146,6 +152,7 @@ class Disk:
 
     def check(self, diary):
         """On a copy, so that the next machine finds what this one left: its kernel replays the journal itself."""
+        self.wait_for_last()
         self.check_image()
         run("qemu-img", "convert", "-f", self.form, "-O", "raw", self.image, self.copy)
         run("e2fsck", "-p", self.copy, fine=(0, 1))     # the journal, and files that were open when they went
