@@ -153,10 +153,10 @@ def prepare_disk():
             for _ in range(DISK_MIB):
                 f.write(os.urandom(1 << 20))
         os.rename(DISK + ".new", DISK)
-    subprocess.run(["cat", DISK], stdout=subprocess.DEVNULL, check=True)    # in the host's page cache, for all
 
 
 def measure_disk(machine, samples):
+    subprocess.run(["cat", DISK], stdout=subprocess.DEVNULL, check=True)    # into the host's page cache
     jobs(machine, [r.name for r in rows("disk")], fio_value, samples, disk_words(machine, DISK, "raw"))
 
 
