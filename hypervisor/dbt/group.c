@@ -408,14 +408,10 @@ void group_page(struct trans *t, struct group *g)
 	bool moves = t->loop && g->carried && !g->fixed;
 
 	check_range(t, first, (unsigned int)(g->hi - g->lo), g->write, COLD_TWIN);
-	if (moves && g->step == R_ZERO)		/* AX is the page */
-		emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));
+	if (moves)		/* AX is the page */
+		loop_limit(t, g);
 	group_fold(t, g);
 	emit_rm(&t->e, true, OP_STORE, H_11, group_slot(t, g));
-	if (!moves || g->step == R_ZERO)
-		return;
-	loop_limit(t, g);
-	emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
 }
 
 static void group_lead(struct trans *t, struct group *g)
@@ -433,8 +429,8 @@ static void group_stays(struct trans *t, struct group *g)
 	flags_yield_to_ax(t);
 	c = cold_add(t, COLD_PAGE, loop_look(t, g));
 	c->arg = (u32)(g - t->group);
-	c->back = t->e.at;
 	emit_rm(&t->e, true, OP_LOAD, H_11, group_slot(t, g));
+	c->back = t->e.at;
 	g->ready = true;
 }
 

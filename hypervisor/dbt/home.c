@@ -1,7 +1,7 @@
 /*
  * Where guest registers are. R10, R11 and R15 have no host register: two serve checks, one is the
- * host's stack pointer. In the second copy of a loop (loop.c) they borrow registers that the loop
- * uses less: what these hold is put away in hot.away on the way in and comes back on every way out.
+ * host's stack pointer. In a loop (loop.c) they borrow registers that the loop uses less: what these
+ * hold is put away in hot.away on the way in and comes back on every way out.
  */
 #include "hypervisor/dbt/translate.h"
 

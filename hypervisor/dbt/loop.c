@@ -43,13 +43,19 @@ void loop_jump(struct trans *t, u32 site)
 		t->loop_site[t->n_loop_sites++] = site;
 }
 
-static bool back_edge(const struct trans *t, unsigned int k)
+/* Does instruction k jump to instruction "to"? */
+static bool jumps_to(const struct trans *t, unsigned int k, unsigned int to)
 {
 	const struct insn *i = &t->insn[k];
 	unsigned int kind = t->form[k]->kind;
 
 	return (kind == FORM_JCC || kind == FORM_JMP) && i->opsize == t->mode->code_bytes &&
-		(s64)t->off[k] + i->len + (s64)i->imm == t->off[0];
+		(s64)t->off[k] + i->len + (s64)i->imm == t->off[to];
+}
+
+static bool back_edge(const struct trans *t, unsigned int k)
+{
+	return jumps_to(t, k, 0);
 }
 
 /* ---- what its registers do ---- */
@@ -288,48 +294,82 @@ u32 loop_look(struct trans *t, const struct group *g)
 	return emit_jcc(e, CC_A, TO_LATER);
 }
 
-/* AX: how far it may go, in bytes, divided by its scale. */
-static void limit_distance(struct trans *t, const struct group *g)
+/* The sum's other register, which stays, goes from AX. */
+static void limit_less(struct trans *t, unsigned int guest)
+{
+	u8 h = host_of(t, guest);
+
+	if (h != H_NONE)
+		emit_rr(&t->e, true, 0x29, h, H_AX);		/* sub */
+	else
+		emit_rm(&t->e, true, OP_SUB, H_AX, home_place(t, guest));
+}
+
+/*
+ * AX, the page, to the register's last value in there, where the index is scaled. R11 is put away in
+ * the limit's own place.
+ */
+static void limit_scaled(struct trans *t, const struct group *g, s32 room)
 {
 	struct emitter *e = &t->e;
 
+	emit_rm(e, true, OP_STORE, H_11, group_slot_page(t, g));
 	emit_rm(e, true, OP_LEA, H_11, group_first(t, g, H_11));
-	emit_alu_imm(e, false, ALU_AND, H_11, 4095);
 	if (g->down) {
-		emit_rr(e, false, OP_STORE, H_11, H_AX);
+		emit_rr(e, true, 0x29, H_AX, H_11);
+		emit_rr(e, true, OP_STORE, H_11, H_AX);
 	} else {
-		emit_mov_imm(e, H_AX, (u64)(4096 - (g->hi - g->lo)));
-		emit_rr(e, false, 0x29, H_11, H_AX);		/* sub */
+		emit_rm(e, true, OP_LEA, H_AX, at_base(H_AX, room));
+		emit_rr(e, true, 0x29, H_11, H_AX);
 	}
-	if (g->step == g->index && g->scale)
+	if (g->step == g->index)
 		emit_shr(e, false, H_AX, g->scale);
+	if (g->down)
+		emit_rr(e, true, 0xf7, 3, H_AX);		/* neg */
+	emit_rm(e, true, OP_LOAD, H_11, group_slot_page(t, g));
+	if (host_of(t, g->step) != H_NONE)
+		emit_rr(e, true, 0x01, host_of(t, g->step), H_AX);	/* add */
+	else
+		emit_rm(e, true, OP_ADD, H_AX, home_place(t, g->step));
+}
+
+/* The twin, where the register is no number to be compared as a signed one. */
+static void limit_sane(struct trans *t, const struct group *g)
+{
+	u8 reg = reg_use(t, g->step, H_AX);
+
+	if (reg != H_AX)
+		emit_rr(&t->e, true, OP_STORE, reg, H_AX);
+	emit_rr(&t->e, true, 0x01, H_AX, H_AX);
+	cold_add(t, COLD_TWIN, emit_jcc(&t->e, CC_O, TO_LATER));
+}
+
+static void limit_step(struct trans *t, const struct group *g)
+{
+	s32 room = g->down ? 0 : 4096 - (g->hi - g->lo);
+
+	if (g->index != R_ZERO && g->scale) {
+		limit_scaled(t, g, room);
+		return;
+	}
+	emit_rm(&t->e, true, OP_LEA, H_AX, at_base(H_AX, t->delta[t->k] - g->lo + room));
+	if (g->index != R_ZERO)
+		limit_less(t, g->step == g->base ? g->index : g->base);
 }
 
 void loop_limit(struct trans *t, const struct group *g)
 {
-	struct emitter *e = &t->e;
-	u8 reg;
+	bool step = g->step != R_ZERO;
 
-	if (t->k != g->lead) {		/* the next turn checks again */
-		emit_mov_imm(e, H_AX, g->down ? ~0ULL >> 1 : 1ULL << 63);
-		emit_rm(e, true, OP_STORE, H_AX, group_slot_page(t, g));
-		return;
+	if (step && t->k != g->lead) {	/* the next turn checks again */
+		emit_mov_imm(&t->e, H_AX, g->down ? ~0ULL >> 1 : 1ULL << 63);
+		step = false;
+	} else if (step) {
+		limit_step(t, g);
 	}
-	if (g->index == R_ZERO) {	/* AX is the page */
-		emit_rm(e, true, OP_LEA, H_AX, at_base(H_AX, t->delta[t->k] - g->lo +
-			(g->down ? 0 : 4096 - (g->hi - g->lo))));
-		emit_rm(e, true, OP_STORE, H_AX, group_slot_page(t, g));
-		return;
-	}
-	limit_distance(t, g);
-	reg = reg_use(t, g->step, H_11);
-	if (g->down)
-		emit_rr(e, true, 0xf7, 3, H_AX);		/* neg */
-	emit_rr(e, true, 0x01, reg, H_AX);			/* add */
-	emit_rm(e, true, OP_STORE, H_AX, group_slot_page(t, g));
-	emit_rr(e, true, OP_STORE, reg, H_AX);
-	emit_rr(e, true, 0x01, H_AX, H_AX);
-	cold_add(t, COLD_TWIN, emit_jcc(e, CC_O, TO_LATER));
+	emit_rm(&t->e, true, OP_STORE, H_AX, group_slot_page(t, g));
+	if (step && g->index != R_ZERO)
+		limit_sane(t, g);
 }
 
 /* ---- the two copies ---- */
@@ -370,18 +410,25 @@ void loop_find(struct trans *t)
 	groups_drop(t);
 }
 
-/* The first copy is there. False: the back edges lead to the fragment's entry, as there was a call. */
+/*
+ * The first copy called the interpreter: which registers are where is forgotten with its groups, and
+ * each turn begins at the fragment's entry.
+ */
+static u32 turn_anew(struct trans *t)
+{
+	u32 at = t->e.at;
+
+	homes_leave(t);
+	emit_jmp(&t->e, t->loop_fl == FL_SAVED ? fragment_saved(t->f) : fragment_host(t->f));
+	return at;
+}
+
+/* The first copy is there. False: there is no second one, as there was a call. */
 bool loop_again(struct trans *t)
 {
-	u32 enter = t->e.at;
+	u32 enter = t->helpers ? turn_anew(t) : t->e.at;
 
-	if (t->helpers) {
-		enter = t->loop_fl == FL_SAVED ? fragment_saved(t->f) : fragment_host(t->f);
-	} else {
-		homes_choose(t, setter_inputs(t, t->loop_setter));
-		homes_enter(t);
-		t->loop_head = t->e.at;
-	}
+	t->loop_head = enter;
 	for (unsigned int k = 0; k < t->n_loop_sites; k++)
 		emit_patch(t->e.base, t->loop_site[k], enter);
 	for (unsigned int k = 0; k < t->n_groups; k++)

@@ -306,7 +306,8 @@ static void line_emit(struct trans *t)
 		fragment_dump(t);
 }
 
-static void body_emit(struct trans *t)
+/* What is known before anything is written. */
+static void body_find(struct trans *t)
 {
 	loop_find(t);
 	poll_find(t);
@@ -314,6 +315,13 @@ static void body_emit(struct trans *t)
 	t->loop_setter = t->loop ? loop_setter(t) : NO_SETTER;
 	if (t->loop_setter != NO_SETTER)
 		t->loop_fl = FL_LOST;
+	if (t->loop)
+		homes_choose(t, setter_inputs(t, t->loop_setter));
+}
+
+static void body_emit(struct trans *t)
+{
+	homes_enter(t);
 	line_emit(t);
 	if (t->loop && loop_again(t))
 		line_emit(t);
@@ -371,6 +379,7 @@ u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
 	if (!t.n)
 		return NONE;
 	fragment_begin(&t, page, off);
+	body_find(&t);
 	entries_emit(&t);
 	body_emit(&t);
 	fragment_end(&t);
@@ -401,6 +410,7 @@ u32 translate_crossing(struct vcpu *v, u32 page, u32 page2, unsigned int off, co
 	fragment_begin(&t, page, off);
 	t.f->cross = cache_cross(t.d);
 	t.d->cross[t.f->cross].page2 = page2;
+	body_find(&t);
 	crossing_entries_emit(&t);
 	body_emit(&t);
 	fragment_end(&t);

@@ -148,7 +148,7 @@ u32 setter_inputs(const struct trans *t, u8 setter);	/* registers that its recip
 void homes_begin(struct trans *t);
 u8 host_of(const struct trans *t, unsigned int guest);	/* H_NONE: in memory, ... */
 struct place home_place(const struct trans *t, unsigned int guest);	/* ... here */
-/* For a loop's second copy: who borrows; not from the registers of keep, by bit. */
+/* For a loop: who borrows; not from the registers of keep, by bit. */
 void homes_choose(struct trans *t, u32 keep);
 void homes_enter(struct trans *t);
 void homes_leave(struct trans *t);	/* both emit nothing where nobody borrows, and spare flags */
@@ -198,7 +198,7 @@ bool loop_plain(unsigned int kind);	/* changes nothing but registers, flags and 
 void loop_find(struct trans *t);
 /* Has the present access to look where it is, in a later turn? */
 bool loop_stays(const struct trans *t, const struct group *g);
-/* Behind a whole check for the group: how far its register may go. AX and R11 are lost. */
+/* Behind a whole check for the group, AX: the page. How far its register may go. AX is lost. */
 void loop_limit(struct trans *t, const struct group *g);
 u32 loop_look(struct trans *t, const struct group *g);	/* to the jump to COLD_PAGE */
 bool loop_again(struct trans *t);
