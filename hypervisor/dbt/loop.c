@@ -390,6 +390,41 @@ static bool edges_find(struct trans *t)
 	return n && n <= ARRAY_SIZE(t->loop_site);
 }
 
+/* Plain instructions, with an access among them: worth two copies. */
+static bool loop_like(const struct trans *t, unsigned int from, unsigned int to)
+{
+	bool access = false;
+
+	for (unsigned int k = from; k < to; k++) {
+		if (!loop_plain(t->form[k]->kind))
+			return false;
+		access = access || (t->insn[k].flags & I_MEM && mem_size(t, k));
+	}
+	return access;
+}
+
+/*
+ * A loop that begins in the midst is left to a fragment of its own: else its first turn is here, with
+ * checks of its own, its second one is that fragment's first copy, and only the third gains by it.
+ */
+void loop_split(struct trans *t)
+{
+	if (!long_mode(t) || t->twin)
+		return;
+	for (unsigned int k = 1; k < t->n; k++) {
+		if (t->form[k]->kind != FORM_JCC || (s64)t->insn[k].imm >= 0)
+			continue;
+		for (unsigned int to = k; --to;) {
+			if (!jumps_to(t, k, to))
+				continue;
+			if (loop_like(t, to, k)) {
+				t->n = to;
+				return;
+			}
+		}
+	}
+}
+
 /* Finds groups, too. What follows the last back edge is left to another fragment. */
 void loop_find(struct trans *t)
 {

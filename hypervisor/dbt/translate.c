@@ -378,6 +378,7 @@ u32 translate(struct vcpu *v, u32 page, unsigned int off, const u8 *host,
 	collect(&t, &s);
 	if (!t.n)
 		return NONE;
+	loop_split(&t);
 	fragment_begin(&t, page, off);
 	body_find(&t);
 	entries_emit(&t);

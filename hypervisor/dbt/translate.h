@@ -195,6 +195,7 @@ u32 insn_changes(const struct trans *t, unsigned int k);
 
 /* ---- loop.c ---- */
 bool loop_plain(unsigned int kind);	/* changes nothing but registers, flags and memory */
+void loop_split(struct trans *t);	/* before loop_find() */
 void loop_find(struct trans *t);
 /* Has the present access to look where it is, in a later turn? */
 bool loop_stays(const struct trans *t, const struct group *g);
