@@ -54,6 +54,8 @@ struct guest_memory {
 int guest_memory_create(
 	struct guest_memory *mem, u64 size, const struct memory_backing *backing, struct error *err);
 void guest_memory_destroy(struct guest_memory *mem);
+/* Where host memory of RAM lies in a file that others may map: its descriptor, or -1 if it is private. */
+int guest_memory_file(const struct guest_memory *mem, const void *host, u64 *offset);
 /* Is this a size that can be? A usage error names the limit that it breaks. */
 int guest_memory_check(u64 size, struct error *err);
 /* Lays the PC's regions over host memory of mem->size bytes. */
