@@ -1,5 +1,5 @@
 /*
- * --disk FILE[,format=…,readonly,snapshot,bus=…,cache=…], --cdrom FILE, --net user[,forward=…]|tap=…|none,
+ * --disk FILE[,format=…,readonly,snapshot,bus=…,cache=…], --cdrom FILE, --net user[,forward=…]|tap=…|passt|none,
  * --device KIND[,…]: see devices.h.
  */
 #include <errno.h>
@@ -32,10 +32,11 @@ static int disk_bus(void *out, const char *value, struct error *err)
 	struct disk_options *d = out;
 
 	d->scsi = strcmp(value, "scsi") == 0;
-	if (d->scsi || (strcmp(value, "virtio") == 0 && !d->cdrom))
+	d->vhost = strcmp(value, "vhost-user") == 0 && !d->cdrom;
+	if (d->scsi || d->vhost || (strcmp(value, "virtio") == 0 && !d->cdrom))
 		return 0;
 	return error_usage(err, "--%s: bus: \"%s\" is unknown; there is %s",
-		d->cdrom ? "cdrom" : "disk", value, d->cdrom ? "scsi" : "virtio, scsi");
+		d->cdrom ? "cdrom" : "disk", value, d->cdrom ? "scsi" : "virtio, scsi, vhost-user");
 }
 
 #define RATE_MAX (1ULL << 50)
@@ -90,6 +91,10 @@ int devices_parse_disk(struct run_options *o, const char *value, struct error *e
 			err);
 	if (ret == 0 && d->scsi && d->queues)
 		return error_usage(err, "--disk: queues belongs to bus=virtio");
+	/* A back end opens the image. */
+	if (ret == 0 && d->vhost && (d->format || d->cache || d->aio || d->serial || d->readonly ||
+				     d->snapshot))
+		return error_usage(err, "--disk: with bus=vhost-user there is only queues");
 	return ret;
 }
 
@@ -154,8 +159,8 @@ static int net_forward(void *out, const char *value, struct error *err)
 	    guest > 65535)
 		return error_usage(err, "--net: forward: \"%s\" is not like tcp:8080:80, "
 			"the host's port and the guest's", value);
-	if (n->kind != NET_USER)
-		return error_usage(err, "--net: forward belongs to user");
+	if (n->kind != NET_USER && n->kind != NET_PASST)
+		return error_usage(err, "--net: forward belongs to user and passt");
 	if (n->forwards == NET_FORWARDS_MAX)
 		return error_usage(err, "--net: there are more than %d forwards", NET_FORWARDS_MAX);
 	n->forward[n->forwards++] = (struct net_forward){ !strcmp(kind, "udp"), host, guest };
@@ -210,9 +215,13 @@ static int net_kind(struct nic_options *n, const char *kind, struct error *err)
 		*n = (struct nic_options){ .kind = NET_TAP, .tap = kind + 4 };
 	else if (strncmp(kind, "socket=", 7) == 0 && kind[7])
 		*n = (struct nic_options){ .kind = NET_SOCKET, .socket = kind + 7 };
+	else if (strcmp(kind, "passt") == 0)
+		n->kind = NET_PASST;
+	else if (strncmp(kind, "vhost-user=", 11) == 0 && kind[11])
+		*n = (struct nic_options){ .kind = NET_VHOST, .socket = kind + 11 };
 	else
-		return error_usage(err, "--net: \"%s\" is none of user, tap=INTERFACE, socket=PATH, none",
-			kind);
+		return error_usage(err, "--net: \"%s\" is none of user, tap=INTERFACE, passt, socket=PATH, "
+			"vhost-user=PATH, none", kind);
 	return 0;
 }
 
@@ -233,20 +242,46 @@ int devices_parse_net(struct run_options *o, const char *value, struct error *er
 	ret = net_kind(n, kind, err);
 	if (ret == 0)
 		o->virtio.nics++;
-	return ret < 0 ? ret : suboptions_parse("--net", rest, net_suboptions,
-		ARRAY_SIZE(net_suboptions), n, err);
+	if (ret == 0)
+		ret = suboptions_parse("--net", rest, net_suboptions, ARRAY_SIZE(net_suboptions), n, err);
+	if (ret == 0 && n->kind == NET_VHOST && n->pcap)
+		return error_usage(err, "--net: pcap: frames of vhost-user do not come by here");
+	return ret;
 }
 
 /* ---- --share --------------------------------------------------------------------------------- */
 
+static int share_bus(void *out, const char *value, struct error *err)
+{
+	struct share_options *s = out;
+
+	s->fs = strcmp(value, "fs") == 0;
+	if (s->fs || strcmp(value, "9p") == 0)
+		return 0;
+	return error_usage(err, "--share: bus: \"%s\" is unknown; there is 9p, fs", value);
+}
+
 static const struct suboption share_suboptions[] = {
 	{ "readonly", SUB_FLAG, offsetof(struct share_options, readonly), NULL, NULL, 0 },
+	{ "bus", SUB_CALL, 0, NULL, share_bus, 0 },
 };
+
+static int share_tag(struct run_options *o, const char *option, const char *tag, struct error *err)
+{
+	if (strlen(tag) > SHARE_TAG_MAX)
+		return error_usage(err, "%s: the tag \"%s\" has more than %d characters", option, tag,
+			SHARE_TAG_MAX);
+	for (unsigned i = 0; i < o->virtio.shares; i++)
+		if (strcmp(o->virtio.share[i].tag, tag) == 0)
+			return error_usage(err, "%s: there are two with the tag \"%s\"", option, tag);
+	return 0;
+}
 
 int devices_parse_share(struct run_options *o, const char *value, struct error *err)
 {
 	struct share_options *s = &o->virtio.share[o->virtio.shares];
 	char *text = run_options_keep(o, value, err), *rest, *tag;
+	int ret;
 
 	if (!text)
 		return -EINVAL;
@@ -257,15 +292,15 @@ int devices_parse_share(struct run_options *o, const char *value, struct error *
 	if (!tag || tag == text || !tag[1])
 		return error_usage(err, "--share: \"%s\" is not like FOLDER:TAG", text);
 	*tag++ = 0;
-	if (strlen(tag) > SHARE_TAG_MAX)
-		return error_usage(err, "--share: the tag \"%s\" has more than %d characters", tag,
-			SHARE_TAG_MAX);
-	for (unsigned i = 0; i < o->virtio.shares; i++)
-		if (strcmp(o->virtio.share[i].tag, tag) == 0)
-			return error_usage(err, "--share: there are two with the tag \"%s\"", tag);
+	ret = share_tag(o, "--share", tag, err);
+	if (ret < 0)
+		return ret;
 	s->tag = tag;
 	o->virtio.shares++;
-	return suboptions_parse("--share", rest, share_suboptions, ARRAY_SIZE(share_suboptions), s, err);
+	ret = suboptions_parse("--share", rest, share_suboptions, ARRAY_SIZE(share_suboptions), s, err);
+	if (ret == 0 && s->fs && s->readonly)
+		return error_usage(err, "--share: readonly belongs to bus=9p");
+	return ret;
 }
 
 /* ---- --device -------------------------------------------------------------------------------- */
@@ -415,6 +450,31 @@ static int device_gpu(struct run_options *o, char *rest, struct error *err)
 		&o->virtio.gpu, err);
 }
 
+static const struct suboption fs_suboptions[] = {
+	{ "tag", SUB_TEXT, offsetof(struct share_options, tag), NULL, NULL, 0 },
+};
+
+/* A folder, too, by a virtiofsd that runs already. */
+static int device_fs(struct run_options *o, const char *path, char *rest, struct error *err)
+{
+	struct share_options *s = &o->virtio.share[o->virtio.shares];
+	int ret;
+
+	if (!*path)
+		return error_usage(err, "--device fs: which socket? fs=PATH,tag=TAG");
+	if (o->virtio.shares == VIRTIO_SHARES_MAX)
+		return error_usage(err, "--device fs: there are more than %d folders", VIRTIO_SHARES_MAX);
+	*s = (struct share_options){ .fs = true, .socket = path };
+	ret = suboptions_parse("--device fs", rest, fs_suboptions, ARRAY_SIZE(fs_suboptions), s, err);
+	if (ret < 0)
+		return ret;
+	if (!s->tag)
+		return error_usage(err, "--device fs: which tag? fs=PATH,tag=TAG");
+	ret = share_tag(o, "--device fs", s->tag, err);
+	o->virtio.shares += ret == 0;
+	return ret;
+}
+
 int devices_parse_device(struct run_options *o, const char *value, struct error *err)
 {
 	char *text = run_options_keep(o, value, err), *rest;
@@ -425,6 +485,8 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 	kind = suboption_cut(text, &rest);
 	if (strncmp(kind, "console=", 8) == 0)
 		return device_console(o, kind + 8, rest, err);
+	if (strncmp(kind, "fs=", 3) == 0)
+		return device_fs(o, kind + 3, rest, err);
 	if (strncmp(kind, "vsock=", 6) == 0)
 		return device_vsock(o, kind + 6, rest, err);
 	if (strcmp(kind, "balloon") == 0)
@@ -446,7 +508,7 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 	else
 		return error_usage(err, "--device: \"%s\" is none of rng, vga, gpu[,...], keyboard, tablet, "
 			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N], "
-			"vmgenid[,guid=GUID]", kind);
+			"fs=PATH,tag=TAG, vmgenid[,guid=GUID]", kind);
 	return 0;
 }
 

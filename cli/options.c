@@ -118,6 +118,7 @@ static const struct run_option {
 	{"disk", "FILE[,...]",
 		"a disk: format=raw|qcow2, readonly, snapshot, bus=virtio|scsi, cache=MODE,\n"
 		"                           aio=io_uring|threads, serial=TEXT, queues=N,\n"
+		"                           bus=vhost-user (FILE is a back end's socket),\n"
 		"                           internal-snapshot=NAME, bps=SIZE, iops=N (also -read, -write),\n"
 		"                           bootindex=N: firmware starts from the lowest", 0,
 		devices_parse_disk},
@@ -126,17 +127,20 @@ static const struct run_option {
 		"                           bootindex", 0,
 		devices_parse_cdrom},
 	{"net", "user|tap=NAME|none",
-		"a virtio network: user[,forward=tcp:8080:80][,tftp=FOLDER,bootfile=FILE], tap=INTERFACE,\n"
-		"                           socket=PATH, none; mac=ADDRESS, pcap=FILE, rom=FILE|off,\n"
-		"                           bootindex=N", 0, devices_parse_net},
+		"a virtio network: user[,tftp=FOLDER,bootfile=FILE], passt, both [,forward=tcp:8080:80],\n"
+		"                           tap=INTERFACE, socket=PATH, vhost-user=PATH, none; mac=ADDRESS,\n"
+		"                           pcap=FILE, rom=FILE|off, bootindex=N", 0,
+		devices_parse_net},
 	{"share", "FOLDER:TAG[,...]",
-		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt", 0,
+		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt;\n"
+		"                           bus=fs: by virtiofsd; mount -t virtiofs TAG /mnt", 0,
 		devices_parse_share},
 	{"device", "KIND",
 		"more: rng, vga, gpu[,width=N,height=N], keyboard, tablet,\n"
 		"                           console=WHERE[,name=NAME] (WHERE as for --serial),\n"
 		"                           balloon[,taken=SIZE,deflate-on-oom,reporting,stats=SECONDS],\n"
-		"                           vsock=PATH[,cid=N], vmgenid[,guid=GUID]", 0,
+		"                           vsock=PATH[,cid=N], fs=PATH,tag=TAG (PATH: virtiofsd's socket),\n"
+		"                           vmgenid[,guid=GUID]", 0,
 		devices_parse_device},
 	{"display", "vnc[=ADDRESS]|none",
 		"a screen, keyboard and mouse over VNC (default: none); ADDRESS: PORT, :NUMBER, HOST:PORT,\n"

@@ -473,6 +473,21 @@ static int vmm_create_and_load(struct vmm *vmm, struct boot_entry *entry, struct
 	return ret < 0 ? ret : l.ret;
 }
 
+static int vmm_create_memory(struct vmm *vmm, struct error *err)
+{
+	const struct vmm_config *c = &vmm->config;
+	struct memory_backing b = { 0 };
+
+	if (c->backing)
+		b = *c->backing;
+	if (virtio_options_shared(&c->virtio)) {
+		if (b.file && !b.share)
+			return error_usage(err, "--memory: vhost-user devices need share=on with a file");
+		b.share = true;
+	}
+	return guest_memory_create(&vmm->memory, c->memory, &b, err);
+}
+
 static int vmm_create_all(struct vmm *vmm, struct error *err)
 {
 	struct boot_entry entry;
@@ -480,7 +495,7 @@ static int vmm_create_all(struct vmm *vmm, struct error *err)
 
 	if ((ret = loop_init(&vmm->loop, &vmm->lock, err)) < 0 ||
 		(ret = vmm_signals_init(vmm, err)) < 0 || (ret = vmm_open_images(vmm, err)) < 0 ||
-		(ret = guest_memory_create(&vmm->memory, vmm->config.memory, vmm->config.backing, err)) < 0 ||
+		(ret = vmm_create_memory(vmm, err)) < 0 ||
 		(ret = vmm_create_and_load(vmm, &entry, err)) < 0)
 		return ret;
 	for (unsigned i = 0; i < vmm->cpus; i++) {

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 
-from harness import ROOT, Fail, Test, need_qumra, script_output
+from harness import ROOT, Fail, Skip, Test, need_qumra, script_output
 
 sys.path.append(os.path.join(ROOT, "tests", "pc"))
 from screen import Picture, Viewer  # noqa: E402
@@ -187,6 +187,128 @@ class Share(Part):
             raise Fail("the guest was outside")
 
 
+VIRTIOFSD = next((f for f in ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd") if os.path.exists(f)), None)
+
+
+class Filesystem(Part):
+    """Two folders by virtiofsd: one that qumra starts, one that we started and kill."""
+    name, checks = "fs", 22
+    modules = ("fuse", "virtiofs", "virtio_console")
+
+    def prepare(self):
+        if not VIRTIOFSD or os.geteuid():
+            raise Skip("virtiofsd needs to be installed, and root")
+        file = random.Random(11).randbytes(1 << 20)
+        for folder in ("data/many", "other", "outside"):
+            os.makedirs(self.path(folder))
+        self.write("data/from-host", file)
+        self.write("outside/secret", b"not the guest's")
+        os.symlink("../outside", self.path("data/escape"))
+        os.symlink(self.path("outside/secret"), self.path("data/secret-link"))
+        for i in range(3000):
+            self.write(f"data/many/a rather long name of an entry {i + 1:04}", b"")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(self.path("fs"))
+            s.listen(1)
+            self.daemon = subprocess.Popen([VIRTIOFSD, f"--fd={s.fileno()}", "-o", f"source={self.path('other')}"],
+                                           pass_fds=[s.fileno()], start_new_session=True,
+                                           stderr=subprocess.DEVNULL)
+        sums = self.write("sum", self.kit.sha256(file).encode() + b"\n")
+        return ["--share", f"{self.folder}/data:data,bus=fs", "--device", f"fs={self.path('fs')},tag=other", "--device",
+                "console=none", "--device", f"console=unix:{self.path('port')},name=org.qumra.test"], [f"file.sha256={sums}"]
+
+    def meet(self, guest):
+        try:
+            guest.until("READY kill")
+        finally:
+            os.killpg(self.daemon.pid, signal.SIGKILL)     # its sandbox is a process of its own
+            self.daemon.wait()
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.path("port"))
+            s.sendall(b"killed\n")
+            guest.until("CHECK ok needs-reset")
+
+    def judge(self, text):
+        with open(self.path("data/from-guest"), "rb") as f:
+            if self.kit.sha256(f.read()) != re.search(r"^GUEST (\w+)$", text, re.M)[1]:
+                raise Fail("the folder holds something else than the guest wrote")
+        if "virtio-fs: the back end has gone" not in self.errors:
+            raise Fail("no line says that the back end has gone")
+        if os.listdir(self.path("outside")) != ["secret"]:
+            raise Fail("the guest was outside")
+
+
+NET_MODULES = ("failover", "net_failover", "virtio_net")
+
+
+class Network(Part):
+    """A file that the guest fetches from a server of ours."""
+    modules = NET_MODULES
+
+    def serve(self, address):
+        data = random.Random(12).randbytes(3 << 20)
+        self.sum = self.kit.sha256(data)
+        self.data = data
+        self.server = self.kit.serve(data, address)
+        self.write("port", b"%d\n" % self.server.server_address[1])
+        return [f"file.sha256={self.write('sum', self.sum.encode())}", f"port={self.path('port')}"]
+
+
+class Passt(Network):
+    """The host's own network by passt, which reaches the host's loopback by the router's address."""
+    name, checks = "passt", 7
+
+    def prepare(self):
+        route = re.search(r"^default .*?dev (\S+)", subprocess.run(["ip", "-4", "route"], capture_output=True, text=True,
+                                                                   check=False).stdout, re.M)
+        if not shutil.which("passt") or not route:
+            raise Skip("passt needs to be installed, and a default route")
+        address = subprocess.run(["ip", "-4", "-o", "addr", "show", "dev", route[1]], capture_output=True, text=True, check=True)
+        want = self.write("want", re.search(r"inet ([\d.]+)", address.stdout)[1].encode())
+        self.port = self.kit.free_port()
+        return ["--net", f"passt,forward=tcp:{self.port}:7000,mac=52:54:00:0a:0b:0d,pcap={self.path('net.pcap')}"], \
+            self.serve("127.0.0.1") + [f"address.want={want}"]
+
+    def meet(self, guest):
+        guest.until("READY forward")
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as s:
+            s.sendall(self.data)
+            guest.until("CHECK ok forwarded")
+
+    def judge(self, text):
+        if os.path.getsize(self.path("net.pcap")) < 3 << 20:
+            raise Fail("the capture is not whole")
+
+
+class Tap(Network):
+    """An interface that qumra makes, as root; it is gone when qumra is."""
+    name, checks = "tap", 9
+
+    def prepare(self):
+        if os.geteuid() or not os.path.exists("/dev/net/tun"):
+            raise Skip("a TAP interface needs /dev/net/tun, and root")
+        self.interface = f"qt{os.getpid() % 100000}x{random.randrange(1000)}"
+        self.back = socket.create_server(("0.0.0.0", 0))
+        return ["--net", f"tap={self.interface}"], self.serve("0.0.0.0") + \
+            ["port.back=" + self.write("back", b"%d\n" % self.back.getsockname()[1])]
+
+    def meet(self, guest):
+        guest.until("READY tap")
+        subprocess.run(["ip", "addr", "add", "10.211.7.1/24", "dev", self.interface], check=True)
+        subprocess.run(["ip", "link", "set", self.interface, "up"], check=True)
+        self.back.settimeout(60)
+        with self.back.accept()[0] as s:
+            if self.kit.sha256(self.kit.read_all(s)) != self.sum:
+                raise Fail("the guest sent something else")
+        guest.until("READY listens")
+        with socket.create_connection(("10.211.7.2", 7001), timeout=60) as s:
+            s.sendall(b"from the host\n")
+
+    def judge(self, text):
+        if os.path.exists(f"/sys/class/net/{self.interface}"):
+            raise Fail("the interface is still there")
+
+
 class Sockets(Part):
     name, checks = "vsock", 7
     modules = ("vsock", "vmw_vsock_virtio_transport", "vmw_vsock_virtio_transport_common")
@@ -309,7 +431,7 @@ class Gpu(Part):
             raise Fail(f"tablet: {tablet}")
 
 
-PARTS = (Scsi, Balloon, Share, Sockets, Gpu)
+PARTS = (Scsi, Balloon, Share, Filesystem, Passt, Tap, Sockets, Gpu)
 
 
 def run(part, kit, build, log, bus, cpus):

@@ -51,7 +51,7 @@ def files(folder):
     return kernel, initrd, file
 
 
-def serve(data):
+def serve(data, address="127.0.0.1"):
     """A web server on a port of its own, which it returns."""
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -62,7 +62,7 @@ def serve(data):
 
         def log_message(self, *_):
             pass
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer((address, 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -77,8 +77,9 @@ class Guest:
     """A running qumra, its console line by line."""
 
     def __init__(self, command, limit):
+        # No buffer: what until() has read and not used, communicate() would not see.
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        env=environment(), start_new_session=True)
+                                        bufsize=0, env=environment(), start_new_session=True)
         self.timer = threading.Timer(limit, self.process.kill)
         self.timer.start()
         self.text = ""
@@ -191,7 +192,8 @@ def tests(build):
             for bus in ("mmio", "pci"):
                 yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, BUSES[bus], 1),
                            cost=60 * b.slow)
-    kit = types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256, read_all=read_all)
+    kit = types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256, read_all=read_all, serve=serve,
+                                free_port=free_port)
     yield from parts.tests(build, kit)
     yield from durability.tests(build, kit)
     if not build.name:

@@ -84,13 +84,15 @@ static unsigned huge_flags(u64 huge)
 static int memfd_open(const struct memory_backing *b, u64 size, struct error *err)
 {
 	int fd = memfd_create("guest memory",
-		MFD_CLOEXEC | (b->huge ? MFD_HUGETLB | huge_flags(b->huge) : 0));
+		MFD_CLOEXEC | MFD_ALLOW_SEALING | (b->huge ? MFD_HUGETLB | huge_flags(b->huge) : 0));
 
 	if (fd < 0 && b->huge)
 		return huge_missing(b->huge, size, errno, err);
 	if (fd < 0)
 		return error_set(err, errno, "memfd: %s", strerror(errno));
-	if (ftruncate(fd, size) == 0)
+	/* Whoever else gets the descriptor shall not cut it short under us. */
+	if (ftruncate(fd, size) == 0 &&
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
 		return fd;
 	error_set(err, errno, "--memory: %s", strerror(errno));
 	close(fd);

@@ -115,6 +115,8 @@ long device_save(const struct device *dev, void *buf, size_t size)
 	long n, more;
 
 	assert(dev->ops->table->size <= sizeof(state));
+	if (dev->ops->obstacle && dev->ops->obstacle(dev->self))
+		return -EOPNOTSUPP;
 	dev->ops->save(dev->self, state);
 	n = state_write(dev->ops->table, state, buf, size);
 	if (n < 0 || !dev->ops->save_more)

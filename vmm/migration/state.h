@@ -60,6 +60,8 @@ struct device_ops {
 	 */
 	long (*save_more)(void *dev, void *buf, size_t size);
 	long (*load_more)(void *dev, const void *state, const void *buf, size_t size);
+	/* Why it cannot be saved now, for a person; NULL: it can. May itself be NULL. */
+	const char *(*obstacle)(void *dev);
 };
 
 struct device {
@@ -67,7 +69,7 @@ struct device {
 	void *self;
 };
 
-/* Through the wire format, for one device. */
+/* Through the wire format, for one device. -EOPNOTSUPP: there is an obstacle. */
 long device_save(const struct device *dev, void *buf, size_t size);
 long device_load(const struct device *dev, const void *buf, size_t size);
 

@@ -60,6 +60,13 @@ int net_tap_open(struct net_backend **out, const struct nic_options *o, struct l
 		 const struct net_front *front, struct error *err);
 int net_socket_open(struct net_backend **out, const struct nic_options *o, struct loop *loop,
 		    const struct net_front *front, struct error *err);
+/* passt at the other end, started for this. */
+int net_passt_open(struct net_backend **out, const struct nic_options *o, struct loop *loop,
+		   const struct net_front *front, struct error *err);
+/* As net_socket_open() over a connected socket, which is its own from here on, as is c, who serves it. */
+struct child;
+int net_socket_adopt(struct net_backend **out, int fd, const struct child *c, struct loop *loop,
+		     const struct net_front *front, struct error *err);
 
 /*
  * Fills in the checksum that h asks for (5.1.6.2), in frame of len bytes. False: h does not fit the

@@ -1,6 +1,6 @@
 /*
  * Frames over a stream socket, each behind its length as four bytes, the highest first: what passt, vde
- * and QEMU's stream network speak. We connect; the other side listens at a path.
+ * and QEMU's stream network speak. We connect; the other side listens at a path, or is passt.c's.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lib/log.h"
+#include "vmm/loop/child.h"
 #include "vmm/net/net.h"
 #include "vmm/virtio/sg.h"
 
@@ -19,6 +20,7 @@
 
 struct net_socket {
 	struct net_backend b;
+	struct child child;
 	int fd, watch;
 	u32 in_len, out_len, out_sent;
 	u8 in[PACKET_MAX], out[PACKET_MAX];
@@ -134,6 +136,7 @@ static void socket_destroy(struct net_backend *b)
 		loop_remove(b->loop, s->watch);
 	if (s->fd >= 0)
 		close(s->fd);
+	child_end(&s->child);
 	free(s);
 }
 
@@ -141,35 +144,54 @@ static const struct net_backend_ops socket_ops = {
 	.send = socket_send, .resume = socket_resume, .destroy = socket_destroy,
 };
 
-static int socket_connect(struct net_socket *s, const char *path, struct error *err)
+static int socket_connect(const char *path, struct error *err)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd, ret;
 
 	if (strlen(path) >= sizeof(sa.sun_path))
 		return error_usage(err, "--net: socket: %s: the path is too long", path);
 	strcpy(sa.sun_path, path);
-	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
-		return error_set(err, errno, "--net: socket: %s: %s", path, strerror(errno));
-	s->watch = loop_add(s->b.loop, s->fd, EPOLLIN, socket_ready, s);
-	return s->watch < 0 ? error_set(err, -s->watch, "cannot watch a socket") : 0;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
+		return fd;
+	ret = error_set(err, errno, "--net: socket: %s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+int net_socket_adopt(struct net_backend **out, int fd, const struct child *c, struct loop *loop,
+		     const struct net_front *front, struct error *err)
+{
+	struct net_socket *s = calloc(1, sizeof(*s));
+	struct child child = *c;
+	int ret;
+
+	if (!s) {
+		close(fd);
+		child_end(&child);
+		return error_set(err, ENOMEM, "out of memory");
+	}
+	s->fd = fd;
+	s->child = child;
+	s->b = (struct net_backend){
+		.ops = &socket_ops, .front = *front, .loop = loop, .takes = NET_CAN_CSUM };
+	s->watch = loop_add(loop, fd, EPOLLIN, socket_ready, s);
+	*out = &s->b;
+	if (s->watch >= 0)
+		return 0;
+	ret = error_set(err, -s->watch, "cannot watch a socket");
+	socket_destroy(&s->b);
+	*out = NULL;
+	return ret;
 }
 
 int net_socket_open(struct net_backend **out, const struct nic_options *o, struct loop *loop,
 		    const struct net_front *front, struct error *err)
 {
-	struct net_socket *s = calloc(1, sizeof(*s));
-	int ret;
+	const struct child nobody = { 0 };
+	int fd = socket_connect(o->socket, err);
 
-	if (!s)
-		return error_set(err, ENOMEM, "out of memory");
-	s->fd = s->watch = -1;
-	s->b = (struct net_backend){
-		.ops = &socket_ops, .front = *front, .loop = loop, .takes = NET_CAN_CSUM };
-	ret = socket_connect(s, o->socket, err);
-	if (ret < 0)
-		socket_destroy(&s->b);
-	else
-		*out = &s->b;
-	return ret;
+	return fd < 0 ? fd : net_socket_adopt(out, fd, &nobody, loop, front, err);
 }

@@ -16,6 +16,7 @@
 #include "vmm/virtio/pci.h"
 #include "vmm/virtio/rng.h"
 #include "vmm/virtio/scsi.h"
+#include "vmm/virtio/vhost.h"
 #include "vmm/virtio/vsock.h"
 
 #define SLOT_DEVICES 3	/* with the verbs: the transport, the device, what is its own */
@@ -63,6 +64,19 @@ unsigned virtio_options_count(const struct virtio_options *o)
 unsigned virtio_options_windows(const struct virtio_options *o)
 {
 	return o->mmio ? virtio_options_count(o) : 0;
+}
+
+bool virtio_options_shared(const struct virtio_options *o)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < o->disks; i++)
+		any |= o->disk[i].vhost;
+	for (unsigned i = 0; i < o->nics; i++)
+		any |= o->nic[i].kind == NET_VHOST;
+	for (unsigned i = 0; i < o->shares; i++)
+		any |= o->share[i].fs;
+	return any;
 }
 
 /* ---- kinds ----------------------------------------------------------------------------------- */
@@ -222,6 +236,48 @@ static void vsock_destroy(void *self)
 	virtio_vsock_destroy(self);
 }
 
+static int vhost_create(struct virtio_board *b, struct virtio_slot *s, const struct vhost_options *o,
+			struct error *err)
+{
+	struct virtio_vhost *v = s->self;
+
+	s->dev = &v->dev;
+	s->own = &virtio_vhost_device_ops;
+	return virtio_vhost_init(v, o, b->env.mem, &s->io, err);
+}
+
+static int vhost_share_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			      struct error *err)
+{
+	struct vhost_options o;
+
+	vhost_options_share(&o, options);
+	return vhost_create(b, s, &o, err);
+}
+
+static int vhost_nic_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			    struct error *err)
+{
+	struct vhost_options o;
+
+	vhost_options_nic(&o, options);
+	return vhost_create(b, s, &o, err);
+}
+
+static int vhost_disk_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			     struct error *err)
+{
+	struct vhost_options o;
+
+	vhost_options_disk(&o, options, MIN(b->env.cpus, 4u));
+	return vhost_create(b, s, &o, err);
+}
+
+static void vhost_destroy(void *self)
+{
+	virtio_vhost_destroy(self);
+}
+
 static int console_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
 			  struct error *err)
 {
@@ -282,6 +338,9 @@ static const struct kind {
   kind_scsi = { sizeof(struct virtio_scsi), scsi_create, scsi_destroy },
   kind_balloon = { sizeof(struct virtio_balloon), balloon_create, balloon_destroy },
   kind_share = { sizeof(struct virtio_p9), share_create, share_destroy },
+  kind_vhost_share = { sizeof(struct virtio_vhost), vhost_share_create, vhost_destroy },
+  kind_vhost_nic = { sizeof(struct virtio_vhost), vhost_nic_create, vhost_destroy },
+  kind_vhost_disk = { sizeof(struct virtio_vhost), vhost_disk_create, vhost_destroy },
   kind_vsock = { sizeof(struct virtio_vsock), vsock_create, vsock_destroy },
   kind_gpu = { sizeof(struct virtio_gpu), gpu_create, gpu_destroy },
   kind_input = { sizeof(struct virtio_input), input_create, input_destroy },
@@ -369,15 +428,18 @@ static int board_fill(struct virtio_board *b, const struct virtio_options *o, st
 
 	for (unsigned i = 0; i < o->disks && ret == 0; i++)
 		if (!o->disk[i].scsi)
-			ret = slot_open(b, &kind_disk, &o->disk[i], err);
+			ret = slot_open(b, o->disk[i].vhost ? &kind_vhost_disk : &kind_disk, &o->disk[i],
+				err);
 	if (scsi_units(o) && ret == 0)
 		ret = slot_open(b, &kind_scsi, o, err);
 	for (unsigned i = 0; i < o->nics && ret == 0; i++)
-		ret = slot_open(b, &kind_nic, &o->nic[i], err);
+		ret = slot_open(b, o->nic[i].kind == NET_VHOST ? &kind_vhost_nic : &kind_nic,
+			&o->nic[i], err);
 	if (o->ports && ret == 0)
 		ret = slot_open(b, &kind_console, o, err);
 	for (unsigned i = 0; i < o->shares && ret == 0; i++)
-		ret = slot_open(b, &kind_share, &o->share[i], err);
+		ret = slot_open(b, o->share[i].fs ? &kind_vhost_share : &kind_share, &o->share[i],
+			err);
 	if (o->vsocks && ret == 0)
 		ret = slot_open(b, &kind_vsock, &o->vsock, err);
 	if (o->balloons && ret == 0)
@@ -499,7 +561,7 @@ static void slot_measure(struct virtio_slot *s)
 	struct virtio_blk *blk = s->self;
 	struct virtio_scsi *scsi = s->self;
 
-	if (s->dev->ops->id == VIRTIO_ID_BLOCK && block_measure(blk->block))
+	if (s->destroy == disk_destroy && block_measure(blk->block))
 		virtio_blk_resized(blk);
 	for (unsigned i = 0; s->dev->ops->id == VIRTIO_ID_SCSI && i < scsi->units; i++)
 		if (block_measure(scsi->unit[i].block))

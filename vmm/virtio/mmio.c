@@ -325,7 +325,8 @@ int virtio_mmio_init(struct virtio_mmio *m, struct virtio_device *dev, unsigned 
 	m->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (m->irq_fd < 0)
 		return error_set(err, errno, "eventfd: %s", strerror(errno));
-	dev->transport = (struct virtio_transport){ mmio_interrupt, mmio_transport_reset, m };
+	dev->transport = (struct virtio_transport){
+		.interrupt = mmio_interrupt, .reset = mmio_transport_reset, .transport = m };
 	ret = map ? io_map_add(map, &range) : 0;
 	if (ret < 0)
 		return error_set(err, -ret, "there is no room for %s", dev->ops->name);

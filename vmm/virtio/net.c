@@ -370,7 +370,10 @@ static int net_open_backend(struct virtio_net *net, const struct nic_options *o,
 		return net_tap_open(&net->backend, o, loop, &front, err);
 	case NET_SOCKET:
 		return net_socket_open(&net->backend, o, loop, &front, err);
+	case NET_PASST:
+		return net_passt_open(&net->backend, o, loop, &front, err);
 	case NET_USER:
+	case NET_VHOST:		/* not a backend's: vhost.c */
 		break;
 	}
 	return net_user_open(&net->backend, o, loop, &front, err);

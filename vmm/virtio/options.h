@@ -23,9 +23,10 @@ struct disk_options {
 	bool scsi, cdrom;	/* a unit of the SCSI controller; a CD-ROM drive */
 	u64 queues;		/* 0: as many as CPUs, at most 4 */
 	unsigned boot;		/* 1 more than its place in the boot order; 0: none */
+	bool vhost;		/* file is the socket of a vhost-user back end */
 };
 
-enum net_kind { NET_USER, NET_TAP, NET_SOCKET };
+enum net_kind { NET_USER, NET_TAP, NET_SOCKET, NET_PASST, NET_VHOST };
 
 struct net_forward {
 	bool udp;
@@ -35,7 +36,7 @@ struct net_forward {
 struct nic_options {
 	enum net_kind kind;
 	const char *tap;	/* interface */
-	const char *socket;	/* path of a Unix socket to connect to */
+	const char *socket;	/* path of a Unix socket to connect to; NET_VHOST: of a back end */
 	const char *pcap;	/* capture to this file */
 	const char *tftp, *bootfile;	/* user: a folder for TFTP, the name in it that DHCP tells */
 	const char *rom;	/* option ROM on PCI: a file, "off", or NULL: iPXE where firmware runs it */
@@ -60,6 +61,8 @@ struct balloon_options {
 struct share_options {
 	const char *folder, *tag;
 	bool readonly;
+	bool fs;		/* virtio-fs, by a virtiofsd; else 9P */
+	const char *socket;	/* of one that runs; folder is NULL then */
 };
 
 struct vsock_options {
@@ -90,5 +93,7 @@ struct virtio_options {
 /* How many devices that makes, and how many of them are memory-mapped. */
 unsigned virtio_options_count(const struct virtio_options *o);
 unsigned virtio_options_windows(const struct virtio_options *o);
+/* Do other programs serve some, which then need guest RAM? */
+bool virtio_options_shared(const struct virtio_options *o);
 
 #endif

@@ -74,6 +74,15 @@ static void vector_set(struct virtio_pci *p, unsigned slot, u16 vector)
 
 	p->fd[slot] = fd;
 	p->vector[slot] = fd >= 0 ? vector : VIRTIO_MSI_NO_VECTOR;
+	if (slot < p->dev->queues && p->dev->ops->rewired)
+		p->dev->ops->rewired(p->dev, slot);
+}
+
+static int call_fd(void *transport, unsigned queue)
+{
+	const struct virtio_pci *p = transport;
+
+	return pci_msix_enabled(&p->pci) ? p->fd[queue] : -1;
 }
 
 static void transport_reset(void *transport)
@@ -503,7 +512,8 @@ int virtio_pci_init(struct virtio_pci *p, struct virtio_device *dev, const struc
 	*p = (struct virtio_pci){ .dev = dev, .kvm = kvm, .loop = loop, .notify = PCI_UNMAPPED,
 				  .intx_watch = -1 };
 	transport_reset(p);
-	dev->transport = (struct virtio_transport){ pci_interrupt, transport_reset, p };
+	dev->transport = (struct virtio_transport){
+		.interrupt = pci_interrupt, .reset = transport_reset, .call_fd = call_fd, .transport = p };
 	p->intx_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->intx_fd < 0)
 		return error_set(err, errno, "eventfd: %s", strerror(errno));

@@ -46,12 +46,16 @@ struct virtio_device_ops {
 	void (*config_write)(struct virtio_device *d, u32 offset, const void *data, u32 len);
 	/* Could a driver accept these (a subset of what is offered)? */
 	bool (*features_valid)(struct virtio_device *d, u64 features);
+	/* What call_fd of the transport says of this queue may have changed. */
+	void (*rewired)(struct virtio_device *d, unsigned queue);
 };
 
 /* Tells the driver: queue or VIRTIO_CONFIG. */
 struct virtio_transport {
 	void (*interrupt)(void *transport, int queue);
 	void (*reset)(void *transport);	/* the driver reset the device */
+	/* An eventfd that is this queue's interrupt, or -1: interrupt() must be called. May be NULL. */
+	int (*call_fd)(void *transport, unsigned queue);
 	void *transport;
 };
 

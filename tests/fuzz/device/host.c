@@ -138,3 +138,9 @@ int net_socket_open(struct net_backend **out, const struct nic_options *o, struc
 {
 	return net_user_open(out, o, loop, front, err);
 }
+
+int net_passt_open(struct net_backend **out, const struct nic_options *o, struct loop *loop,
+		    const struct net_front *front, struct error *err)
+{
+	return net_user_open(out, o, loop, front, err);
+}

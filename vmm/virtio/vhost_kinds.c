@@ -1,0 +1,94 @@
+/* The kinds of devices that back ends serve (virtio 1.2, 5.1, 5.2, 5.11): see vhost.h. */
+#include <linux/virtio_blk.h>
+#include <linux/virtio_fs.h>
+#include <linux/virtio_net.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "vmm/virtio/vhost.h"
+
+#define TAG_SIZE sizeof(((struct virtio_fs_config *)0)->tag)
+_Static_assert(SHARE_TAG_MAX < TAG_SIZE, "virtio 1.2 5.11.4");
+
+/* ---- fs: the queue for urgent requests, and one for others ------------------------------------ */
+
+const struct vhost_kind vhost_fs = {
+	.ops = { .name = "virtio-fs", .id = VIRTIO_ID_FS, VHOST_OPS },
+	.config_size = sizeof(struct virtio_fs_config), .keeps_state = true,
+	.queues_fixed = 2, .queues_max = 2,
+};
+
+void vhost_options_share(struct vhost_options *v, const struct share_options *o)
+{
+	struct virtio_fs_config c = { .num_request_queues = 1 };
+
+	_Static_assert(sizeof(c) <= VHOST_CONFIG_MAX, "it fits");
+	memcpy(c.tag, o->tag, strlen(o->tag));
+	*v = (struct vhost_options){ .kind = &vhost_fs, .option = o->folder ? "--share" : "--device fs",
+				     .socket = o->socket, .folder = o->folder };
+	memcpy(v->config, &c, sizeof(c));
+}
+
+/* ---- net: one pair of queues, for more of them need a control queue, which is the front end's -- */
+
+#define NET_CONFIG_SIZE offsetof(struct virtio_net_config, mtu)
+
+const struct vhost_kind vhost_net = {
+	.ops = { .name = "virtio-net", .id = VIRTIO_ID_NET, VHOST_OPS },
+	.features = BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_GUEST_TSO4) |
+		    BIT(VIRTIO_NET_F_GUEST_TSO6) | BIT(VIRTIO_NET_F_GUEST_ECN) |
+		    BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VIRTIO_NET_F_HOST_TSO4) |
+		    BIT(VIRTIO_NET_F_HOST_TSO6) | BIT(VIRTIO_NET_F_HOST_ECN) |
+		    BIT(VIRTIO_NET_F_HOST_UFO) | BIT(VIRTIO_NET_F_MRG_RXBUF),
+	.own_features = BIT(VIRTIO_NET_F_MAC) | BIT(VIRTIO_NET_F_STATUS),
+	.config_size = NET_CONFIG_SIZE, .queues_fixed = 2, .queues_max = 2,
+};
+
+void vhost_options_nic(struct vhost_options *v, const struct nic_options *o)
+{
+	static const u8 none[6];
+	struct virtio_net_config c = { .status = VIRTIO_NET_S_LINK_UP, .max_virtqueue_pairs = 1 };
+	ssize_t n;
+
+	memcpy(c.mac, o->mac, 6);
+	if (memcmp(c.mac, none, 6) == 0) {
+		n = getrandom(c.mac, 6, 0);
+		(void)n;
+		c.mac[0] = (c.mac[0] & ~1) | 2;	/* one station's, locally administered */
+	}
+	*v = (struct vhost_options){ .kind = &vhost_net, .option = "--net", .socket = o->socket };
+	memcpy(v->config, &c, NET_CONFIG_SIZE);
+}
+
+/* ---- blk: all of its configuration is the back end's ------------------------------------------ */
+
+#define BLK_CONFIG_SIZE 60
+_Static_assert(offsetof(struct virtio_blk_config, write_zeroes_may_unmap) < BLK_CONFIG_SIZE &&
+	       BLK_CONFIG_SIZE <= VHOST_CONFIG_MAX, "virtio 1.2 5.2.4");
+
+static void blk_settle(struct virtio_vhost *v)
+{
+	struct virtio_blk_config c;
+
+	memcpy(&c, v->config, BLK_CONFIG_SIZE);
+	c.num_queues = v->dev.queues;
+	memcpy(v->config, &c, BLK_CONFIG_SIZE);
+	if (v->dev.queues == 1)
+		v->dev.offered &= ~BIT(VIRTIO_BLK_F_MQ);
+}
+
+const struct vhost_kind vhost_blk = {
+	.ops = { .name = "virtio-blk", .id = VIRTIO_ID_BLOCK, VHOST_OPS },
+	.features = BIT(VIRTIO_BLK_F_SIZE_MAX) | BIT(VIRTIO_BLK_F_SEG_MAX) |
+		    BIT(VIRTIO_BLK_F_GEOMETRY) | BIT(VIRTIO_BLK_F_RO) | BIT(VIRTIO_BLK_F_BLK_SIZE) |
+		    BIT(VIRTIO_BLK_F_TOPOLOGY) | BIT(VIRTIO_BLK_F_MQ) | BIT(VIRTIO_BLK_F_FLUSH) |
+		    BIT(VIRTIO_BLK_F_DISCARD) | BIT(VIRTIO_BLK_F_WRITE_ZEROES),
+	.config_size = BLK_CONFIG_SIZE, .ask_config = true,
+	.queues_fixed = 1, .queues_max = 16, .settle = blk_settle,
+};
+
+void vhost_options_disk(struct vhost_options *v, const struct disk_options *o, unsigned queues)
+{
+	*v = (struct vhost_options){ .kind = &vhost_blk, .option = "--disk", .socket = o->file,
+				     .queues = o->queues ? o->queues : queues };
+}
