@@ -1,6 +1,6 @@
 /*
- * --disk FILE[,format=…,readonly,snapshot,bus=…,cache=…], --cdrom FILE, --net user[,forward=…]|tap=…|passt|none,
- * --device KIND[,…]: see devices.h.
+ * --disk FILE[,format=…,readonly,snapshot,bus=…,cache=…], --cdrom FILE,
+ * --net user[,forward=…]|tap=…|passt|none, --device KIND[,…]: see devices.h.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -93,7 +93,7 @@ int devices_parse_disk(struct run_options *o, const char *value, struct error *e
 		return error_usage(err, "--disk: queues belongs to bus=virtio");
 	/* A back end opens the image. */
 	if (ret == 0 && d->vhost && (d->format || d->cache || d->aio || d->serial || d->readonly ||
-				     d->snapshot))
+				     d->snapshot || d->internal_snapshot))
 		return error_usage(err, "--disk: with bus=vhost-user there is only queues");
 	return ret;
 }

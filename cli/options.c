@@ -139,7 +139,7 @@ static const struct run_option {
 		"more: rng, vga, gpu[,width=N,height=N], keyboard, tablet,\n"
 		"                           console=WHERE[,name=NAME] (WHERE as for --serial),\n"
 		"                           balloon[,taken=SIZE,deflate-on-oom,reporting,stats=SECONDS],\n"
-		"                           vsock=PATH[,cid=N], fs=PATH,tag=TAG (PATH: virtiofsd's socket),\n"
+		"                           vsock=PATH[,cid=N], fs=PATH,tag=TAG (virtiofsd's socket),\n"
 		"                           vmgenid[,guid=GUID]", 0,
 		devices_parse_device},
 	{"display", "vnc[=ADDRESS]|none",

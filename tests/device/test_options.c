@@ -476,9 +476,37 @@ static void test_devices(void **state)
 		"4", "--disk", "5", "--disk", "6", "--disk", "7", "--disk", "8", "--disk", "9");
 }
 
+/* Devices that other programs serve. */
+static void test_programs(void **state)
+{
+	refuse_free("there is 9p, fs", "--kernel", "k", "--share", "a:t,bus=nfs");
+	refuse_free("belongs to bus=9p", "--kernel", "k", "--share", "a:t,bus=fs,readonly");
+	refuse_free("which tag", "--kernel", "k", "--device", "fs=/s");
+	refuse_free("which socket", "--kernel", "k", "--device", "fs=,tag=t");
+	refuse_free("two with the tag", "--kernel", "k", "--share", "a:t", "--device", "fs=/s,tag=t");
+	assert_int_equal(parse("--kernel", "k", "--share", "/a:b,bus=fs", "--device", "fs=/s,tag=u"), 0);
+	assert_true(o.virtio.share[0].fs && !o.virtio.share[0].socket);
+	assert_string_equal(o.virtio.share[1].socket, "/s");
+	assert_string_equal(o.virtio.share[1].tag, "u");
+	assert_true(o.virtio.share[1].fs && virtio_options_shared(&o.virtio));
+	run_options_free(&o);
+	refuse_free("pcap", "--kernel", "k", "--net", "vhost-user=/s,pcap=x");
+	refuse_free("only queues", "--kernel", "k", "--disk", "/s,bus=vhost-user,readonly");
+	assert_int_equal(parse("--kernel", "k", "--net", "passt,forward=tcp:2222:22"), 0);
+	assert_int_equal(o.virtio.nic[0].kind, NET_PASST);
+	assert_int_equal(o.virtio.nic[0].forwards, 1);
+	assert_false(virtio_options_shared(&o.virtio));
+	run_options_free(&o);
+	assert_int_equal(parse("--kernel", "k", "--net", "vhost-user=/s", "--disk", "/d,bus=vhost-user,queues=2"), 0);
+	assert_string_equal(o.virtio.nic[0].socket, "/s");
+	assert_true(o.virtio.disk[0].vhost && virtio_options_shared(&o.virtio));
+	run_options_free(&o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_programs),
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_all),
 		cmocka_unit_test(test_cpus),

@@ -238,6 +238,42 @@ class Filesystem(Part):
             raise Fail("the guest was outside")
 
 
+class VhostDisk(Part):
+    """A disk that QEMU's storage daemon serves."""
+    name, checks = "vhost-blk", 6
+    modules = ("virtio_blk",)
+
+    def prepare(self):
+        if not shutil.which("qemu-storage-daemon"):
+            raise Skip("qemu-storage-daemon needs to be installed")
+        data = random.Random(13).randbytes(1 << 20)
+        with open(self.write("disk.img", data), "ab") as f:
+            f.truncate(64 << 20)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(self.path("disk"))
+            s.listen(1)
+            self.daemon = subprocess.Popen(
+                ["qemu-storage-daemon", "--blockdev", f"driver=file,filename={self.path('disk.img')},node-name=file",
+                 "--blockdev", "driver=raw,file=file,node-name=disk", "--export",
+                 f"type=vhost-user-blk,id=e,node-name=disk,addr.type=fd,addr.str={s.fileno()},writable=on,num-queues=4"],
+                pass_fds=[s.fileno()])
+        return ["--disk", self.path("disk") + ",bus=vhost-user"], \
+            ["disk.sha256=" + self.write("sum", self.kit.sha256(data).encode() + b"\n")]
+
+    def meet(self, guest):
+        try:
+            guest.until("DONE")
+        finally:
+            self.daemon.terminate()
+            self.daemon.wait()
+
+    def judge(self, text):
+        with open(self.path("disk.img"), "rb") as f:
+            f.seek(1024 << 12)
+            if self.kit.sha256(f.read(2000 << 12)) != re.search(r"^DISK (\w+)$", text, re.M)[1]:
+                raise Fail("the image holds something else than the guest wrote")
+
+
 NET_MODULES = ("failover", "net_failover", "virtio_net")
 
 
@@ -431,7 +467,7 @@ class Gpu(Part):
             raise Fail(f"tablet: {tablet}")
 
 
-PARTS = (Scsi, Balloon, Share, Filesystem, Passt, Tap, Sockets, Gpu)
+PARTS = (Scsi, Balloon, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
 
 
 def run(part, kit, build, log, bus, cpus):
