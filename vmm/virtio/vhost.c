@@ -292,8 +292,8 @@ static int back_open(struct virtio_vhost *v, const struct vhost_options *o, stru
 
 	if (fd < 0)
 		return fd;
-	if (vhost_user_open(&v->back, fd, err) < 0)
-		return -EIO;
+	if (vhost_user_open(&v->back, fd) < 0)
+		return error_set(err, EIO, "%s: %s", o->option, v->back.why);
 	if (!(v->back.features & BIT(VIRTIO_F_VERSION_1)))
 		return error_set(err, EIO, "%s: the back end is older than virtio 1", o->option);
 	if (v->kind->ask_config && vhost_user_get_config(&v->back, v->config, v->kind->config_size) < 0)

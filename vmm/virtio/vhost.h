@@ -32,12 +32,12 @@ struct vhost_ring {
 	int kick_fd, call_fd, error_fd;
 };
 
-/* Takes fd, a connected socket, and asks what is there. */
-int vhost_user_open(struct vhost_back *b, int fd, struct error *err);
 void vhost_user_close(struct vhost_back *b);
 /* Is it there, and silent as it should be? */
 bool vhost_user_check(struct vhost_back *b);
 /* The rest return 0 or, when the back end is lost now, -EIO. */
+/* Takes fd, a connected socket, and asks what is there. */
+int vhost_user_open(struct vhost_back *b, int fd);
 int vhost_user_get_config(struct vhost_back *b, void *data, u32 len);
 int vhost_user_set_features(struct vhost_back *b, u64 features);
 int vhost_user_set_memory(struct vhost_back *b, const struct guest_memory *mem);

@@ -331,10 +331,8 @@ static int agree(struct vhost_back *b)
 	return ret < 0 ? ret : own(b);
 }
 
-int vhost_user_open(struct vhost_back *b, int fd, struct error *err)
+int vhost_user_open(struct vhost_back *b, int fd)
 {
 	*b = (struct vhost_back){ .fd = fd };
-	if (agree(b) < 0)
-		return error_set(err, EIO, "vhost-user: %s", b->why);
-	return 0;
+	return agree(b);
 }
