@@ -261,6 +261,7 @@ static int vhost_nic_create(struct virtio_board *b, struct virtio_slot *s, const
 	struct vhost_options o;
 
 	vhost_options_nic(&o, options);
+	s->rom_file = nic_rom(b, options);
 	return vhost_create(b, s, &o, err);
 }
 
