@@ -204,13 +204,14 @@ static void habits_find(struct habits *h, const struct trans *t)
 	} while (h->wild != wild);
 }
 
-/* Which register may be kept in the slot's sum: one of two, the same for all members. */
+/* Which register may be kept in the slot's sum: one of two, the same for all members. Not one that is both:
+ * the sum would have it once, scaled, and the access the rest, which is not there any more. */
 static unsigned int group_fixed_part(const struct trans *t, const struct group *g,
 	const struct habits *h)
 {
 	unsigned int k, number = (unsigned int)(g - t->group) + 1;
 
-	if (g->index == R_ZERO)
+	if (g->index == R_ZERO || g->base == g->index)
 		return R_ZERO;
 	for (k = 0; k < t->n; k++)
 		if (t->group_of[k] == number &&

@@ -464,6 +464,31 @@ static void element_far(struct flow *f)
 	loop_end(f, slot, top);
 }
 
+/* One register as base and index of each access, which stays or steps. */
+static void element_twice(struct flow *f)
+{
+	static const struct walk_insn kinds[] = {
+		{ 0, { 0x8b }, 1, true }, { 0, { 0x89 }, 1, true }, { 0, { 0x01 }, 1, true },
+		{ 0, { 0x88 }, 1, false },
+	};
+	unsigned int reg = any_reg(f), other, scale = below(f, 4);
+	u64 slot = flow_slot(f, 4), top;
+
+	flow_mov(f, reg, ((u32)AREA_DATA + 0x1000 + below(f, 0x1000)) / (1 + (1u << scale)), ROW_FIXED);
+	flow_store(f, slot, 1 + below(f, 20), ROW_FIXED);
+	top = flow_here(f);
+	gen_forget(&f->g);
+	for (unsigned int n = 2 + below(f, 3); n; n--) {
+		while ((other = any_reg(f)) == reg)
+			;
+		walk_access(f, &kinds[below(f, ARRAY_SIZE(kinds))], other, reg, reg, scale,
+			(s32)below(f, 80) - 40);
+	}
+	if (rnd_chance(f->g.r, 30))
+		walk_step(f, reg, reg);
+	loop_end(f, slot, top);
+}
+
 static u32 stack_top(struct flow *f)
 {
 	return (u32)AREA_DATA + 0x1000 + below(f, 0x200) * 8 + (rnd_chance(f->g.r, 3) ? 3 : 0);
@@ -672,6 +697,16 @@ static void element_smc_loop(struct flow *f)
 
 /* ---- programs -------------------------------------------------------------------------------- */
 
+static void element_on_memory(struct flow *f)
+{
+	if (f->g.bits == 64 && rnd_chance(f->g.r, 15))
+		element_far(f);
+	else if (rnd_chance(f->g.r, 10))
+		element_twice(f);
+	else
+		element_walk(f);
+}
+
 static void element(struct flow *f)
 {
 	static void (*const flat[])(struct flow *f) = {
@@ -690,7 +725,7 @@ static void element(struct flow *f)
 		if (f->depth < 3 && rnd_chance(f->g.r, 35))
 			element_loop(f);
 		else if (rnd_chance(f->g.r, f->theme->walk))
-			(f->g.bits == 64 && rnd_chance(f->g.r, 15) ? element_far : element_walk)(f);
+			element_on_memory(f);
 		else
 			flat[below(f, ARRAY_SIZE(flat))](f);
 	} else {
