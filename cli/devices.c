@@ -93,7 +93,7 @@ int devices_parse_disk(struct run_options *o, const char *value, struct error *e
 		return error_usage(err, "--disk: queues belongs to bus=virtio");
 	/* A back end opens the image. */
 	if (ret == 0 && d->vhost && (d->format || d->cache || d->aio || d->serial || d->readonly ||
-				     d->snapshot || d->internal_snapshot))
+				     d->snapshot || d->internal_snapshot || throttle_wanted(&d->throttle)))
 		return error_usage(err, "--disk: with bus=vhost-user there is only queues");
 	return ret;
 }

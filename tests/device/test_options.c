@@ -16,6 +16,7 @@ static struct error err;
 
 static int parse_list(int argc, const char *const *argv)
 {
+	run_options_free(&o);	/* those of the last time */
 	err = (struct error)ERROR_INIT;
 	return run_options_parse(&o, argc, (char *const *)argv, &err);
 }
@@ -29,8 +30,6 @@ static int parse_list(int argc, const char *const *argv)
 		if (!strstr(err.text, reason)) \
 			fail_msg("\"%s\" does not say \"%s\"", err.text, reason); \
 	} while (0)
-
-#define refuse_free(...) do { refuse(__VA_ARGS__); run_options_free(&o); } while (0)
 
 static void test_defaults(void **state)
 {
@@ -197,26 +196,22 @@ static void test_memory(void **state)
 	assert_int_equal(parse("--kernel", "k", "--memory", "4M"), 0);
 	assert_int_equal(parse("--kernel", "k", "--memory", "8192KiB"), 0);
 	assert_int_equal(o.memory, 8 << 20);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--memory", "64M,file=a,,b,share=on,prealloc=on"), 0);
 	assert_int_equal(o.memory, 64 << 20);
 	assert_string_equal(o.backing.file, "a,b");
 	assert_true(o.backing.share && o.backing.prealloc && !o.backing.huge);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--memory", "64M,hugepages,share=off"), 0);
 	assert_int_equal(o.backing.huge, 2 << 20);
 	assert_false(o.backing.share);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--memory", "1G,hugepages=1G"), 0);
 	assert_int_equal(o.backing.huge, 1 << 30);
-	run_options_free(&o);
-	refuse_free("none of 2M, 1G", "--kernel", "k", "--memory", "64M,hugepages=4K");
-	refuse_free("multiple of huge pages of 2 MiB", "--kernel", "k", "--memory", "63M,hugepages");
-	refuse_free("multiple of huge pages of 1 GiB", "--kernel", "k", "--memory", "512M,hugepages=1G");
-	refuse_free("does not go with file", "--kernel", "k", "--memory", "64M,hugepages,file=f");
-	refuse_free("neither on nor off", "--kernel", "k", "--memory", "64M,share=yes");
-	refuse_free("did you mean prealloc", "--kernel", "k", "--memory", "64M,preallok=on");
-	refuse_free("share needs a value", "--kernel", "k", "--memory", "64M,share");
+	refuse("none of 2M, 1G", "--kernel", "k", "--memory", "64M,hugepages=4K");
+	refuse("multiple of huge pages of 2 MiB", "--kernel", "k", "--memory", "63M,hugepages");
+	refuse("multiple of huge pages of 1 GiB", "--kernel", "k", "--memory", "512M,hugepages=1G");
+	refuse("does not go with file", "--kernel", "k", "--memory", "64M,hugepages,file=f");
+	refuse("neither on nor off", "--kernel", "k", "--memory", "64M,share=yes");
+	refuse("did you mean prealloc", "--kernel", "k", "--memory", "64M,preallok=on");
+	refuse("share needs a value", "--kernel", "k", "--memory", "64M,share");
 }
 
 static void test_sizes(void **state)
@@ -280,46 +275,43 @@ static void test_disks(void **state)
 	assert_null(d[1].format);
 	assert_true(d[1].snapshot && !d[1].readonly);
 	assert_int_equal(d[1].queues, 3);
-	run_options_free(&o);
-	refuse_free("did you mean readonly?", "--kernel", "k", "--disk", "a,readonyl");
-	refuse_free("takes no value", "--kernel", "k", "--disk", "a,snapshot=1");
-	refuse_free("needs a value", "--kernel", "k", "--disk", "a,format");
-	refuse_free("none of raw|qcow2", "--kernel", "k", "--disk", "a,format=vmdk");
-	refuse_free("number from 1 to 16", "--kernel", "k", "--disk", "a,queues=0");
-	refuse_free("size such as", "--kernel", "k", "--disk", "a,bps=fast");
-	refuse_free("size such as", "--kernel", "k", "--disk", "a,bps-read=0");
-	refuse_free("number from 1 to", "--kernel", "k", "--disk", "a,iops=1K");
-	refuse_free("which file?", "--kernel", "k", "--disk", ",readonly");
-	refuse_free("there are format, readonly", "--kernel", "k", "--disk", "a,xyzzy=2");
-	refuse_free("not a size", "--kernel", "k", "--device", "balloon,taken=x");
-	refuse_free("one already", "--kernel", "k", "--device", "balloon", "--device=balloon");
+	refuse("did you mean readonly?", "--kernel", "k", "--disk", "a,readonyl");
+	refuse("takes no value", "--kernel", "k", "--disk", "a,snapshot=1");
+	refuse("needs a value", "--kernel", "k", "--disk", "a,format");
+	refuse("none of raw|qcow2", "--kernel", "k", "--disk", "a,format=vmdk");
+	refuse("number from 1 to 16", "--kernel", "k", "--disk", "a,queues=0");
+	refuse("only queues", "--kernel", "k", "--disk", "a,bus=vhost-user,iops=5");
+	refuse("size such as", "--kernel", "k", "--disk", "a,bps=fast");
+	refuse("size such as", "--kernel", "k", "--disk", "a,bps-read=0");
+	refuse("number from 1 to", "--kernel", "k", "--disk", "a,iops=1K");
+	refuse("which file?", "--kernel", "k", "--disk", ",readonly");
+	refuse("there are format, readonly", "--kernel", "k", "--disk", "a,xyzzy=2");
+	refuse("not a size", "--kernel", "k", "--device", "balloon,taken=x");
+	refuse("one already", "--kernel", "k", "--device", "balloon", "--device=balloon");
 	assert_int_equal(parse("--kernel", "k", "--device", "balloon,taken=2M,reporting,stats=3"), 0);
 	assert_int_equal(o.virtio.balloon.taken, 2 << 20);
 	assert_true(o.virtio.balloon.reporting && !o.virtio.balloon.deflate_on_oom);
 	assert_int_equal(o.virtio.balloon.stats, 3);
 	assert_int_equal(virtio_options_count(&o.virtio), 1);
-	run_options_free(&o);
-	refuse_free("FOLDER:TAG", "--kernel", "k", "--share", "/tmp");
-	refuse_free("FOLDER:TAG", "--kernel", "k", "--share", ":tag");
-	refuse_free("two with the tag", "--kernel", "k", "--share", "a:t", "--share", "b:t");
-	refuse_free("readonly?", "--kernel", "k", "--share", "a:t,readonl");
+	refuse("FOLDER:TAG", "--kernel", "k", "--share", "/tmp");
+	refuse("FOLDER:TAG", "--kernel", "k", "--share", ":tag");
+	refuse("two with the tag", "--kernel", "k", "--share", "a:t", "--share", "b:t");
+	refuse("readonly?", "--kernel", "k", "--share", "a:t,readonl");
 	assert_int_equal(parse("--kernel", "k", "--share", "/a:b,,c:t,readonly", "--share=d:e"), 0);
 	assert_int_equal(o.virtio.shares, 2);
 	assert_string_equal(o.virtio.share[0].folder, "/a:b,c");
 	assert_string_equal(o.virtio.share[0].tag, "t");
 	assert_true(o.virtio.share[0].readonly && !o.virtio.share[1].readonly);
-	run_options_free(&o);
-	refuse_free("below 3", "--kernel", "k", "--device", "vsock=v,cid=2");
-	refuse_free("which socket?", "--kernel", "k", "--device", "vsock=");
+	refuse("below 3", "--kernel", "k", "--device", "vsock=v,cid=2");
+	refuse("which socket?", "--kernel", "k", "--device", "vsock=");
 	assert_int_equal(parse("--kernel", "k", "--device", "vsock=/x,cid=42"), 0);
 	assert_string_equal(o.virtio.vsock.path, "/x");
 	assert_int_equal(o.virtio.vsock.cid, 42);
-	run_options_free(&o);
-	refuse_free("bus:", "--kernel", "k", "--disk", "a,bus=ide");
-	refuse_free("bus=virtio", "--kernel", "k", "--disk", "a,bus=scsi,queues=2");
-	refuse_free("there is scsi", "--kernel", "k", "--cdrom", "a,bus=virtio");
-	refuse_free("which file?", "--kernel", "k", "--cdrom", "");
-	refuse_free("unknown", "--kernel", "k", "--cdrom", "a,readonly");
+	refuse("bus:", "--kernel", "k", "--disk", "a,bus=ide");
+	refuse("bus=virtio", "--kernel", "k", "--disk", "a,bus=scsi,queues=2");
+	refuse("there is scsi", "--kernel", "k", "--cdrom", "a,bus=virtio");
+	refuse("which file?", "--kernel", "k", "--cdrom", "");
+	refuse("unknown", "--kernel", "k", "--cdrom", "a,readonly");
 	assert_int_equal(parse("--firmware", "/dev/null", "--disk", "a,bus=scsi", "--disk", "b", "--cdrom",
 				 "c,,d.iso,serial=7", "--cdrom=e"), 0);
 	assert_int_equal(o.virtio.disks, 4);
@@ -327,7 +319,6 @@ static void test_disks(void **state)
 	assert_true(d[2].scsi && d[2].cdrom && d[2].readonly && d[3].cdrom);
 	assert_string_equal(d[2].file, "c,d.iso");
 	assert_int_equal(virtio_options_count(&o.virtio), 2);
-	run_options_free(&o);
 }
 
 static void test_nets(void **state)
@@ -348,37 +339,34 @@ static void test_nets(void **state)
 	assert_int_equal(n[1].mac[5], 0x0C);
 	assert_string_equal(n[1].pcap, "x.pcap");
 	assert_string_equal(n[2].socket, "/run/s");
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--net", "user,tftp=/,bootfile=a,,b,rom=off", "--net", "socket=s,rom=r"), 0);
 	assert_string_equal(n[0].tftp, "/");
 	assert_string_equal(n[0].bootfile, "a,b");
 	assert_string_equal(n[0].rom, "off");
 	assert_string_equal(n[1].rom, "r");
-	run_options_free(&o);
-	refuse_free("tftp belongs to user", "--kernel", "k", "--net", "tap=t,tftp=/");
-	refuse_free("no folder /nonexistent", "--kernel", "k", "--net", "user,tftp=/nonexistent");
-	refuse_free("bootfile: the value is empty", "--kernel", "k", "--net", "user,bootfile=");
-	refuse_free("rom belongs to --virtio pci", "--kernel", "k", "--net", "user,rom=r", "--virtio", "mmio");
+	refuse("tftp belongs to user", "--kernel", "k", "--net", "tap=t,tftp=/");
+	refuse("no folder /nonexistent", "--kernel", "k", "--net", "user,tftp=/nonexistent");
+	refuse("bootfile: the value is empty", "--kernel", "k", "--net", "user,bootfile=");
+	refuse("rom belongs to --virtio pci", "--kernel", "k", "--net", "user,rom=r", "--virtio", "mmio");
 	assert_int_equal(parse("--firmware", "/dev/null", "--net", "user,bootindex=0", "--disk",
 				 "d,bootindex=999", "--cdrom", "c,bootindex=5", "--disk", "e"), 0);
 	assert_int_equal(n[0].boot, 1);
 	assert_int_equal(o.virtio.disk[0].boot, 1000);
 	assert_int_equal(o.virtio.disk[1].boot, 6);
 	assert_int_equal(o.virtio.disk[2].boot, 0);
-	run_options_free(&o);
-	refuse_free("there are two of 5", "--firmware", "/dev/null", "--net", "user,bootindex=5", "--cdrom",
+	refuse("there are two of 5", "--firmware", "/dev/null", "--net", "user,bootindex=5", "--cdrom",
 		"c,bootindex=5");
-	refuse_free("is for firmware", "--kernel", "k", "--net", "user,bootindex=5");
-	refuse_free("is for firmware", "--firmware", "/dev/null", "--disk", "d,bootindex=1", "--virtio", "mmio");
-	refuse_free("--cdrom: bootindex: \"x\"", "--kernel", "k", "--cdrom", "c,bootindex=x");
-	refuse_free("number from 0 to 999", "--kernel", "k", "--disk", "c,bootindex=1000");
-	refuse_free("number from 0 to 999", "--kernel", "k", "--net", "user,bootindex=-1");
-	refuse_free("none of user", "--kernel", "k", "--net", "bridge");
-	refuse_free("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80");
-	refuse_free("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80:99999");
-	refuse_free("belongs to user", "--kernel", "k", "--net", "tap=t,forward=tcp:1:1");
-	refuse_free("is not like", "--kernel", "k", "--net", "user,mac=1:2:3");
-	refuse_free("group", "--kernel", "k", "--net", "user,mac=01:00:00:00:00:01");
+	refuse("is for firmware", "--kernel", "k", "--net", "user,bootindex=5");
+	refuse("is for firmware", "--firmware", "/dev/null", "--disk", "d,bootindex=1", "--virtio", "mmio");
+	refuse("--cdrom: bootindex: \"x\"", "--kernel", "k", "--cdrom", "c,bootindex=x");
+	refuse("number from 0 to 999", "--kernel", "k", "--disk", "c,bootindex=1000");
+	refuse("number from 0 to 999", "--kernel", "k", "--net", "user,bootindex=-1");
+	refuse("none of user", "--kernel", "k", "--net", "bridge");
+	refuse("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80");
+	refuse("like tcp:8080:80", "--kernel", "k", "--net", "user,forward=tcp:80:99999");
+	refuse("belongs to user", "--kernel", "k", "--net", "tap=t,forward=tcp:1:1");
+	refuse("is not like", "--kernel", "k", "--net", "user,mac=1:2:3");
+	refuse("group", "--kernel", "k", "--net", "user,mac=01:00:00:00:00:01");
 }
 
 static void test_screen(void **state)
@@ -391,27 +379,23 @@ static void test_screen(void **state)
 	assert_int_equal(parse("--kernel", "k", "--device", "vga"), 0);
 	assert_true(screen_wanted(&o.screen));
 	assert_false(o.screen.vnc);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--display", "vnc"), 0);
 	assert_true(o.screen.vnc && screen_wanted(&o.screen));
 	assert_null(o.screen.vnc_address);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--display", "vnc=[::]:5901,password=f,,g"), 0);
 	assert_string_equal(o.screen.vnc_address, "[::]:5901");
 	assert_string_equal(o.screen.vnc_password, "f,g");
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--screenshot", "a,,b.png,every=5"), 0);
 	assert_true(screen_wanted(&o.screen));
 	assert_string_equal(o.screen.screenshot, "a,b.png");
 	assert_int_equal(o.screen.screenshot_every, 5);
-	run_options_free(&o);
-	refuse_free("none of none, vnc", "--kernel", "k", "--display", "gtk");
-	refuse_free("none of PORT", "--kernel", "k", "--display", "vnc=x");
-	refuse_free("needs password", "--kernel", "k", "--display", "vnc=0.0.0.0:5900");
-	refuse_free("did you mean password", "--kernel", "k", "--display", "vnc,passwd=x");
-	refuse_free("which file", "--kernel", "k", "--screenshot", ",every=1");
-	refuse_free("1 to 86400", "--kernel", "k", "--screenshot", "f,every=0");
-	refuse_free("none of rng, vga", "--kernel", "k", "--device", "cirrus");
+	refuse("none of none, vnc", "--kernel", "k", "--display", "gtk");
+	refuse("none of PORT", "--kernel", "k", "--display", "vnc=x");
+	refuse("needs password", "--kernel", "k", "--display", "vnc=0.0.0.0:5900");
+	refuse("did you mean password", "--kernel", "k", "--display", "vnc,passwd=x");
+	refuse("which file", "--kernel", "k", "--screenshot", ",every=1");
+	refuse("1 to 86400", "--kernel", "k", "--screenshot", "f,every=0");
+	refuse("none of rng, vga", "--kernel", "k", "--device", "cirrus");
 }
 
 /* A virtio-gpu takes the VGA's place, unless both are asked for. */
@@ -420,31 +404,26 @@ static void test_gpu(void **state)
 	(void)state;
 	assert_int_equal(parse("--kernel", "k", "--display", "vnc"), 0);
 	assert_true(screen_has_vga(&o.screen));
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--device", "keyboard", "--device", "tablet"), 0);
 	assert_false(screen_wanted(&o.screen) || screen_has_vga(&o.screen));
 	assert_int_equal(virtio_options_count(&o.virtio), 2);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--device", "gpu,width=800,height=4095", "--display", "vnc"), 0);
 	assert_true(screen_wanted(&o.screen) && !screen_has_vga(&o.screen));
 	assert_int_equal(o.virtio.gpus, 1);
 	assert_int_equal(o.virtio.gpu.width, 800);
 	assert_int_equal(o.virtio.gpu.height, 4095);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--device", "gpu", "--device", "vga"), 0);
 	assert_true(screen_has_vga(&o.screen));
-	run_options_free(&o);
 	/* A microvm has no VGA, but it can have the other one. */
 	assert_int_equal(parse("--kernel", "k", "--machine", "microvm", "--device", "gpu", "--display", "vnc"), 0);
-	run_options_free(&o);
-	refuse_free("has no VGA", "--kernel", "k", "--machine", "microvm", "--display", "vnc");
-	refuse_free("has no VGA", "--kernel", "k", "--machine", "microvm", "--device", "gpu", "--device", "vga");
-	refuse_free("one already", "--kernel", "k", "--device", "gpu", "--device", "gpu");
-	refuse_free("is not 64 to 4095", "--kernel", "k", "--device", "gpu,width=63");
-	refuse_free("is not 64 to 4095", "--kernel", "k", "--device", "gpu,height=4096");
-	refuse_free("is not 64 to 4095", "--kernel", "k", "--device", "gpu,width=80x");
-	refuse_free("did you mean width", "--kernel", "k", "--device", "gpu,with=80");
-	refuse_free("takes nothing", "--kernel", "k", "--device", "tablet,x");
+	refuse("has no VGA", "--kernel", "k", "--machine", "microvm", "--display", "vnc");
+	refuse("has no VGA", "--kernel", "k", "--machine", "microvm", "--device", "gpu", "--device", "vga");
+	refuse("one already", "--kernel", "k", "--device", "gpu", "--device", "gpu");
+	refuse("is not 64 to 4095", "--kernel", "k", "--device", "gpu,width=63");
+	refuse("is not 64 to 4095", "--kernel", "k", "--device", "gpu,height=4096");
+	refuse("is not 64 to 4095", "--kernel", "k", "--device", "gpu,width=80x");
+	refuse("did you mean width", "--kernel", "k", "--device", "gpu,with=80");
+	refuse("takes nothing", "--kernel", "k", "--device", "tablet,x");
 }
 
 static void test_devices(void **state)
@@ -457,50 +436,44 @@ static void test_devices(void **state)
 	assert_string_equal(o.virtio.port[0].where, "unix:/run/c");
 	assert_string_equal(o.virtio.port[0].name, "org.x.0");
 	assert_null(o.virtio.port[1].name);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--device", "vmgenid"), 0);
 	assert_true(o.machine.vmgenid.there && !o.machine.vmgenid.fixed);
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--device", "vmgenid,guid=00112233-4455-6677-8899-aAbBcCdDeEfF"), 0);
 	assert_true(o.machine.vmgenid.fixed);
 	assert_memory_equal(o.machine.vmgenid.guid,
 		"\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xAA\xBB\xCC\xDD\xEE\xFF", 16);
-	run_options_free(&o);
-	refuse_free("is not like 324e6eaf", "--kernel", "k", "--device", "vmgenid,guid=0011223-34455-6677-8899-aabbccddeeff");
-	refuse_free("is not like 324e6eaf", "--kernel", "k", "--device", "vmgenid,guid=auto");
-	refuse_free("one already", "--kernel", "k", "--device", "vmgenid", "--device", "vmgenid");
-	refuse_free("none of rng", "--kernel", "k", "--device", "floppy");
-	refuse_free("belongs to --serial", "--kernel", "k", "--device", "console=stdio");
-	refuse_free("takes nothing", "--kernel", "k", "--device", "rng,fast");
-	refuse_free("more than", "--kernel", "k", "--disk", "1", "--disk", "2", "--disk", "3", "--disk",
+	refuse("is not like 324e6eaf", "--kernel", "k", "--device", "vmgenid,guid=0011223-34455-6677-8899-aabbccddeeff");
+	refuse("is not like 324e6eaf", "--kernel", "k", "--device", "vmgenid,guid=auto");
+	refuse("one already", "--kernel", "k", "--device", "vmgenid", "--device", "vmgenid");
+	refuse("none of rng", "--kernel", "k", "--device", "floppy");
+	refuse("belongs to --serial", "--kernel", "k", "--device", "console=stdio");
+	refuse("takes nothing", "--kernel", "k", "--device", "rng,fast");
+	refuse("more than", "--kernel", "k", "--disk", "1", "--disk", "2", "--disk", "3", "--disk",
 		"4", "--disk", "5", "--disk", "6", "--disk", "7", "--disk", "8", "--disk", "9");
 }
 
 /* Devices that other programs serve. */
 static void test_programs(void **state)
 {
-	refuse_free("there is 9p, fs", "--kernel", "k", "--share", "a:t,bus=nfs");
-	refuse_free("belongs to bus=9p", "--kernel", "k", "--share", "a:t,bus=fs,readonly");
-	refuse_free("which tag", "--kernel", "k", "--device", "fs=/s");
-	refuse_free("which socket", "--kernel", "k", "--device", "fs=,tag=t");
-	refuse_free("two with the tag", "--kernel", "k", "--share", "a:t", "--device", "fs=/s,tag=t");
+	refuse("there is 9p, fs", "--kernel", "k", "--share", "a:t,bus=nfs");
+	refuse("belongs to bus=9p", "--kernel", "k", "--share", "a:t,bus=fs,readonly");
+	refuse("which tag", "--kernel", "k", "--device", "fs=/s");
+	refuse("which socket", "--kernel", "k", "--device", "fs=,tag=t");
+	refuse("two with the tag", "--kernel", "k", "--share", "a:t", "--device", "fs=/s,tag=t");
 	assert_int_equal(parse("--kernel", "k", "--share", "/a:b,bus=fs", "--device", "fs=/s,tag=u"), 0);
 	assert_true(o.virtio.share[0].fs && !o.virtio.share[0].socket);
 	assert_string_equal(o.virtio.share[1].socket, "/s");
 	assert_string_equal(o.virtio.share[1].tag, "u");
 	assert_true(o.virtio.share[1].fs && virtio_options_shared(&o.virtio));
-	run_options_free(&o);
-	refuse_free("pcap", "--kernel", "k", "--net", "vhost-user=/s,pcap=x");
-	refuse_free("only queues", "--kernel", "k", "--disk", "/s,bus=vhost-user,readonly");
+	refuse("pcap", "--kernel", "k", "--net", "vhost-user=/s,pcap=x");
+	refuse("only queues", "--kernel", "k", "--disk", "/s,bus=vhost-user,readonly");
 	assert_int_equal(parse("--kernel", "k", "--net", "passt,forward=tcp:2222:22"), 0);
 	assert_int_equal(o.virtio.nic[0].kind, NET_PASST);
 	assert_int_equal(o.virtio.nic[0].forwards, 1);
 	assert_false(virtio_options_shared(&o.virtio));
-	run_options_free(&o);
 	assert_int_equal(parse("--kernel", "k", "--net", "vhost-user=/s", "--disk", "/d,bus=vhost-user,queues=2"), 0);
 	assert_string_equal(o.virtio.nic[0].socket, "/s");
 	assert_true(o.virtio.disk[0].vhost && virtio_options_shared(&o.virtio));
-	run_options_free(&o);
 }
 
 int main(void)

@@ -15,9 +15,9 @@ struct vmgenid {
 	void *arg;
 	bool fixed;			/* the number was given, so a copy has it as well */
 	u8 guid[VMGENID_SIZE];
-	u64 address;			/* of the page in guest memory; 0: nobody has placed it. Firmware writes it. */
+	u64 address;			/* of the page in guest memory, as firmware writes it; 0: none yet */
 	u8 page[VMGENID_PAGE_SIZE];	/* as firmware copies it there */
-	bool changed;			/* a load made another number; the guest learns of it when it goes on */
+	bool changed;			/* by a load; the guest learns of it when it goes on */
 };
 
 struct vmgenid_state {

@@ -56,7 +56,7 @@ struct acpi_tables {
 	u8 *base;
 	u32 size, used;
 	u32 rsdt, xsdt;	/* offsets */
-	u32 vmgenid;	/* of the doubleword that is to hold the address of vmgenid's page; 0: there is none */
+	u32 vmgenid;	/* of the doubleword that is to hold its page's address; 0: there is none */
 	struct acpi_pointer { u32 at; u8 size; } pointer[ACPI_POINTERS_MAX];
 	unsigned pointers;
 	struct acpi_sum { u32 start, length; } sum[ACPI_POINTERS_MAX];
