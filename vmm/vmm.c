@@ -21,17 +21,26 @@ static const struct end_cause {
 	const char *name;
 	bool guest;
 } end_causes[] = {
-	[VMM_POWERED_OFF] = { "guest-shutdown", true }, [VMM_REBOOTED] = { "guest-reset", true },
+	[VMM_POWERED_OFF] = { "guest-shutdown", true },
 	[VMM_CRASHED] = { "guest-panic", true }, [VMM_FAILED] = { "host-error", false },
 	[VMM_EXITED] = { "guest-shutdown", true }, [VMM_QUIT] = { "host-qmp-quit", false },
 	[VMM_SIGNAL] = { "host-signal", false },
 };
 
+static void vmm_event_reset(struct vmm *vmm, const char *name)
+{
+	control_event_cause(vmm->socket, name, vmm->reset_cause,
+		strcmp(vmm->reset_cause, "guest-reset") == 0);
+}
+
 void vmm_end(struct vmm *vmm, enum vmm_end end, int status, const char *text)
 {
 	if (vmm->ended)
 		return;
-	control_event_cause(vmm->socket, "SHUTDOWN", end_causes[end].name, end_causes[end].guest);
+	if (end == VMM_REBOOTED)
+		vmm_event_reset(vmm, "SHUTDOWN");
+	else
+		control_event_cause(vmm->socket, "SHUTDOWN", end_causes[end].name, end_causes[end].guest);
 	vmm->ended = true;
 	vmm->outcome.end = end;
 	vmm->outcome.status = status;
@@ -42,6 +51,7 @@ void vmm_end(struct vmm *vmm, enum vmm_end end, int status, const char *text)
 
 void vmm_request_reset(struct vmm *vmm, const char *cause)
 {
+	vmm->reset_cause = cause;
 	if (vmm->config.no_reboot) {
 		if (vmm->panicked)
 			vmm_end(vmm, VMM_CRASHED, 0, "the guest rebooted after a kernel panic");
@@ -51,7 +61,6 @@ void vmm_request_reset(struct vmm *vmm, const char *cause)
 	}
 	/* The CPUs stand still from here on; the main thread does the rest. */
 	vmm->reset_due = true;
-	vmm->reset_cause = cause;
 	cpu_control_pause(&vmm->control, vmm->cpu, vmm->cpus);
 	loop_wake(&vmm->loop);
 }
@@ -59,7 +68,7 @@ void vmm_request_reset(struct vmm *vmm, const char *cause)
 static void vmm_on_panic(struct vmm *vmm)
 {
 	if (!vmm->panicked)
-		control_event_cause(vmm->socket, "GUEST_PANICKED", "guest-panic", true);
+		control_event_panic(vmm->socket);
 	vmm->panicked = true;
 }
 
@@ -229,8 +238,7 @@ static void vmm_on_wake(void *arg)
 		vmm_end(vmm, VMM_FAILED, 0, err.text);
 		return;
 	}
-	control_event_cause(vmm->socket, "RESET", vmm->reset_cause,
-		strcmp(vmm->reset_cause, "guest-reset") == 0);
+	vmm_event_reset(vmm, "RESET");
 	if (!vmm->stopped)
 		cpu_control_resume(&vmm->control);
 }

@@ -204,8 +204,10 @@ static void habits_find(struct habits *h, const struct trans *t)
 	} while (h->wild != wild);
 }
 
-/* Which register may be kept in the slot's sum: one of two, the same for all members. Not one that is both:
- * the sum would have it once, scaled, and the access the rest, which is not there any more. */
+/*
+ * Which register may be kept in the slot's sum: one of two, the same for all members. Not one that is
+ * both: the sum would have it scaled, and the access would add it scaled once more.
+ */
 static unsigned int group_fixed_part(const struct trans *t, const struct group *g,
 	const struct habits *h)
 {

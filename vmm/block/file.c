@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmm/block/iov.h"
@@ -30,6 +31,7 @@ struct file {
 	bool no_punch, no_zero_range;
 	bool no_nowait;		/* the host cannot read just what its page cache has */
 	unsigned flushes;	/* under way, in any thread */
+	u64 away_until;		/* monotonic ns: the host makes who writes wait, so others do it */
 	bool lost;		/* a flush failed: the page cache may have dropped what was written */
 };
 
@@ -163,10 +165,34 @@ static int file_writev(struct proto *p, const struct iovec *iov, unsigned iovs, 
 
 /*
  * Between guest memory and the page cache a transfer is a copy, done sooner here than a ring or a thread
- * is told of it. A read takes what the cache has. A write may wait for the host's own writing back:
- * not beside a flush, and not where a page is to be read first.
+ * is told of it. A read takes what the cache has. A write may wait for the host's own writing back: not
+ * beside a flush, not where a page is to be read first, and for a while not after one that took long.
  */
 #define HERE_MAX (1U << 20)
+#define LONG_NS	 2000000
+#define AWAY_NS	 200000000	/* the longest that Linux holds up a writer at a time */
+
+static u64 clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (u64)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static bool write_here(struct file *f, const struct iovec *iov, unsigned iovs, u64 offset, u64 bytes)
+{
+	u64 start = clock_ns();
+	ssize_t n;
+
+	if (start < f->away_until || READ_ONCE(f->flushes) || (offset | bytes) & 4095)
+		return false;
+	n = pwritev(f->fd, iov, iovs, offset);
+	if (clock_ns() - start > LONG_NS)
+		f->away_until = start + AWAY_NS;
+	return n == (ssize_t)bytes;
+}
+
 static bool file_here(struct file *f, bool write, const struct iovec *iov, unsigned iovs, u64 offset,
 	u64 bytes, bool fua)
 {
@@ -175,8 +201,7 @@ static bool file_here(struct file *f, bool write, const struct iovec *iov, unsig
 	if (f->proto.align != 1 || f->device || bytes > HERE_MAX || fua)
 		return false;
 	if (write)
-		return !((offset | bytes) & 4095) && !READ_ONCE(f->flushes) &&
-		       pwritev(f->fd, iov, iovs, offset) == (ssize_t)bytes;
+		return write_here(f, iov, iovs, offset, bytes);
 	if (f->no_nowait)
 		return false;
 	n = preadv2(f->fd, iov, iovs, offset, RWF_NOWAIT);

@@ -49,28 +49,31 @@ static json_t *query_cpus(struct vmm *vmm, json_t *args, struct error *err)
 	return all;
 }
 
-static u64 balloon_now(struct vmm *vmm, struct error *err)
+static bool balloon_now(struct vmm *vmm, u64 *now, struct error *err)
 {
 	struct balloon_figures f;
 
-	if (virtio_board_balloon(vmm->virtio, &f))
-		return vmm->config.memory - f.now;
-	error_set(err, ENODEV, "there is no balloon: start qumra with --device balloon");
-	return 0;
+	if (!virtio_board_balloon(vmm->virtio, &f)) {
+		error_set(err, ENODEV, "there is no balloon: start qumra with --device balloon");
+		return false;
+	}
+	/* What is taken is the guest's word. */
+	*now = vmm->config.memory - MIN(f.now, vmm->config.memory);
+	return true;
 }
 
 static json_t *query_balloon(struct vmm *vmm, json_t *args, struct error *err)
 {
-	u64 now = balloon_now(vmm, err);
+	u64 now;
 
-	return now ? json_pack("{s:I}", "actual", (json_int_t)now) : NULL;
+	return balloon_now(vmm, &now, err) ? json_pack("{s:I}", "actual", (json_int_t)now) : NULL;
 }
 
 /* ---- orders ---------------------------------------------------------------------------------- */
 
 static json_t *qmp_capabilities(struct vmm *vmm, json_t *args, struct error *err)
 {
-	return error_set(err, EINVAL, "capabilities were negotiated already"), NULL;
+	return error_usage(err, "capabilities were negotiated already"), NULL;
 }
 
 static json_t *stop(struct vmm *vmm, json_t *args, struct error *err)
@@ -121,8 +124,9 @@ static int unpack(json_t *args, struct error *err, const char *format, const cha
 static json_t *balloon(struct vmm *vmm, json_t *args, struct error *err)
 {
 	json_int_t value;
+	u64 now;
 
-	if (unpack(args, err, "{s:I}", "value", &value) < 0 || !balloon_now(vmm, err))
+	if (unpack(args, err, "{s:I}", "value", &value) < 0 || !balloon_now(vmm, &now, err))
 		return NULL;
 	if (value <= 0)
 		return error_set(err, EINVAL, "value: a size is more than 0"), NULL;

@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/unix_listen.h"
 #include "vmm/control/commands.h"
 
 #define IN_MAX		(64u << 10)	/* one object */
@@ -98,6 +98,12 @@ void control_event(struct control *c, const char *name)
 		event_say(c, name, NULL);
 }
 
+void control_event_panic(struct control *c)
+{
+	if (c && c->negotiated && c->fd >= 0)
+		event_say(c, "GUEST_PANICKED", json_pack("{s:s}", "action", "run"));
+}
+
 void control_event_cause(struct control *c, const char *name, const char *cause, bool guest)
 {
 	if (c && c->negotiated && c->fd >= 0)
@@ -106,7 +112,7 @@ void control_event_cause(struct control *c, const char *name, const char *cause,
 
 /* ---- commands -------------------------------------------------------------------------------- */
 
-/* The reply, with the command's id. Takes both references; id may be NULL. */
+/* The reply, with the command's id, which may be NULL. Takes the reference to what. */
 static void reply_say(struct control *c, const char *kind, json_t *what, json_t *id)
 {
 	json_t *reply = json_pack("{s:o}", kind, what);
@@ -118,7 +124,23 @@ static void reply_say(struct control *c, const char *kind, json_t *what, json_t 
 
 static void reply_error(struct control *c, const char *class, const char *text, json_t *id)
 {
-	reply_say(c, "error", json_pack("{s:s, s:s}", "class", class, "desc", text), id);
+	json_t *desc = json_string(text);
+
+	/* Cut in the midst of a character, that is no text. */
+	for (size_t n = strlen(text); !desc && n--;)
+		desc = json_stringn(text, n);
+	reply_say(c, "error", json_pack("{s:s, s:o}", "class", class, "desc", desc), id);
+}
+
+/* There is nothing that could be enabled. */
+static json_t *negotiate(struct control *c, json_t *arguments, struct error *err)
+{
+	if (json_object_size(arguments) && json_array_size(json_object_get(arguments, "enable"))) {
+		error_set(err, EINVAL, "there is no such capability");
+		return NULL;
+	}
+	c->negotiated = true;
+	return json_object();
 }
 
 static void command_do(struct control *c, const char *name, json_t *arguments, json_t *id)
@@ -131,8 +153,10 @@ static void command_do(struct control *c, const char *name, json_t *arguments, j
 			"Expecting capabilities negotiation with 'qmp_capabilities'", id);
 		return;
 	}
-	reply = c->negotiated ? command_run(c->vmm, name, arguments, &err) : json_object();
-	c->negotiated = true;
+	if (c->negotiated)
+		reply = command_run(c->vmm, name, arguments, &err);
+	else
+		reply = negotiate(c, arguments, &err);
 	if (reply)
 		reply_say(c, "return", reply, id);
 	else
@@ -252,48 +276,12 @@ static void on_listen(void *arg, u32 events)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-/* Only a socket that nobody serves any more may be replaced. */
-static int path_clear(const struct sockaddr_un *addr, struct error *err)
-{
-	struct stat st;
-	int fd, ret;
-
-	if (lstat(addr->sun_path, &st) < 0)
-		return 0;
-	if (!S_ISSOCK(st.st_mode))
-		return error_set(err, EEXIST, "--control %s: there is a file there that is no socket",
-			addr->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
-	if (fd >= 0)
-		close(fd);
-	if (ret == 0 || errno == EAGAIN)
-		return error_set(err, EADDRINUSE, "--control %s: in use by another process", addr->sun_path);
-	unlink(addr->sun_path);
-	return 0;
-}
-
 static int control_listen(struct control *c, const char *path, struct error *err)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	mode_t mask;
-	int ret;
-
-	if (strlen(path) >= sizeof(addr.sun_path))
-		return error_set(err, ENAMETOOLONG, "--control: a socket's path has at most %zu bytes",
-			sizeof(addr.sun_path) - 1);
-	strcpy(addr.sun_path, path);
-	ret = path_clear(&addr, err);
-	if (ret < 0)
-		return ret;
-	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	mask = umask(0177);
-	ret = c->listen_fd < 0 ? -1 : bind(c->listen_fd, (struct sockaddr *)&addr, sizeof(addr));
-	umask(mask);
-	if (ret == 0)
-		strcpy(c->path, path);
-	if (ret < 0 || listen(c->listen_fd, 4) < 0)
-		return error_set(err, errno, "--control %s: %s", path, strerror(errno));
+	c->listen_fd = unix_listen("--control ", path, 4, true, err);
+	if (c->listen_fd < 0)
+		return c->listen_fd;
+	snprintf(c->path, sizeof(c->path), "%s", path);
 	c->listen_watch = loop_add(c->loop, c->listen_fd, EPOLLIN, on_listen, c);
 	return c->listen_watch < 0 ? error_set(err, ENOSPC, "--control: too many descriptors") : 0;
 }
@@ -323,8 +311,6 @@ void control_destroy(struct control *c)
 {
 	if (!c)
 		return;
-	if (c->fd >= 0)
-		client_flush(c);
 	client_close(c);
 	if (c->listen_watch >= 0)
 		loop_remove(c->loop, c->listen_watch);

@@ -16,11 +16,13 @@ struct vmm;
 /* Everything in the machine's lock and, but for events, in its loop's thread. path: NULL: *out is NULL,
  * which every function here takes. */
 int control_create(struct control **out, const char *path, struct vmm *vmm, struct error *err);
-/* What is still to be sent gets a moment. */
+/* What a client has not read by then is lost. */
 void control_destroy(struct control *c);
 
 /* To a client that is there. Any thread. */
 void control_event(struct control *c, const char *name);
+/* GUEST_PANICKED; the machine runs on. */
+void control_event_panic(struct control *c);
 /* SHUTDOWN, RESET: why, by QEMU's ShutdownCause, and whether the guest wanted it. */
 void control_event_cause(struct control *c, const char *name, const char *cause, bool guest);
 

@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "lib/unix_listen.h"
 #include "vmm/display/vnc_listen.h"
 
 #define UNIX		"unix:"
@@ -90,51 +91,12 @@ int vnc_address_check(const char *address, bool password, struct error *err)
 
 /* ---- sockets --------------------------------------------------------------------------------- */
 
-/* Only a socket that nobody serves any more may be replaced. */
-static int path_clear(const struct sockaddr_un *addr, struct error *err)
-{
-	struct stat st;
-	int fd, ret, errnum;
-
-	if (lstat(addr->sun_path, &st) < 0)
-		return 0;
-	if (!S_ISSOCK(st.st_mode))
-		return error_set(err, EEXIST,
-			"--display vnc=unix:%s: there is a file there that is no socket",
-			addr->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	ret = connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
-	errnum = errno;
-	if (fd >= 0)
-		close(fd);
-	if (ret == 0 || errnum == EAGAIN)
-		return error_set(err, EADDRINUSE, "--display vnc=unix:%s: in use by another process",
-			addr->sun_path);
-	unlink(addr->sun_path);
-	return 0;
-}
-
 static int listen_unix(struct vnc_listener *l, const char *path, struct error *err)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int ret;
-
-	if (strlen(path) >= sizeof(addr.sun_path))
-		return error_set(err, ENAMETOOLONG,
-			"--display vnc=unix:%s: a socket's path has at most %zu bytes", path,
-			sizeof(addr.sun_path) - 1);
-	strcpy(addr.sun_path, path);
-	ret = path_clear(&addr, err);
-	if (ret < 0)
-		return ret;
-	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	/* The mode of the descriptor is the one that the path is made with. */
-	if (l->fd < 0 || fchmod(l->fd, 0600) < 0 ||
-	    bind(l->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return error_set(err, errno, "--display vnc=unix:%s: %s", path, strerror(errno));
-	strcpy(l->path, path);
-	if (listen(l->fd, BACKLOG) < 0)
-		return error_set(err, errno, "--display vnc=unix:%s: %s", path, strerror(errno));
+	l->fd = unix_listen("--display vnc=" UNIX, path, BACKLOG, true, err);
+	if (l->fd < 0)
+		return l->fd;
+	snprintf(l->path, sizeof(l->path), "%s", path);
 	snprintf(l->text, sizeof(l->text), UNIX "%s", path);
 	return 0;
 }

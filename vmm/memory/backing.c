@@ -104,10 +104,13 @@ static int file_check(const struct memory_backing *b, int fd, u64 size, struct e
 {
 	struct stat st;
 
+	if (flock(fd, (b->share ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ?
+			error_set(err, EBUSY, "%s: is in use by another machine", b->file) :
+			error_set(err, errno, "%s: cannot be locked: %s", b->file, strerror(errno));
+	/* Not before: it may have been another's that was just making it. */
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return error_set(err, EINVAL, "%s: is not a regular file", b->file);
-	if (flock(fd, (b->share ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0)
-		return error_set(err, EBUSY, "%s: is in use by another machine", b->file);
 	if (b->share && st.st_size == 0)
 		return ftruncate(fd, size) == 0 ? 0 :
 			error_set(err, errno, "%s: %s", b->file, strerror(errno));

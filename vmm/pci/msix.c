@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "vmm/pci/bus.h"
@@ -207,7 +208,9 @@ int pci_add_msix(struct pci_device *d, unsigned bar, unsigned vectors)
 static void eventfd_empty(int fd)
 {
 	u64 count;
-	ssize_t n = read(fd, &count, sizeof(count));
+	struct iovec to = { &count, sizeof(count) };
+	/* Whoever else has it may have made it blocking. */
+	ssize_t n = preadv2(fd, &to, 1, -1, RWF_NOWAIT);
 
 	(void)n;
 }

@@ -63,7 +63,10 @@ int virtio_gpu_init(struct virtio_gpu *g, const struct gpu_options *o, const str
 void virtio_gpu_destroy(struct virtio_gpu *g);
 /* Draws what has changed; false: nothing is to be shown. arg: the gpu. Under the machine's lock. */
 bool virtio_gpu_draw(void *arg, struct display *d);
-/* Asks the driver to take another size, within GPU_MODE_*. Under the device's lock. */
+/*
+ * Asks the driver to take another size, within GPU_MODE_*. Under the device's lock. For front ends that
+ * have a wish of their own; VNC's is not asked yet.
+ */
 void virtio_gpu_set_mode(struct virtio_gpu *g, u32 width, u32 height);
 
 extern const struct device_ops virtio_gpu_device_ops;	/* self: a struct virtio_gpu */

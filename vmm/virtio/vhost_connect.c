@@ -1,5 +1,6 @@
 /* How a back end is reached: it listens at a path, or is a virtiofsd that we start. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,7 +34,7 @@ int vhost_connect(const char *option, const char *path, struct error *err)
 
 /*
  * A socket that listens under a name that the kernel makes up (unix(7), autobind), and one that is
- * connected to it before anybody else can be: a server takes only its first client.
+ * its first client, as a server takes only that one: there is room for one to wait, so whoever gets in is it.
  */
 static int pair_listening(int fd[2], struct error *err)
 {
@@ -43,8 +44,10 @@ static int pair_listening(int fd[2], struct error *err)
 
 	fd[0] = unix_socket("--share", err);
 	fd[1] = fd[0] < 0 ? -1 : unix_socket("--share", err);
+	if (fd[1] >= 0)
+		fcntl(fd[1], F_SETFL, O_NONBLOCK);	/* EAGAIN: somebody else was first */
 	if (fd[1] >= 0 && bind(fd[0], (struct sockaddr *)&sa, sizeof(sa_family_t)) == 0 &&
-	    listen(fd[0], 1) == 0 && getsockname(fd[0], (struct sockaddr *)&sa, &len) == 0 &&
+	    listen(fd[0], 0) == 0 && getsockname(fd[0], (struct sockaddr *)&sa, &len) == 0 &&
 	    connect(fd[1], (struct sockaddr *)&sa, len) == 0)
 		return 0;
 	ret = error_set(err, errno, "--share: cannot make a socket for virtiofsd: %s", strerror(errno));

@@ -255,7 +255,9 @@ int vhost_user_set_features(struct vhost_back *b, u64 features)
 
 int vhost_user_set_memory(struct vhost_back *b, const struct guest_memory *mem)
 {
-	struct message m = { .memory = { .count = mem->count } };
+	struct message m = { .memory = { .count = 0 } };
+	struct region all[REGIONS_MAX];
+	unsigned n = 0;
 	int fds[REGIONS_MAX];
 
 	_Static_assert(GUEST_REGIONS_MAX <= REGIONS_MAX, "vhost-user, SET_MEM_TABLE");
@@ -263,12 +265,20 @@ int vhost_user_set_memory(struct vhost_back *b, const struct guest_memory *mem)
 		const struct guest_region *r = &mem->region[i];
 		u64 offset;
 
-		fds[i] = guest_memory_file(mem, r->host, &offset);
-		if (fds[i] < 0)
+		/* Joined over the hole of the VGA, which is in the file: back ends map from an offset, which
+		 * has to be a multiple of their size in a file of huge pages. */
+		if (n && (uintptr_t)r->host - all[n - 1].user == r->gpa - all[n - 1].gpa) {
+			all[n - 1].size = r->gpa + r->size - all[n - 1].gpa;
+			continue;
+		}
+		fds[n] = guest_memory_file(mem, r->host, &offset);
+		if (fds[n] < 0)
 			return lost(b, "guest memory is private");
-		m.memory.region[i] = (struct region){ r->gpa, r->size, (uintptr_t)r->host, offset };
+		all[n++] = (struct region){ r->gpa, r->size, (uintptr_t)r->host, offset };
 	}
-	return tell(b, &m, SET_MEM_TABLE, 8 + mem->count * sizeof(struct region), fds, mem->count);
+	m.memory.count = n;
+	memcpy(m.memory.region, all, n * sizeof(*all));
+	return tell(b, &m, SET_MEM_TABLE, 8 + n * sizeof(struct region), fds, n);
 }
 
 int vhost_user_set_call(struct vhost_back *b, unsigned i, int fd)
