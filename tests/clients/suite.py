@@ -76,7 +76,7 @@ OVMF_ROM = re.compile(r"ROM \[mem .*\]: can't claim; no compatible bridge window
 
 def check_log(guest):
     guest.check_log(softkvm_suite.boot_suite.BAD,
-                    [*softkvm_suite.boot_suite.known(), softkvm_suite.QEMU_CPU, OVMF_ROM])
+                    [*softkvm_suite.boot_suite.known(), softkvm_suite.QEMU_CPU, softkvm_suite.QEMU_LATE, OVMF_ROM])
 
 
 def debian(build, machine, log):

@@ -12,13 +12,14 @@
 #include "vmm/loop/child.h"
 #include "vmm/net/net.h"
 
-#define PASST_WORDS 5	/* before those of forwards, which take two each */
+#define PASST_WORDS 6	/* before those of forwards, which take two each */
 #define FORWARD_TEXT 32
 
 static int passt_start(struct child *c, const struct nic_options *o, int fd, struct error *err)
 {
-	const char *argv[PASST_WORDS + 2 * NET_FORWARDS_MAX + 1] = { "passt", "--quiet", "--foreground",
-								      "--fd" };
+	/* --stderr: where there is no syslog nobody would learn why it ends. */
+	const char *argv[PASST_WORDS + 2 * NET_FORWARDS_MAX + 1] = {
+		"passt", "--quiet", "--stderr", "--foreground", "--fd" };
 	char number[16], text[NET_FORWARDS_MAX][FORWARD_TEXT];
 	unsigned n = PASST_WORDS;
 
