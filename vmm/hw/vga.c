@@ -208,6 +208,9 @@ int vga_init(struct vga *v, const struct vga_env *env)
 
 void vga_destroy(struct vga *v)
 {
+	/* Others leave the bus after it, and look at who is still there. */
+	if (v->pci.bus)
+		pci_detach(&v->pci);
 	if (v->memory)
 		munmap(v->memory, VGA_MEMORY_SIZE);
 	free(v->line);
