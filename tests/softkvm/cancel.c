@@ -3,6 +3,7 @@
  * held for it is free, and the vCPU is there for others; none of the deferred type does. pthreads(7)
  */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -61,7 +62,7 @@ static void test_async(void)
 		CHECK(pthread_create(&t, NULL, async_main, &g) == 0);
 		if (i & 1)
 			while (guest_count(&g) == count)
-				;
+				sched_yield();
 		for (volatile int wait = i * 50; wait; wait--)
 			;
 		thread_cancelled(t);
@@ -86,7 +87,7 @@ static void test_async_halted(void)
 	for (int i = 0; i < 20; i++) {
 		CHECK(pthread_create(&t, NULL, async_main, &g) == 0);
 		while (!guest_count(&g))
-			;
+			sched_yield();
 		thread_cancelled(t);
 		CHECK(ioctl(g.vcpu, KVM_GET_MP_STATE, &mp) == 0);
 		CHECK(i < 1 || mp.mp_state == KVM_MP_STATE_HALTED || mp.mp_state == 0);
@@ -126,7 +127,7 @@ static void guest_counts_on(const struct guest *g)
 		uint16_t count = guest_count(g);
 
 		while (guest_count(g) == count)
-			;
+			sched_yield();
 		usleep(2000);
 	}
 }
@@ -141,7 +142,7 @@ static void held_over_run(struct guest *g, int state, int type)
 	cleaned = interrupted = 0;
 	CHECK(pthread_create(&t, NULL, holder_main, &h) == 0);
 	while (guest_count(g) == count)
-		;
+		sched_yield();
 	CHECK(pthread_cancel(t) == 0);
 	guest_counts_on(g);
 	CHECK(!h.left);
@@ -196,7 +197,7 @@ static void test_calls(void)
 
 		CHECK(pthread_create(&t, NULL, caller_main, &g) == 0);
 		while (rounds == before)
-			;
+			sched_yield();
 		for (volatile int wait = i * 500; wait; wait--)
 			;
 		thread_cancelled(t);
