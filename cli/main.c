@@ -2,22 +2,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/control.h"
 #include "cli/help.h"
 #include "cli/options.h"
 #include "cli/run.h"
+#include "lib/clock.h"
 #include "lib/log.h"
-
-static unsigned long long now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
 
 static int command_help(int argc, char *const argv[], struct error *err)
 {
@@ -85,7 +77,7 @@ static void die_by(int sig)
 
 int main(int argc, char *argv[])
 {
-	unsigned long long start_ns = now_ns();
+	unsigned long long start_ns = clock_monotonic_ns();
 	struct error err = ERROR_INIT;
 	int sig = 0, status;
 

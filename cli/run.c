@@ -3,23 +3,15 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "cli/config.h"
 #include "cli/help.h"
 #include "cli/options.h"
 #include "cli/run.h"
+#include "lib/clock.h"
 #include "lib/log.h"
 #include "vmm/kvm/stats.h"
 #include "vmm/vmm.h"
-
-static u64 monotonic_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 static int run_choose(const struct run_options *o, struct accel_choice *choice, struct error *err)
 {
@@ -68,7 +60,7 @@ static u64 peak_rss_kib(void)
 static void run_stats_take(struct run_stats *s, const struct vmm *vmm, u64 start_ns)
 {
 	*s = (struct run_stats){
-		.wall_us = (monotonic_ns() - start_ns) / 1000,
+		.wall_us = (clock_monotonic_ns() - start_ns) / 1000,
 		.max_rss_kib = peak_rss_kib(),
 		.guest_rss_kib = guest_memory_resident(&vmm->memory) >> 10,
 	};

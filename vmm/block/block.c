@@ -12,11 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "vmm/block/block.h"
 #include "vmm/block/layer.h"
+#include "lib/clock.h"
 #include "vmm/block/iov.h"
 #include "vmm/loop/loop.h"
 
@@ -191,14 +191,6 @@ static void request_done(struct aio_task *task, int result)
 
 /* --- throttling --- */
 
-static u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 static bool is_throttled(const struct block_request *req)
 {
 	return req->op != BLOCK_FLUSH && req->op != BLOCK_DISCARD;
@@ -217,7 +209,7 @@ static void throttle_run(struct block *b)
 	while (b->throttled.first) {
 		struct block_request *req = b->throttled.first;
 		bool write = changes_data(req);
-		u64 wait = b->draining ? 0 : throttle_wait(&b->throttle, write, now_ns());
+		u64 wait = b->draining ? 0 : throttle_wait(&b->throttle, write, clock_monotonic_ns());
 
 		if (wait) {
 			throttle_arm(b, wait);
@@ -252,7 +244,7 @@ static int block_start_throttle(struct block *b, const struct block_options *o, 
 	b->throttling = throttle_wanted(&o->throttle);
 	if (!b->throttling)
 		return 0;
-	throttle_init(&b->throttle, &o->throttle, now_ns());
+	throttle_init(&b->throttle, &o->throttle, clock_monotonic_ns());
 	b->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (b->timer_fd < 0)
 		return error_set(err, errno, "cannot make a timer: %s", strerror(errno));

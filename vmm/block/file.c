@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
 #include "vmm/block/iov.h"
 #include "vmm/block/lock.h"
 #include "vmm/block/proto.h"
@@ -172,23 +172,18 @@ static int file_writev(struct proto *p, const struct iovec *iov, unsigned iovs, 
 #define LONG_NS	 2000000
 #define AWAY_NS	 200000000	/* the longest that Linux holds up a writer at a time */
 
-static u64 clock_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 static bool write_here(struct file *f, const struct iovec *iov, unsigned iovs, u64 offset, u64 bytes)
 {
-	u64 start = clock_ns();
+	u64 start;
 	ssize_t n;
 
-	if (start < f->away_until || READ_ONCE(f->flushes) || (offset | bytes) & 4095)
+	if (READ_ONCE(f->flushes) || (offset | bytes) & 4095)
+		return false;
+	start = clock_monotonic_ns();
+	if (start < f->away_until)
 		return false;
 	n = pwritev(f->fd, iov, iovs, offset);
-	if (clock_ns() - start > LONG_NS)
+	if (clock_monotonic_ns() - start > LONG_NS)
 		f->away_until = start + AWAY_NS;
 	return n == (ssize_t)bytes;
 }

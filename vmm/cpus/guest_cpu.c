@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
 #include "vmm/cpus/cpu_state.h"
 #include "vmm/cpus/guest_cpu.h"
 
@@ -285,14 +286,6 @@ static bool cpu_checkpoint(struct guest_cpu *cpu)
 	return go_on;
 }
 
-static u64 monotonic_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 static void cpu_run_failed(struct guest_cpu *cpu, long ret)
 {
 	char what[100];
@@ -319,7 +312,7 @@ static void *cpu_thread(void *arg)
 	sigaddset(&set, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	WRITE_ONCE(cpu->thread_id, gettid());
-	WRITE_ONCE(cpu->first_run_ns, monotonic_ns());
+	WRITE_ONCE(cpu->first_run_ns, clock_monotonic_ns());
 	while (cpu_checkpoint(cpu)) {
 		ret = kvm_ioctl_num(cpu->kvm, cpu->fd, KVM_RUN, 0);
 		if (ret == -EINTR || ret == -EAGAIN)

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
 #include "lib/log.h"
 #include "vmm/display/vnc_library.h"
 #include "vmm/display/vnc_listen.h"
@@ -296,14 +296,6 @@ static bool vnc_wait(struct vnc *vnc)
 	return true;
 }
 
-static u64 clock_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static void *vnc_run(void *arg)
 {
 	struct vnc *vnc = arg;
@@ -312,9 +304,9 @@ static void *vnc_run(void *arg)
 	pthread_setname_np(pthread_self(), "vnc");
 	while (vnc_wait(vnc)) {
 		/* However much a client has to say. */
-		if (vnc->clients && clock_ms() >= due) {
+		if (vnc->clients && clock_monotonic_ns() >= due) {
 			vnc_refresh(vnc);
-			due = clock_ms() + FRAME_MS;
+			due = clock_monotonic_ns() + FRAME_MS * 1000000ULL;
 		}
 		vnc->lib.process(vnc->screen, 0);
 	}
