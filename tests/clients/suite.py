@@ -70,13 +70,10 @@ def command(build, machine, irqchip, cpus, cpu, firmware, where, net, drive, fol
     return softkvm_suite.softkvm(build, *words)
 
 
-# OVMF leaves e1000's ROM where no bridge has a window; so with TCG.
-OVMF_ROM = re.compile(r"ROM \[mem .*\]: can't claim; no compatible bridge window")
-
-
 def check_log(guest):
     guest.check_log(softkvm_suite.boot_suite.BAD,
-                    [*softkvm_suite.boot_suite.known(), softkvm_suite.QEMU_CPU, softkvm_suite.QEMU_LATE, OVMF_ROM])
+                    [*softkvm_suite.boot_suite.known(), softkvm_suite.QEMU_CPU, softkvm_suite.QEMU_LATE,
+                     softkvm_suite.boot_suite.OVMF_ROM])
 
 
 def debian(build, machine, log):
