@@ -1,6 +1,4 @@
 /* What a person wants of a machine that runs: see vmm.h. */
-#include <stdio.h>
-
 #include "vmm/control/control.h"
 #include "vmm/vmm.h"
 

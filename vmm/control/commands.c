@@ -42,9 +42,9 @@ static json_t *query_cpus(struct vmm *vmm, json_t *args, struct error *err)
 		char path[32];
 
 		snprintf(path, sizeof(path), "/machine/cpu[%u]", i);
-		json_array_append_new(all, json_pack("{s:i, s:s, s:s, s:i}", "cpu-index", i, "target",
-			"x86_64", "qom-path", path, "thread-id", vmm->cpu[i].thread_id));
-		json_object_set_new(json_array_get(all, i), "props", json_pack("{s:i}", "apic-id", apic));
+		json_array_append_new(all, json_pack("{s:i, s:s, s:s, s:i, s:{s:i}}", "cpu-index", i,
+			"target", "x86_64", "qom-path", path, "thread-id", vmm->cpu[i].thread_id,
+			"props", "apic-id", apic));
 	}
 	return all;
 }
