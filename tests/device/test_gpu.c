@@ -390,6 +390,17 @@ static void expect_cursor(struct machine *m, s32 at_x, s32 at_y, u32 color)
 		}
 }
 
+/* Resource 1, all of one color, is on the screen. */
+static void plain_picture(struct machine *m, u32 *ram)
+{
+	for (u32 i = 0; i < 200 * 120; i++)
+		ram[i] = 0x804020;
+	assert_int_equal(create(m, 1, BGRX, 200, 120), OK);
+	assert_int_equal(attach_one(m, 1, PAGES, 200 * 120 * 4), OK);
+	assert_int_equal(move_in(m, 1, 0, 0, 0, 200, 120), OK);
+	assert_int_equal(scanout(m, 0, 1, 0, 0, 200, 120), OK);
+}
+
 static void test_cursor(void **state)
 {
 	static const s32 places[][2] = { { 30, 20 }, { -10, -60 }, { 190, 100 }, { 199, 119 }, { -64, 0 },
@@ -397,12 +408,7 @@ static void test_cursor(void **state)
 	struct machine *m = machine_new(&(struct gpu_options){ 0 });
 	u32 *ram = at(m->b.ram.bytes, PAGES);
 
-	for (u32 i = 0; i < 200 * 120; i++)
-		ram[i] = 0x804020;
-	assert_int_equal(create(m, 1, BGRX, 200, 120), OK);
-	assert_int_equal(attach_one(m, 1, PAGES, 200 * 120 * 4), OK);
-	assert_int_equal(move_in(m, 1, 0, 0, 0, 200, 120), OK);
-	assert_int_equal(scanout(m, 0, 1, 0, 0, 200, 120), OK);
+	plain_picture(m, ram);
 	cursor_make(m, 2, BGRA, 0x80102030);	/* half of what is below, and this */
 	assert_int_equal(cursor(m, VIRTIO_GPU_CMD_UPDATE_CURSOR, 0, 2, 5, 5), OK);
 	/* It is a copy. */
@@ -777,12 +783,7 @@ static void test_cursor_moves(void **state)
 	static u8 saved[200000];
 	long n;
 
-	for (u32 i = 0; i < 200 * 120; i++)
-		ram[i] = 0x804020;
-	assert_int_equal(create(m, 1, BGRX, 200, 120), OK);
-	assert_int_equal(attach_one(m, 1, PAGES, 200 * 120 * 4), OK);
-	assert_int_equal(move_in(m, 1, 0, 0, 0, 200, 120), OK);
-	assert_int_equal(scanout(m, 0, 1, 0, 0, 200, 120), OK);
+	plain_picture(m, ram);
 	cursor_make(m, 2, BGRA, 0x80102030);
 	assert_int_equal(cursor(m, VIRTIO_GPU_CMD_UPDATE_CURSOR, 0, 2, 50, -5), OK);
 	n = device_save(&own, saved, sizeof(saved));
