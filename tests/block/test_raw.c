@@ -322,6 +322,34 @@ static void test_here(void **state)
 	block_close(b);
 }
 
+/* A large request is done before the plug ends, where its submitter says that it may be; a small one is not. */
+static void test_here_large(void **state)
+{
+	static u8 data[64 << 10];
+	struct block_options o = { .file = in_dir("here"), .format = "raw", .cache = "writeback" };
+	struct iovec small = { data, 4096 }, large = { data, sizeof(data) };
+	struct block_request first = { .op = BLOCK_WRITE, .bytes = small.iov_len, .iov = &small, .iovs = 1,
+		.done = one_done };
+	struct block_request second = { .op = BLOCK_WRITE, .offset = 8192, .bytes = sizeof(data),
+		.iov = &large, .iovs = 1, .done = one_done };
+	struct block *b;
+
+	(void)state;
+	must("rm -f here; truncate -s 1M here");
+	b = open_block(&o);
+	done_count = 0;
+	block_plug(b);
+	block_submit(b, &first);
+	block_plugged_turn(b);
+	assert_int_equal(done_count, 0);
+	block_submit(b, &second);
+	assert_int_equal(done_count, 0);
+	block_plugged_turn(b);
+	assert_int_equal(done_count, 2);
+	block_unplug(b);
+	block_close(b);
+}
+
 /* In a loop, from done() on to the next. */
 struct chain {
 	struct block_request req;
@@ -475,6 +503,7 @@ int main(void)
 		cmocka_unit_test(test_locked_by_qemu),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_here),
+		cmocka_unit_test(test_here_large),
 		cmocka_unit_test(test_loop),
 		cmocka_unit_test(test_throttle),
 		cmocka_unit_test(test_punch),

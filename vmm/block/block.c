@@ -24,6 +24,9 @@ struct request_list {
 	struct block_request *first, **last;
 };
 
+/* Of large requests each is answered while the next is copied; small ones are answered together. */
+#define REAP_BYTES (64u << 10)
+
 struct block {
 	struct layer *top;
 	struct aio *aio;
@@ -32,6 +35,7 @@ struct block {
 	int timer_fd;
 	unsigned in_flight;		/* submitted, not done */
 	unsigned plugged;
+	u64 plugged_bytes;	/* submitted since what was at hand was last reaped */
 	unsigned exclusive;		/* of those under way */
 	struct request_list under_way;	/* all of them; private fields link it both ways */
 	struct request_list waiting;	/* for others' ranges */
@@ -291,6 +295,7 @@ void block_submit(struct block *b, struct block_request *req)
 	} else {
 		request_start(b, req);
 	}
+	b->plugged_bytes += req->bytes;
 	if (!b->plugged)
 		aio_kick(b->aio);
 }
@@ -300,11 +305,23 @@ void block_plug(struct block *b)
 	b->plugged++;
 }
 
+/* What the host had at hand is done by now: it takes no turn of the loop. */
+static void block_reap(struct block *b)
+{
+	b->plugged_bytes = 0;
+	aio_reap(b->aio);
+}
+
+void block_plugged_turn(struct block *b)
+{
+	if (b->plugged == 1 && b->plugged_bytes >= REAP_BYTES)
+		block_reap(b);
+}
+
 void block_unplug(struct block *b)
 {
-	/* What the host had at hand is done by now: it takes no turn of the loop. */
 	if (b->plugged == 1)
-		aio_reap(b->aio);
+		block_reap(b);
 	if (!--b->plugged)
 		aio_kick(b->aio);
 }

@@ -3,9 +3,9 @@
  *
  * A struct block is an open image with its chain of backing files. All calls for one image come
  * from its loop's thread or under its loop's lock. A request is asynchronous: block_submit() takes
- * it, done() is called later from the loop, or from block_unplug() if it did not have to wait, never
- * from inside block_submit(). Requests complete in any order. A flush makes durable what was done()
- * before the flush was submitted.
+ * it, done() is called later from the loop, or from block_plugged_turn() or block_unplug() if it did
+ * not have to wait, never from inside block_submit(). Requests complete in any order. A flush makes
+ * durable what was done() before the flush was submitted.
  *
  * Errors are -errno: -EIO, -ENOSPC, -EPERM (the image is read-only) … The image stays usable.
  */
@@ -83,6 +83,11 @@ void block_submit(struct block *b, struct block_request *req);
  */
 void block_plug(struct block *b);
 void block_unplug(struct block *b);
+/*
+ * Between two submissions of one plug, where done() may be called: it is, once so much was submitted that
+ * who waits for the first should not wait for the last.
+ */
+void block_plugged_turn(struct block *b);
 /*
  * Looks whether somebody has changed the size of a raw image's file or device meanwhile. Drains. True:
  * it has another size now, which block_get_info() tells.

@@ -205,6 +205,7 @@ static bool blk_take(struct virtio_device *d, unsigned queue, struct virtq_chain
 	memcpy(&r->chain, c, offsetof(struct virtq_chain, iov));
 	memcpy(r->chain.iov, c->iov, (c->outs + c->ins) * sizeof(c->iov[0]));
 	request_start(r);
+	block_plugged_turn(blk->block);
 	return true;
 }
 

@@ -71,16 +71,28 @@ static void request_do(struct block *b, struct block_request *req)
 	req->done(req, req->op != BLOCK_FLUSH && req->offset / 512 % 61 == 60 ? -5 : 0);
 }
 
+static void first_do(struct block *b)
+{
+	struct block_request *req = b->first;
+
+	b->first = req->next;
+	if (!b->first)
+		b->last = &b->first;
+	request_do(b, req);
+}
+
+/* Of what may be done here one at most: others are left for later, beside new ones. */
+void block_plugged_turn(struct block *b)
+{
+	assert(b->plugs);
+	if (b->first && b->first->bytes > 1024)
+		first_do(b);
+}
+
 void block_drain(struct block *b)
 {
-	while (b->first) {
-		struct block_request *req = b->first;
-
-		b->first = req->next;
-		if (!b->first)
-			b->last = &b->first;
-		request_do(b, req);
-	}
+	while (b->first)
+		first_do(b);
 }
 
 int block_close(struct block *b)
