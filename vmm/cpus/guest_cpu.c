@@ -308,6 +308,7 @@ static void *cpu_thread(void *arg)
 	sigset_t set;
 	long ret;
 
+	pthread_setname_np(pthread_self(), "qumra-cpu");
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);

@@ -1,8 +1,10 @@
 /* I/O threads: see io_thread.h. */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 #include "lib/log.h"
+#include "lib/poll_time.h"
 #include "vmm/loop/io_thread.h"
 
 static void io_thread_woken(void *arg)
@@ -15,6 +17,7 @@ static void *io_thread_run(void *arg)
 	struct io_thread *io = arg;
 	struct error err = ERROR_INIT;
 
+	pthread_setname_np(pthread_self(), "qumra-io");
 	if (loop_run(&io->loop, io_thread_woken, io, &err) < 0)
 		log_line("an I/O thread ends: %s", err.text);
 	return NULL;
@@ -22,11 +25,15 @@ static void *io_thread_run(void *arg)
 
 int io_thread_init(struct io_thread *io, struct error *err)
 {
+	cpu_set_t cpus;
 	int ret;
 
 	*io = (struct io_thread){ 0 };
 	pthread_mutex_init(&io->lock, NULL);
 	ret = loop_init(&io->loop, &io->lock, err);
+	/* One CPU: whoever wakes the thread could not run while it looks. */
+	io->loop.poll_max_ns = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 &&
+		CPU_COUNT(&cpus) > 1 ? POLL_TIME_MAX_NS : 0;
 	if (ret < 0)
 		loop_destroy(&io->loop);
 	return ret;

@@ -3,9 +3,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
+#include "lib/poll_time.h"
 #include "vmm/loop/loop.h"
 
 /* epoll data: the slot, and who used it. */
@@ -14,11 +15,8 @@
 
 static u64 loop_clock(void *arg)
 {
-	struct timespec ts;
-
 	(void)arg;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000 + ts.tv_nsec;
+	return clock_monotonic_ns();
 }
 
 static void loop_program(void *arg, u64 deadline)
@@ -179,6 +177,23 @@ static void loop_run_always(struct loop *loop)
 	}
 }
 
+/* Not locked. As epoll_wait() without an end, but it stays awake for a while. */
+static int loop_wait(struct loop *loop, struct epoll_event *ev, int max)
+{
+	u64 start = clock_monotonic_ns();
+	int n = 0;
+
+	if (loop->poll_ns)
+		do
+			n = epoll_wait(loop->epoll_fd, ev, max, 0);
+		while (!n && clock_monotonic_ns() - start < loop->poll_ns);
+	if (!n)
+		n = epoll_wait(loop->epoll_fd, ev, max, -1);
+	loop->poll_ns = poll_time_next(
+		loop->poll_ns, clock_monotonic_ns() - start, loop->poll_max_ns);
+	return n;
+}
+
 int loop_run(struct loop *loop, void (*on_wake)(void *arg), void *arg, struct error *err)
 {
 	struct epoll_event ev[8];
@@ -189,7 +204,10 @@ int loop_run(struct loop *loop, void (*on_wake)(void *arg), void *arg, struct er
 		bool always = loop_has_always(loop);
 
 		pthread_mutex_unlock(loop->lock);
-		n = epoll_wait(loop->epoll_fd, ev, ARRAY_SIZE(ev), always ? 0 : -1);
+		if (always)
+			n = epoll_wait(loop->epoll_fd, ev, ARRAY_SIZE(ev), 0);
+		else
+			n = loop_wait(loop, ev, ARRAY_SIZE(ev));
 		pthread_mutex_lock(loop->lock);
 		if (n < 0 && errno != EINTR) {
 			ret = error_set(err, errno, "the event loop failed: %s", strerror(errno));

@@ -27,6 +27,7 @@ struct loop {
 	int epoll_fd, timer_fd, wake_fd;
 	pthread_mutex_t *lock;
 	bool stop;
+	u64 poll_max_ns, poll_ns;	/* it looks for so long before it sleeps: lib/poll_time.h */
 	u32 generation;
 	struct loop_watch watch[LOOP_WATCHES_MAX];
 	struct timer_queue timers;
