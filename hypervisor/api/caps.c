@@ -198,8 +198,10 @@ int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 		/* Nothing that fails is turned into #UD: they all exit anyway. */
 		return arg & ~1ULL ? -EINVAL : 0;
 	case KVM_CAP_HALT_POLL:
-		/* A vCPU that halts sleeps at once: any limit is kept. */
-		return arg >> 32 ? -EINVAL : 0;
+		if (arg >> 32)
+			return -EINVAL;
+		WRITE_ONCE(vm->halt_poll_ns, (u32)arg);
+		return 0;
 	case KVM_CAP_X86_USER_SPACE_MSR:
 		if (arg & ~(u64)MSR_REASONS)
 			return -EINVAL;

@@ -7,6 +7,7 @@
  */
 #include <linux/errno.h>
 
+#include "hypervisor/core/halt.h"
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/hyperv.h"
@@ -301,43 +302,11 @@ static int run_window(struct vcpu *v)
 	return 1;
 }
 
-/* ---- sleeping ----------------------------------------------------------------------------- */
-
-static bool halt_over(struct vcpu *v)
+bool vcpu_event_waits(struct vcpu *v)
 {
 	return (v->smi_pending && smi_allowed(v)) ||
 	       (v->nmi_pending && vcpu_nmi_allowed(v)) || (irq_pending(v) && vcpu_irq_allowed(v)) ||
 	       v->event.type != EV_NONE || pv_unhalted(&v->pv);
-}
-
-static int run_wait(struct vcpu *v)
-{
-	int ret;
-
-	if (v->mp_state == KVM_MP_STATE_HALTED && halt_over(v)) {
-		v->mp_state = KVM_MP_STATE_RUNNABLE;
-		v->halted = false;
-		pv_take_unhalted(v);
-		return 1;
-	}
-	vcpu_leave(v);
-	ret = os_event_wait(&v->wake, OS_FOREVER, &v->run->immediate_exit);
-	vcpu_enter(v);
-	if (ret != -EINTR)
-		return 1;
-	v->run->exit_reason = KVM_EXIT_INTR;
-	return ret;
-}
-
-static int run_halted(struct vcpu *v)
-{
-	v->stat.halts++;
-	if (!v->vm->irqchip && !(v->vm->disabled_exits & KVM_X86_DISABLE_EXITS_HLT)) {
-		v->halted = false;
-		return run_exit(v, KVM_EXIT_HLT);
-	}
-	v->mp_state = KVM_MP_STATE_HALTED;
-	return 1;
 }
 
 /* ---- running ------------------------------------------------------------------------------ */
@@ -391,7 +360,7 @@ static int run_engine(struct vcpu *v)
 	case UNWIND_RESTART:
 		break;
 	}
-	return v->halted && v->event.type == EV_NONE ? run_halted(v) : 1;
+	return v->halted && v->event.type == EV_NONE ? vcpu_halt(v) : 1;
 }
 
 static bool run_stopped(const struct vcpu *v)
@@ -451,7 +420,7 @@ static int run_loop(struct vcpu *v)
 		if (ret > 0)
 			ret = run_window(v);
 		if (ret > 0)
-			ret = v->mp_state == KVM_MP_STATE_RUNNABLE ? run_engine(v) : run_wait(v);
+			ret = v->mp_state == KVM_MP_STATE_RUNNABLE ? run_engine(v) : vcpu_wait(v);
 	} while (ret > 0);
 	v->stat.exits++;
 	return ret;

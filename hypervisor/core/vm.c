@@ -6,6 +6,7 @@
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/msr.h"
 #include "hypervisor/x86/hyperv.h"
+#include "lib/poll_time.h"
 
 int vm_create(struct vm **out)
 {
@@ -35,6 +36,8 @@ int vm_create(struct vm **out)
 	}
 	os_mutex_init(&vm->dirty_lock);
 	vm_watch_init(vm);
+	/* One CPU: whoever ends a HLT could not run while the vCPU looks. */
+	vm->halt_poll_ns = os_cpus() > 1 ? POLL_TIME_MAX_NS : 0;
 	vm->refs = 1;
 	vm->fd = -1;
 	/* kvmclock starts at zero with the VM. */

@@ -171,6 +171,7 @@ struct vm {
 	bool triple_fault_event;	/* KVM_CAP_X86_TRIPLE_FAULT_EVENT */
 	bool platform_info_denied;	/* KVM_CAP_MSR_PLATFORM_INFO, the other way round */
 	u32 hypercall_exits;	/* KVM_CAP_EXIT_HYPERCALL: bits by number */
+	u32 halt_poll_ns;	/* KVM_CAP_HALT_POLL: the longest; 0: never */
 	u32 disabled_exits;	/* KVM_X86_DISABLE_EXITS_* */
 	const struct cpu_engine_ops *engine;
 };

@@ -129,8 +129,12 @@ void os_event_signal(struct os_event *e);
  * is not zero. A handler that sets *stop just before the sleep begins is not missed.
  */
 int os_event_wait(struct os_event *e, u64 deadline_ns, const volatile u8 *stop);
+/* Looks for at most so long, without a system call. True: signalled, or *stop, or os_run_caught(). */
+bool os_event_poll(struct os_event *e, u64 ns, const volatile u8 *stop);
 
 void os_yield(void);
+/* Processors that the calling thread may run on. */
+unsigned os_cpus(void);
 
 /* ---- signals (bit n - 1 of a set is signal n) --------------------------------------------- */
 

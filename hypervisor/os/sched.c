@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -124,4 +125,12 @@ bool os_smt_possible(void)
 	}
 	text[n > 0 ? n : 0] = 0;
 	return strncmp(text, "forceoff", 8) && strncmp(text, "notsupported", 12);
+}
+
+/* The C library's cpu_set_t is for 1024; a host that has more than these is no host with one. */
+unsigned os_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) ? 2 : (unsigned)CPU_COUNT(&set);
 }

@@ -162,6 +162,18 @@ int os_event_wait(struct os_event *e, u64 deadline_ns, const volatile u8 *stop)
 	}
 }
 
+bool os_event_poll(struct os_event *e, u64 ns, const volatile u8 *stop)
+{
+	u64 start = os_clock_ns();
+
+	do {
+		if ((READ_ONCE(e->state) == SIGNALLED && event_take(e)) || *stop || os_run_caught())
+			return true;
+		cpu_pause();
+	} while (os_clock_ns() - start < ns);
+	return false;
+}
+
 void os_yield(void)
 {
 	sys6(SYS_sched_yield, 0, 0, 0, 0, 0, 0);

@@ -16,6 +16,8 @@
 	X(mmio, COUNT)								\
 	X(pio, COUNT)								\
 	X(halts, COUNT)								\
+	X(halt_attempted_poll, COUNT)	/* looked before it slept */		\
+	X(halt_successful_poll, COUNT)	/* and need not sleep */		\
 	X(events, COUNT)	/* interrupts and exceptions delivered */	\
 	X(tlb_fills, COUNT)							\
 	X(invalidations, COUNT)	/* code dropped because its page was written */	\

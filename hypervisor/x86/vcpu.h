@@ -327,6 +327,7 @@ struct vcpu {
 		u32 size, dirty, reset;
 	} dirty_ring;
 	struct os_event wake;	/* ends a HLT sleep */
+	u64 halt_poll_ns;	/* the next HLT's: core/halt.c */
 	struct vcpu_stat stat;	/* x86/stat.h */
 	struct stats_file stats;
 };

@@ -74,6 +74,9 @@ long set_msr(int vcpu, u32 index, u64 val);	/* 1: done */
 /* Skips the test where the hypervisor has no such capability. */
 void require_cap(struct machine *m, u32 cap);
 
+/* The counter of this name, from a descriptor of KVM_GET_STATS_FD. */
+u64 stat_of(int fd, const char *name);
+
 /* KVM_RUN that must end with this exit. */
 #define run_until(m, reason) do { \
 	assert_int_equal(call_num((m)->vcpu, KVM_RUN, 0), 0); \
@@ -108,6 +111,7 @@ int test_features(void);
 int test_pointers(void);
 int test_io_memory(void);
 int test_mwait(void);
+int test_halt_poll(void);
 int test_user_writes(void);
 int test_pmu(void);
 int test_pmu_intel(void);

@@ -320,25 +320,6 @@ static void test_emulated_cpuid(void **state)
 
 /* ---- statistics ----------------------------------------------------------------------------- */
 
-static u64 value_of(int fd, const char *name)
-{
-	struct kvm_stats_header h;
-	struct { struct kvm_stats_desc d; char name[48]; } d;
-	u64 val;
-	u32 i;
-
-	assert_int_equal(pread(fd, &h, sizeof(h), 0), sizeof(h));
-	for (i = 0; i < h.num_desc; i++) {
-		assert_int_equal(pread(fd, &d, sizeof(d), h.desc_offset + i * sizeof(d)), sizeof(d));
-		if (strcmp(d.name, name))
-			continue;
-		assert_int_equal(pread(fd, &val, 8, h.data_offset + d.d.offset), 8);
-		return val;
-	}
-	fail_msg("no %s", name);
-	return 0;
-}
-
 /* A descriptor that is open follows what happens, and outlives what it tells of. */
 static void test_stats_follow(void **state)
 {
@@ -353,19 +334,19 @@ static void test_stats_follow(void **state)
 	vm = call_num(m.vm, KVM_GET_STATS_FD, 0);
 	assert_true(v >= 0 && w >= 0 && vm >= 0 && v != w);
 	assert_int_equal(fcntl(v, F_GETFL) & O_ACCMODE, O_RDONLY);
-	before = value_of(v, "exits");
+	before = stat_of(v, "exits");
 	CODE(&m, 0xe6, 0x80, 0xf4);
 	run_until(&m, KVM_EXIT_IO);
 	run_to_halt(&m);
-	assert_int_equal(value_of(v, "exits"), before + 2);
-	assert_int_equal(value_of(w, "exits"), before + 2);
+	assert_int_equal(stat_of(v, "exits"), before + 2);
+	assert_int_equal(stat_of(w, "exits"), before + 2);
 	assert_int_equal(close(w), 0);
 	if (!api_is_host()) {
-		assert_int_equal(value_of(vm, "vcpus"), 1);
-		assert_int_equal(value_of(vm, "slots"), 1);
+		assert_int_equal(stat_of(vm, "vcpus"), 1);
+		assert_int_equal(stat_of(vm, "slots"), 1);
 	}
 	machine_free(&m);
-	assert_int_equal(value_of(v, "exits"), before + 2);
+	assert_int_equal(stat_of(v, "exits"), before + 2);
 	assert_int_equal(close(v), 0);
 	assert_int_equal(close(vm), 0);
 }

@@ -1,6 +1,7 @@
 /* The small machine of these tests (api.h). */
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "tests/api/api.h"
 
@@ -165,4 +166,23 @@ void machine_code(struct machine *m, const void *code, size_t size)
 void run_to_halt(struct machine *m)
 {
 	run_until(m, KVM_EXIT_HLT);
+}
+
+u64 stat_of(int fd, const char *name)
+{
+	struct kvm_stats_header h;
+	struct { struct kvm_stats_desc d; char name[48]; } d;
+	u64 val;
+	u32 i;
+
+	assert_int_equal(pread(fd, &h, sizeof(h), 0), sizeof(h));
+	for (i = 0; i < h.num_desc; i++) {
+		assert_int_equal(pread(fd, &d, sizeof(d), h.desc_offset + i * sizeof(d)), sizeof(d));
+		if (strcmp(d.name, name))
+			continue;
+		assert_int_equal(pread(fd, &val, 8, h.data_offset + d.d.offset), 8);
+		return val;
+	}
+	fail_msg("no %s", name);
+	return 0;
 }

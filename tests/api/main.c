@@ -110,6 +110,7 @@ int main(int argc, char **argv)
 	failed += test_pointers();
 	failed += test_io_memory();
 	failed += test_mwait();
+	failed += test_halt_poll();
 	failed += test_user_writes();
 	failed += test_pmu();
 	failed += test_pmu_intel();
