@@ -60,6 +60,9 @@ struct ioctl_class {
 };
 extern const struct ioctl_class system_ioctls, vm_ioctls, vcpu_ioctls;
 
+/* What KVM_GET_CLOCK says, and KVM_SET_CLOCK takes. */
+#define CLOCK_FLAGS	(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
+
 #define MAX_IRQ_ROUTES	4096	/* in one KVM_SET_GSI_ROUTING */
 
 /* caps.c: the value of KVM_CHECK_EXTENSION, and KVM_ENABLE_CAP on a VM. */

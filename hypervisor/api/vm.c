@@ -320,7 +320,7 @@ static long vm_get_clock(struct call *c)
 	d->clock = kvmclock_now(c->vm);
 	d->realtime = os_wall_ns();
 	d->host_tsc = tsc_host();
-	d->flags = KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
+	d->flags = CLOCK_FLAGS;
 	return 0;
 }
 
@@ -329,7 +329,8 @@ static long vm_set_clock(struct call *c)
 	const struct kvm_clock_data *d = c->data;
 	u64 clock = d->clock, wall = os_wall_ns();
 
-	if (d->flags & ~(KVM_CLOCK_REALTIME))
+	/* Only one counts, but what KVM_GET_CLOCK gave may come back as it is. */
+	if (d->flags & ~CLOCK_FLAGS)
 		return -EINVAL;
 	/* Time that passed since the value was taken, on this machine or on another. */
 	if ((d->flags & KVM_CLOCK_REALTIME) && wall > d->realtime)

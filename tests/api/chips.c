@@ -236,6 +236,12 @@ static void test_clock(void **state)
 	assert_int_equal(call(m.vm, KVM_SET_CLOCK, &c), 0);
 	assert_int_equal(call(m.vm, KVM_GET_CLOCK, &b), 0);
 	assert_true(b.clock >= c.clock && b.clock < c.clock + 1000000000);
+	/* What was got may be set, with all its flags; time that passed since counts. */
+	assert_int_equal(b.flags & ~(u32)call_num(m.vm, KVM_CHECK_EXTENSION, KVM_CAP_ADJUST_CLOCK), 0);
+	b.flags |= KVM_CLOCK_TSC_STABLE | KVM_CLOCK_HOST_TSC;
+	assert_int_equal(call(m.vm, KVM_SET_CLOCK, &b), 0);
+	assert_int_equal(call(m.vm, KVM_GET_CLOCK, &a), 0);
+	assert_true(a.clock >= b.clock && a.clock < b.clock + 1000000000);
 	c.flags = BIT(20);
 	assert_int_equal(call(m.vm, KVM_SET_CLOCK, &c), -EINVAL);
 	machine_free(&m);
