@@ -142,6 +142,7 @@ struct vm {
 	u32 mmu_pages;		/* KVM_SET_NR_MMU_PAGES; 0: not set */
 	u32 disabled_quirks;
 	bool split_irqchip, x2apic_32bit_ids;
+	bool x2apic_exact;	/* KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK */
 	s64 clock_offset; /* kvmclock = host monotonic ns + clock_offset; see kvmclock_now() */
 	struct clock_ref { u64 tsc, ns; u32 state; } clock_ref;	/* x86/kvmclock.c */
 	u64 wall_seq;

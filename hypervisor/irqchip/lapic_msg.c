@@ -40,8 +40,9 @@ static bool match_dest(const struct lapic *l, const struct apic_msg *m)
 
 	if (m->dest == X2APIC_BROADCAST)
 		return true;
-	/* A chip or MSI has eight bits: its broadcast reaches x2APICs too. */
-	if (m->dest == XAPIC_BROADCAST && (!x2 || !m->ipi))
+	/* A chip or MSI has eight bits: its broadcast reaches x2APICs too, unless user space has
+	 * remapped what it sends. api.rst 7.7 */
+	if (m->dest == XAPIC_BROADCAST && (!x2 || (!m->ipi && !l->vcpu->vm->x2apic_exact)))
 		return true;
 	return m->logical ? match_logical(l, m->dest) : match_physical(l, m->dest);
 }

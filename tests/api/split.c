@@ -174,6 +174,32 @@ static void test_eoi_msr(void **state)
 	machine_free(&m);
 }
 
+/* To x2APICs 0xff is a broadcast, or the ID of none of them: as user space has it. api.rst 7.7 */
+static void test_broadcast(void **state)
+{
+	struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 e[100]; } id = { .head.nent = 100 };
+	struct kvm_msi all = { .address_lo = MSI_ADDRESS | 0xff << 12, .data = 0x61 };
+	struct kvm_enable_cap bad = { .cap = KVM_CAP_X2APIC_API, .args = { BIT(30) } };
+	struct kvm_sregs s;
+	struct machine m;
+
+	split_new(&m, LINT0_MASKED);
+	assert_int_equal(call_num(m.vm, KVM_CHECK_EXTENSION, KVM_CAP_X2APIC_API) & 3, 3);
+	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &bad), -EINVAL);
+	assert_int_equal(call(m.sys, KVM_GET_SUPPORTED_CPUID, &id), 0);
+	assert_int_equal(call(m.vcpu, KVM_SET_CPUID2, &id), 0);
+	s = get_sregs(m.vcpu);
+	s.apic_base |= BIT(10);
+	assert_int_equal(call(m.vcpu, KVM_SET_SREGS, &s), 0);
+	assert_int_equal(call(m.vm, KVM_SIGNAL_MSI, &all), 1);
+	enable_cap(m.vm, KVM_CAP_X2APIC_API,
+		KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
+	assert_true(call(m.vm, KVM_SIGNAL_MSI, &all) <= 0);
+	all.address_hi = 0xffffff00;
+	assert_int_equal(call(m.vm, KVM_SIGNAL_MSI, &all), 1);
+	machine_free(&m);
+}
+
 /* Routes whose message is for others are not this vCPU's affair. */
 static void test_eoi_destination(void **state)
 {
@@ -292,6 +318,7 @@ int test_split(void)
 		cmocka_unit_test(test_eoi),
 		cmocka_unit_test(test_eoi_msr),
 		cmocka_unit_test(test_eoi_destination),
+		cmocka_unit_test(test_broadcast),
 		cmocka_unit_test(test_pic),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_halt),

@@ -394,6 +394,17 @@ static void test_x2apic_messages(void **state)
 	assert_int_equal(take(v), 0x64);
 	io_entry(m, 16, 0xffULL << 56 | 0x75);	/* a chip's broadcast does reach x2APICs */
 	assert_int_equal(line(m, 16, 1), 4);
+	for (unsigned int i = 0; i < 4; i++)
+		assert_int_equal(take(m->cpu[i]), 0x75);
+	m->vm.x2apic_exact = true;		/* api.rst 7.7: it is an ID, or CPUs of cluster 0 */
+	line(m, 16, 0);
+	io_entry(m, 16, 0xffULL << 56 | 0x86);
+	assert_int_equal(line(m, 16, 1), -1);
+	io_entry(m, 17, 0x0aULL << 56 | LOGICAL | 0x87);
+	assert_int_equal(line(m, 17, 1), 2);
+	assert_int_equal(take(m->cpu[0]), -1);
+	assert_int_equal(take(m->cpu[1]), 0x87);
+	assert_int_equal(take(m->cpu[3]), 0x87);
 }
 
 static void test_state_round_trip(void **state)
