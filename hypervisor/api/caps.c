@@ -31,6 +31,7 @@
 #define DISABLE_EXITS	(KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_HLT | \
 			 KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_CSTATE)
 #define HYPERCALL_EXITS	(1 << KVM_HC_MAP_GPA_RANGE)
+#define BUS_LOCK_MODES	(KVM_BUS_LOCK_DETECTION_OFF | KVM_BUS_LOCK_DETECTION_EXIT)
 
 static const int capability[] = {
 	[KVM_CAP_IRQCHIP] = 1,
@@ -103,6 +104,7 @@ static const int capability[] = {
 	[KVM_CAP_EXIT_HYPERCALL] = HYPERCALL_EXITS,
 	[KVM_CAP_EXIT_ON_EMULATION_FAILURE] = 1,
 	[KVM_CAP_HALT_POLL] = 1,
+	[KVM_CAP_X86_BUS_LOCK_EXIT] = BUS_LOCK_MODES,
 	[KVM_CAP_DISABLE_QUIRKS2] = QUIRKS,
 	[KVM_CAP_SYSTEM_EVENT_DATA] = 1,
 	[KVM_CAP_BINARY_STATS_FD] = 1,
@@ -142,6 +144,18 @@ int capability_value(u64 cap)
 	if (cap == KVM_CAP_STEAL_TIME)
 		return os_delay_known();
 	return cap < ARRAY_SIZE(capability) ? capability[cap] : 0;
+}
+
+/* Once on it stays on, as in KVM. */
+static int enable_bus_lock_exit(struct vm *vm, u64 mode)
+{
+	if (mode & ~(u64)BUS_LOCK_MODES || mode == BUS_LOCK_MODES)
+		return -EINVAL;
+	if (!(mode & KVM_BUS_LOCK_DETECTION_EXIT))
+		return 0;
+	WRITE_ONCE(vm->bus_lock_exits, true);
+	vm_request_all(vm, REQ_CODE_FLUSH);
+	return 0;
 }
 
 int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
@@ -202,6 +216,8 @@ int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 			return -EINVAL;
 		WRITE_ONCE(vm->halt_poll_ns, (u32)arg);
 		return 0;
+	case KVM_CAP_X86_BUS_LOCK_EXIT:
+		return enable_bus_lock_exit(vm, arg);
 	case KVM_CAP_X86_USER_SPACE_MSR:
 		if (arg & ~(u64)MSR_REASONS)
 			return -EINVAL;

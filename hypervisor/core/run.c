@@ -113,6 +113,11 @@ static int serve_set_tpr(struct vcpu *v)
 	return run_exit(v, KVM_EXIT_SET_TPR);
 }
 
+static int serve_bus_lock(struct vcpu *v)
+{
+	return run_exit(v, KVM_EXIT_X86_BUS_LOCK);
+}
+
 static int serve_pmu(struct vcpu *v)
 {
 	pmu_serve(v);
@@ -141,6 +146,7 @@ static int (*const serve[])(struct vcpu *v) = {
 	[REQ_TPR_ACCESS] = serve_tpr_access,
 	[REQ_HYPERV] = serve_hyperv,
 	[REQ_SET_TPR] = serve_set_tpr,
+	[REQ_BUS_LOCK] = serve_bus_lock,
 };
 
 static int run_requests(struct vcpu *v)
@@ -428,11 +434,13 @@ static int run_loop(struct vcpu *v)
 
 /* The fields of struct kvm_run that describe the vCPU at each exit. What is injected while user
  * space answers an access waits for the instruction's end. */
-static void run_publish(struct vcpu *v)
+static void run_publish(struct vcpu *v, int ret)
 {
 	struct kvm_run *run = v->run;
 
 	run->flags = v->smm ? KVM_RUN_X86_SMM : 0;
+	if (!ret && run->exit_reason == KVM_EXIT_X86_BUS_LOCK)
+		run->flags |= KVM_RUN_X86_BUS_LOCK;
 	run->if_flag = !!(v->rflags & RFLAGS_IF);
 	run->cr8 = cr_read(v, 8);
 	run->apic_base = v->msr.apic_base;
@@ -496,7 +504,7 @@ int vcpu_run(struct vcpu *v)
 		vcpu_request(v, REQ_TLB_FLUSH);
 	if (masked)
 		signals_restore(v, mask);
-	run_publish(v);
+	run_publish(v, ret);
 	vcpu_stats_publish(v);
 	return ret;
 }

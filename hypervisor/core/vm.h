@@ -174,6 +174,7 @@ struct vm {
 	u32 hypercall_exits;	/* KVM_CAP_EXIT_HYPERCALL: bits by number */
 	u32 halt_poll_ns;	/* KVM_CAP_HALT_POLL: the longest; 0: never */
 	u32 disabled_exits;	/* KVM_X86_DISABLE_EXITS_* */
+	bool bus_lock_exits;	/* KVM_CAP_X86_BUS_LOCK_EXIT; set once, atomic */
 	const struct cpu_engine_ops *engine;
 };
 

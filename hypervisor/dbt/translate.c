@@ -111,6 +111,14 @@ static bool host_differs(const struct vcpu *v, const struct insn *i, const struc
 
 static const struct form form_helper = { .kind = FORM_HELPER };
 
+/* Its handler looks whether it locks the bus (mem_rmw_begin()). */
+static bool may_lock_bus(const struct vcpu *v, const struct insn *i)
+{
+	if (likely(!READ_ONCE(v->vm->bus_lock_exits)) || !(i->flags & I_MEM))
+		return false;
+	return i->flags & I_LOCK || opcode_row(i->row)->set == &x_xchg_EG;
+}
+
 /* Where guest code comes from: bytes [first, end) of the page are in t->code already. */
 struct source {
 	const struct memslot *slot;
@@ -150,6 +158,8 @@ static bool insn_collect(struct trans *t, const u8 *code, unsigned int avail, un
 		if (host_differs(t->v, i, f))
 			f = &form_helper;
 	}
+	if (unlikely(may_lock_bus(t->v, i)))
+		f = &form_helper;
 	t->off[t->n] = (u16)off;
 	t->form[t->n++] = f;
 	t->v->stat.decodes++;

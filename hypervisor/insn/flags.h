@@ -6,6 +6,7 @@
 #ifndef QUMRA_HYPERVISOR_INSN_FLAGS_H
 #define QUMRA_HYPERVISOR_INSN_FLAGS_H
 
+#include "hypervisor/core/vm.h"
 #include "hypervisor/insn/insn.h"
 
 /* Follows an instruction in an asm statement whose eax output is early-clobbered. */
@@ -73,6 +74,12 @@ static inline u64 rmw_slow_load(struct vcpu *v, const struct insn *i, unsigned i
 {
 	mem_probe(v, i->seg, insn_ea(v, i), size, MEM_WRITE);
 	return insn_load(v, i, size);
+}
+
+/* The operand at ea of one that may be locked, or NULL: then rmw_begin(), which looks at cache lines, too. */
+static inline void *rmw_ptr(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
+{
+	return unlikely(v->vm->bus_lock_exits) ? NULL : mem_ptr(v, i->seg, ea, size, MEM_WRITE);
 }
 
 /* The same by pointer, for one host instruction on it; then mem_rmw_end(). */

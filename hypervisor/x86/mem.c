@@ -389,6 +389,21 @@ static void rmw_begin_locked(struct vcpu *v, const struct access *a, u64 la, uns
 		vcpu_exclusive_begin(v);
 }
 
+#define CACHE_LINE	64u
+
+/* Locked, and in two cache lines. SDM 3A 9.1.2.3; api.rst 7.22 */
+static bool locks_bus(const struct vcpu *v, u64 la, unsigned int size)
+{
+	return v->vm->bus_lock_exits && (la & (CACHE_LINE - 1)) + size > CACHE_LINE;
+}
+
+/* The vCPU leaves behind this instruction. */
+static void bus_locked(struct vcpu *v)
+{
+	vcpu_request(v, REQ_BUS_LOCK);
+	v->boundary = true;
+}
+
 void *mem_rmw_begin(struct vcpu *v, struct mem_rmw *m, unsigned int seg, u64 off, unsigned int size,
 	bool lock)
 {
@@ -397,7 +412,7 @@ void *mem_rmw_begin(struct vcpu *v, struct mem_rmw *m, unsigned int seg, u64 off
 	struct place p[2];
 
 	align_check(v, la, size);
-	*m = (struct mem_rmw) { .la = la, .size = size };
+	*m = (struct mem_rmw) { .la = la, .size = size, .bus_lock = lock && locks_bus(v, la, size) };
 	if (lock && !mem_in_page(la, size) && load_acquire(&v->vm->nr_vcpus) > 1)
 		rmw_begin_locked(v, &a, la, size);
 	m->first = span_find(v, &a, la, size, MEM_WRITE, p);
@@ -425,6 +440,8 @@ void mem_rmw_end(struct vcpu *v, struct mem_rmw *m)
 		code_note_write(v, m->slot, m->gpa, m->size);
 	if (v->exclusive)
 		vcpu_exclusive_end(v);
+	if (unlikely(m->bus_lock))
+		bus_locked(v);
 }
 
 /* ---- the processor's own accesses ---- */

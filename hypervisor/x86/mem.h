@@ -54,6 +54,7 @@ struct mem_rmw {
 	const struct memslot *slot;	/* the operand lies on a page with code */
 	unsigned int size, first;
 	bool copied;
+	bool bus_lock;		/* KVM_EXIT_X86_BUS_LOCK is to follow */
 };
 void *mem_rmw_begin(struct vcpu *v, struct mem_rmw *m, unsigned int seg, u64 off, unsigned int size,
 	bool lock);

@@ -139,6 +139,7 @@ enum {
 	REQ_TPR_ACCESS,		/* KVM_TPR_ACCESS_REPORTING: the guest has used its APIC's TPR */
 	REQ_HYPERV,		/* x86/hyperv.h: v->hv->todo says what */
 	REQ_SET_TPR,		/* the guest has lowered CR8, and the local APIC is user space's */
+	REQ_BUS_LOCK,		/* KVM_CAP_X86_BUS_LOCK_EXIT: the guest has used a bus lock */
 };
 
 /* The ratio of guest to host TSC ticks is a fixed-point number. */

@@ -251,6 +251,105 @@ static void test_disable_exits(void **state)
 	machine_free(&m);
 }
 
+/*
+ * A locked access in two cache lines leaves behind its instruction, once; one in a line, or not locked,
+ * does not. api.rst 7.22
+ */
+#define SPLIT_AT	0x5000u
+
+static const struct locked {
+	u8 n, code[12];		/* disp32 is the last four bytes, but for the immediate */
+	u8 imm;
+	bool locks;
+} locked[] = {
+	{ 8, { 0xf0, 0x83, 0x05, 0, 0, 0, 0, 3 }, 1, true },		/* lock add dword [], 3 */
+	{ 7, { 0xf0, 0xff, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock inc dword [] */
+	{ 7, { 0xf0, 0x09, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock or [], eax */
+	{ 6, { 0x87, 0x05, 0, 0, 0, 0 }, 0, true },			/* xchg [], eax */
+	{ 8, { 0xf0, 0x0f, 0xc1, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock xadd [], eax */
+	{ 8, { 0xf0, 0x0f, 0xb1, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock cmpxchg [], eax */
+	{ 8, { 0xf0, 0x0f, 0xc7, 0x0d, 0, 0, 0, 0 }, 0, true },		/* lock cmpxchg8b [] */
+	{ 9, { 0xf0, 0x0f, 0xba, 0x2d, 0, 0, 0, 0, 5 }, 1, true },	/* lock bts dword [], 5 */
+	{ 8, { 0xf0, 0x0f, 0xab, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock bts [], eax */
+	{ 7, { 0x83, 0x05, 0, 0, 0, 0, 3 }, 1, false },			/* add dword [], 3 */
+	{ 7, { 0x0f, 0xab, 0x05, 0, 0, 0, 0 }, 0, false },		/* bts [], eax */
+};
+
+/* mov [its page], dl, as a first access takes a slow path anyway; the instruction; hlt */
+#define TOUCH 6
+
+static void locked_code(struct machine *m, const struct locked *l, u32 at)
+{
+	u8 code[TOUCH + sizeof(l->code) + 1] = { 0x88, 0x15 };
+	u32 page = at & ~0xfffu;
+
+	memcpy(code + 2, &page, 4);
+	memcpy(code + TOUCH, l->code, l->n);
+	memcpy(code + TOUCH + l->n - l->imm - 4, &at, 4);
+	code[TOUCH + l->n] = 0xf4;
+	machine_code(m, code, TOUCH + l->n + 1u);
+	flat_mode(m->vcpu);
+}
+
+static void run_locked(struct machine *m, const struct locked *l, u32 at, bool leaves)
+{
+	struct kvm_regs r;
+
+	locked_code(m, l, at);
+	if (leaves) {
+		run_until(m, KVM_EXIT_X86_BUS_LOCK);
+		assert_true(m->run->flags & KVM_RUN_X86_BUS_LOCK);
+		r = get_regs(m->vcpu);
+		assert_int_equal(r.rip, CODE_AT + TOUCH + l->n);
+	}
+	run_to_halt(m);
+	assert_false(m->run->flags & KVM_RUN_X86_BUS_LOCK);
+	assert_int_equal(get_regs(m->vcpu).rip, CODE_AT + TOUCH + l->n + 1);
+}
+
+static void test_bus_lock(void **state)
+{
+	struct kvm_enable_cap bad = { .cap = KVM_CAP_X86_BUS_LOCK_EXIT, .args = { 3 } };
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	require_cap(&m, KVM_CAP_X86_BUS_LOCK_EXIT);
+	assert_int_equal(call_num(m.vm, KVM_CHECK_EXTENSION, KVM_CAP_X86_BUS_LOCK_EXIT), 3);
+	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &bad), -EINVAL);
+	bad.args[0] = 4;
+	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &bad), -EINVAL);
+	enable_cap(m.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_OFF);
+	for (size_t i = 0; i < ARRAY_SIZE(locked); i++)
+		run_locked(&m, &locked[i], SPLIT_AT + 0x3e, false);
+	enable_cap(m.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_EXIT);
+	for (size_t i = 0; i < ARRAY_SIZE(locked); i++) {
+		run_locked(&m, &locked[i], SPLIT_AT + 0x38, false);
+		run_locked(&m, &locked[i], SPLIT_AT + 0x3e, locked[i].locks);
+		run_locked(&m, &locked[i], SPLIT_AT + 0xffe, locked[i].locks);
+	}
+	machine_free(&m);
+}
+
+/* Once on, another run of the same code leaves: what had been translated of it is gone. */
+static void test_bus_lock_later(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	require_cap(&m, KVM_CAP_X86_BUS_LOCK_EXIT);
+	locked_code(&m, &locked[0], SPLIT_AT + 0x3e);
+	run_to_halt(&m);
+	set_regs(m.vcpu, &(struct kvm_regs){ .rip = CODE_AT, .rflags = 2 });
+	run_to_halt(&m);
+	assert_int_equal(*(u32 *)(m.ram + SPLIT_AT + 0x3e), 6);
+	enable_cap(m.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_EXIT);
+	set_regs(m.vcpu, &(struct kvm_regs){ .rip = CODE_AT, .rflags = 2 });
+	run_until(&m, KVM_EXIT_X86_BUS_LOCK);
+	assert_int_equal(*(u32 *)(m.ram + SPLIT_AT + 0x3e), 9);
+	run_to_halt(&m);
+	machine_free(&m);
+}
+
 static void test_platform_info(void **state)
 {
 	struct machine m;
@@ -360,6 +459,8 @@ int test_features(void)
 		cmocka_unit_test(test_triple_fault_event),
 		cmocka_unit_test(test_hypercall),
 		cmocka_unit_test(test_disable_exits),
+		cmocka_unit_test(test_bus_lock),
+		cmocka_unit_test(test_bus_lock_later),
 		cmocka_unit_test(test_platform_info),
 		cmocka_unit_test(test_failure),
 		cmocka_unit_test(test_emulated_cpuid),
