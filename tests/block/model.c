@@ -104,6 +104,16 @@ void model_check(struct model *m, struct block *b)
 	memset(m->undefined, 0, m->size / SECTOR + 1);
 }
 
+void model_grow(struct model *m, u64 size)
+{
+	struct model old = *m;
+
+	model_init(m, size, old.seed);
+	memcpy(m->data, old.data, old.size);
+	memcpy(m->undefined, old.undefined, old.size / SECTOR);
+	model_free(&old);
+}
+
 void model_save(const struct model *m, const char *name)
 {
 	put_file(name, m->data, m->size);

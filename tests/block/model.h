@@ -18,6 +18,8 @@ void model_load(struct model *m, struct block *b);
 void model_run(struct model *m, struct block *b, int rounds);
 /* All of it is the same; what is undefined is taken over. */
 void model_check(struct model *m, struct block *b);
+/* The disk becomes larger; what is new are zeroes. */
+void model_grow(struct model *m, u64 size);
 /* Into a raw file. */
 void model_save(const struct model *m, const char *name);
 

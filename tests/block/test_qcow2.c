@@ -123,6 +123,108 @@ static void test_caches(void **state)
 	}
 }
 
+/* To this size and, what is refused, back. */
+static void resize(struct block *b, u64 size)
+{
+	struct error err = ERROR_INIT, less = ERROR_INIT;
+	struct block_info info;
+
+	if (block_resize(b, size, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_true(block_resize(b, size - 512, &less) < 0);
+	assert_non_null(strstr(less.text, "cannot be made smaller"));
+	block_get_info(b, &info);
+	assert_int_equal(info.size, size);
+}
+
+/* By half a cluster or so, then by much, amid operations. */
+static void check_resize(const struct kind *k)
+{
+	struct block_options o = { .file = in_dir("disk"), .format = "qcow2", .cache = "unsafe" };
+	u64 sizes[] = { k->size + 1024, k->size + MIB / 2 + 512, 2 * k->size + 30 * MIB };
+	struct model m;
+	struct block *b;
+
+	print_message("%s, larger\n", k->name);
+	must("rm -rf disk base* middle sub data; %s", k->make);
+	model_init(&m, k->size, k->size + 3);
+	b = open_block(&o);
+	model_load(&m, b);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		model_run(&m, b, 15);
+		/* Something in the last cluster. */
+		memset(m.data + m.size - 512, 5, 512);
+		assert_int_equal(do_op(b, BLOCK_WRITE, m.size - 512, m.data + m.size - 512, 512), 0);
+		model_check(&m, b);
+		resize(b, sizes[i]);
+		model_grow(&m, sizes[i]);
+		model_check(&m, b);
+		model_run(&m, b, 15);
+		if (i == 1) {
+			block_close(b);
+			must("qemu-img check -q -f qcow2 disk");
+			b = open_block(&o);
+		}
+		model_check(&m, b);
+	}
+	assert_int_equal(block_close(b), 0);
+	must("qemu-img check -q -f qcow2 disk");
+	model_save(&m, "model.raw");
+	must("qemu-img compare -q -f raw -F qcow2 model.raw disk &&"
+	     "qemu-img info disk | grep -q '(%llu bytes)'", (unsigned long long)m.size);
+	model_free(&m);
+}
+
+static void test_resize(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (!strstr(kinds[i].name, "data file") && !strstr(kinds[i].name, "on raw, probed"))
+			check_resize(&kinds[i]);
+}
+
+static void refuse_resize(const char *make, u64 size, const char *text)
+{
+	struct block_options o = { .file = in_dir("disk"), .format = "qcow2" };
+	struct error err = ERROR_INIT;
+	struct block *b;
+
+	must("rm -f disk data; %s", make);
+	b = open_block(&o);
+	assert_true(block_resize(b, size, &err) < 0);
+	if (!strstr(err.text, text))
+		fail_msg("\"%s\" is not in \"%s\"", text, err.text);
+	assert_int_equal(block_close(b), 0);
+	must("qemu-img check -q disk; qemu-img info disk | grep -q '(1048576 bytes)'");
+}
+
+/* The base was longer than the disk: its end must not come to light. And what cannot be done. */
+static void test_resize_odd(void **state)
+{
+	struct block_options o = { .file = in_dir("disk"), .format = "qcow2" };
+	struct block *b;
+	u8 buf[4096];
+
+	(void)state;
+	must("rm -f disk base*; head -c 5M /dev/urandom >base.raw;"
+	     "qemu-img create -q -f qcow2 -b base.raw -F raw disk 1000448");
+	b = open_block(&o);
+	resize(b, 8 * MIB);
+	for (u64 at = 1000448; at < 8 * MIB; at += 4096) {
+		assert_int_equal(do_op(b, BLOCK_READ, at, buf, MIN(8 * MIB - at, sizeof(buf))), 0);
+		assert_int_equal(buf[0] | memcmp(buf, buf + 1, sizeof(buf) - 1), 0);
+	}
+	assert_int_equal(block_close(b), 0);
+	must("qemu-img check -q disk");
+	refuse_resize("qemu-img create -q -f qcow2 disk 1M", MIB / 2, "cannot be made smaller");
+	refuse_resize("qemu-img create -q -f qcow2 disk 1M", 2 * MIB + 1, "multiple of 512");
+	refuse_resize("qemu-img create -q -f qcow2 disk 1M", 1ULL << 62, "too large");
+	refuse_resize("qemu-img create -q -f qcow2 -o cluster_size=512 disk 1M", 1ULL << 30, "too large");
+	refuse_resize("qemu-img create -q -f qcow2 -o data_file=data disk 1M", 2 * MIB, "another file");
+	refuse_resize("qemu-img create -q -f qcow2 -o compat=0.10 disk 1M; qemu-img snapshot -c a disk",
+		2 * MIB, "version 2");
+}
+
 /* Enough for new refcount blocks and for larger refcount tables. */
 static void test_growth(void **state)
 {
@@ -334,6 +436,8 @@ int main(void)
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_caches),
 		cmocka_unit_test(test_growth),
+		cmocka_unit_test(test_resize),
+		cmocka_unit_test(test_resize_odd),
 		cmocka_unit_test(test_space),
 		cmocka_unit_test(test_internal_snapshot),
 		cmocka_unit_test(test_overlay),

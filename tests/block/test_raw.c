@@ -129,6 +129,49 @@ static void test_readonly(void **state)
 	block_close(b);
 }
 
+static void refuse_resize(struct block *b, u64 size, const char *text)
+{
+	struct error err = ERROR_INIT;
+
+	assert_true(block_resize(b, size, &err) < 0);
+	if (!strstr(err.text, text))
+		fail_msg("\"%s\" is not in \"%s\"", text, err.text);
+}
+
+/* Also a file that somebody has made larger already: it must not be cut. */
+static void test_resize(void **state)
+{
+	struct block_options o = { .file = in_dir("grows"), .format = "raw" };
+	struct error err = ERROR_INIT;
+	struct block_info info;
+	struct block *b;
+	u8 buf[512];
+
+	(void)state;
+	must("head -c 100000 /dev/zero | tr '\\0' x >grows");
+	b = open_block(&o);
+	assert_int_equal(block_resize(b, MIB, &err), 0);
+	block_get_info(b, &info);
+	assert_int_equal(info.size, MIB);
+	assert_int_equal(do_op(b, BLOCK_READ, 99840, buf, 512), 0);
+	assert_true(buf[0] == 'x' && buf[159] == 'x' && !buf[160] && !buf[511]);
+	assert_int_equal(do_op(b, BLOCK_WRITE, MIB - 512, buf, 512), 0);
+	assert_int_equal(block_resize(b, MIB, &err), 0);
+	refuse_resize(b, MIB - 512, "cannot be made smaller");
+	refuse_resize(b, MIB + 1, "multiple of 512");
+	must("truncate -s 3M grows");
+	refuse_resize(b, 2 * MIB, "has 3145728 bytes");
+	assert_int_equal(block_resize(b, 3 * MIB, &err), 0);
+	block_get_info(b, &info);
+	assert_int_equal(info.size, 3 * MIB);
+	block_close(b);
+	must("test $(stat -c %%s grows) = 3145728");
+	o.readonly = true;
+	b = open_block(&o);
+	refuse_resize(b, 4 * MIB, "only read");
+	block_close(b);
+}
+
 static void test_refused(void **state)
 {
 	struct block_options o = { .file = in_dir("nothing") };
@@ -497,6 +540,7 @@ int main(void)
 		cmocka_unit_test(test_modes),
 		cmocka_unit_test(test_odd_end),
 		cmocka_unit_test(test_readonly),
+		cmocka_unit_test(test_resize),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_probed),
 		cmocka_unit_test(test_locks),

@@ -8,6 +8,7 @@
  * and none goes to a cluster that a discard just gave away.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 #include "lib/clock.h"
 #include "vmm/block/iov.h"
 #include "vmm/loop/loop.h"
+
+#define SECTOR 512
 
 struct request_list {
 	struct block_request *first, **last;
@@ -373,6 +376,30 @@ bool block_measure(struct block *b)
 		return false;
 	b->top->size = size;
 	return true;
+}
+
+/* The size now, also where nobody has looked since somebody else changed it. */
+static u64 block_size_now(const struct block *b)
+{
+	s64 size = b->top->ops->measure ? b->top->ops->measure(b->top) : 0;
+
+	return MAX(b->top->size, (u64)MAX(size, 0));
+}
+
+int block_resize(struct block *b, u64 size, struct error *err)
+{
+	const char *name = b->top->file->name;
+	u64 now;
+
+	if (b->readonly)
+		return error_set(err, EPERM, "%s is only read: its size is fixed", name);
+	if (size % SECTOR || size > INT64_MAX)
+		return error_usage(err, "a disk's size is a multiple of %d bytes", SECTOR);
+	block_drain(b);
+	now = block_size_now(b);
+	if (size < now)
+		return error_usage(err, "%s has %" PRIu64 " bytes and cannot be made smaller", name, now);
+	return size == b->top->size ? 0 : b->top->ops->resize(b->top, size, err);
 }
 
 /* --- opening --- */

@@ -93,6 +93,11 @@ void block_plugged_turn(struct block *b);
  * it has another size now, which block_get_info() tells.
  */
 bool block_measure(struct block *b);
+/*
+ * Makes the disk larger: a raw image's file, or what a qcow2 image says of itself. What is new reads as
+ * zeroes. Drains, and blocks. Sizes are multiples of 512; a smaller one is refused, the same is no error.
+ */
+int block_resize(struct block *b, u64 size, struct error *err);
 /* Until nothing is in flight; calls done() meanwhile. Throttling does not delay it. */
 void block_drain(struct block *b);
 /* Drains, flushes and closes; NULL is allowed. Returns the flush's result. */

@@ -341,6 +341,15 @@ static s64 file_size(struct proto *p)
 	return fstat(f->fd, &st) < 0 ? -errno : st.st_size;
 }
 
+static int file_resize(struct proto *p, u64 size)
+{
+	struct file *f = file_of(p);
+
+	if (f->device)
+		return -EOPNOTSUPP;
+	return ftruncate(f->fd, size) < 0 ? -errno : 0;
+}
+
 static void file_close(struct proto *p)
 {
 	struct file *f = file_of(p);
@@ -357,6 +366,7 @@ static const struct proto_ops file_ops = {
 	.zero = file_zero,
 	.discard = file_discard,
 	.size = file_size,
+	.resize = file_resize,
 	.start = file_start,
 	.close = file_close,
 };

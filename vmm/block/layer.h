@@ -34,6 +34,8 @@ struct layer_ops {
 	int (*zero)(struct layer *img, u64 offset, u64 bytes, bool unmap);
 	/* The size as the file has it now, or -errno. NULL: it is what the image itself says. */
 	s64 (*measure)(struct layer *img);
+	/* Makes it larger; nothing is under way. On failure the size is what it was. */
+	int (*resize)(struct layer *img, u64 size, struct error *err);
 	/* Leaves file and backing to the caller. Returns what its flush gave. */
 	int (*close)(struct layer *img);
 };

@@ -23,6 +23,7 @@ struct proto_ops {
 	int (*zero)(struct proto *p, u64 offset, u64 bytes, bool unmap);
 	int (*discard)(struct proto *p, u64 offset, u64 bytes);
 	s64 (*size)(struct proto *p);
+	int (*resize)(struct proto *p, u64 size);	/* makes it longer; NULL: it has a fixed size */
 	/* Starts a read or write whose blocking form is task->work(); false: it cannot. */
 	bool (*start)(struct proto *p, struct aio *aio, struct aio_task *task, bool write,
 		const struct iovec *iov, unsigned iovs, u64 offset, u64 bytes, bool fua);

@@ -84,6 +84,16 @@ static s64 raw_measure(struct layer *img)
 	return size < 0 ? size : (s64)ALIGN_UP((u64)size, SECTOR);
 }
 
+static int raw_resize(struct layer *img, u64 size, struct error *err)
+{
+	int ret = img->file->ops->resize ? img->file->ops->resize(img->file, size) : -EOPNOTSUPP;
+
+	if (ret < 0)
+		return error_set(err, -ret, "cannot make %s larger: %s", img->file->name, strerror(-ret));
+	img->size = size;
+	return 0;
+}
+
 static int raw_close(struct layer *img)
 {
 	int ret = img->readonly ? 0 : raw_flush(img);
@@ -101,6 +111,7 @@ static const struct layer_ops raw_ops = {
 	.discard = raw_discard,
 	.zero = raw_zero,
 	.measure = raw_measure,
+	.resize = raw_resize,
 	.close = raw_close,
 };
 

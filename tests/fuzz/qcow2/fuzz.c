@@ -116,6 +116,15 @@ static void one_operation(struct layer *l, const u8 *op)
 		if (!l->readonly)
 			l->ops->zero(l, offset, MIN(l->size - offset, op[2] * 300ULL), op[0] & 16);
 		break;
+	case 5:
+		if (!l->readonly && op[2] & 1) {
+			struct error err = ERROR_INIT;
+
+			if (l->size < 64U << 20 && l->ops->resize(l, l->size + op[1] * 16384ULL, &err) < 0)
+				CHECK(err.kind != ERROR_NONE && err.text[0]);
+			break;
+		}
+		/* fall through */
 	default:
 		if (!l->readonly)
 			write_and_look(l, offset, bytes, op[0] ^ op[2]);

@@ -49,7 +49,7 @@ static int header_check_features(struct qcow2 *q, const struct qcow2_header *h, 
 
 static int header_check_numbers(struct qcow2 *q, const struct qcow2_header *h, struct error *err)
 {
-	u64 size = be64toh(h->size), l2_covers = q->cluster_size * (q->cluster_size / 8);
+	u64 size = be64toh(h->size);
 
 	if (size > INT64_MAX - 511)
 		return header_refuse(q, err, "the qcow2 header has an impossible disk size");
@@ -57,7 +57,7 @@ static int header_check_numbers(struct qcow2 *q, const struct qcow2_header *h, s
 		return header_refuse(q, err, "the qcow2 header has an impossible width of refcounts");
 	if ((u64)q->l1_size * 8 > L1_BYTES_MAX)
 		return header_refuse(q, err, "its L1 table is too large");
-	if (q->l1_size < size / l2_covers + !!(size % l2_covers))
+	if (q->l1_size < l1_entries(q, size))
 		return header_refuse(q, err, "its L1 table is too small for the disk");
 	if (be32toh(h->refcount_table_clusters) > REFTABLE_BYTES_MAX >> q->cluster_bits)
 		return header_refuse(q, err, "its refcount table is too large");
@@ -230,6 +230,24 @@ int header_set_reftable(struct qcow2 *q, u64 offset, u32 clusters)
 
 	return header_write(q, &field, sizeof(field),
 		offsetof(struct qcow2_header, refcount_table_offset));
+}
+
+/* One write, too. */
+int header_set_l1(struct qcow2 *q, u64 offset, u32 entries)
+{
+	struct {
+		u32 entries;
+		u64 offset;
+	} __attribute__((packed)) field = { htobe32(entries), htobe64(offset) };
+
+	return header_write(q, &field, sizeof(field), offsetof(struct qcow2_header, l1_size));
+}
+
+int header_set_size(struct qcow2 *q, u64 size)
+{
+	u64 raw = htobe64(size);
+
+	return header_write(q, &raw, sizeof(raw), offsetof(struct qcow2_header, size));
 }
 
 /* --- tables --- */

@@ -49,15 +49,29 @@ static const struct layer_ops qcow2_ops = {
 	.flush = qcow2_flush,
 	.discard = qcow2_discard,
 	.zero = qcow2_zero,
+	.resize = qcow2_resize,
 	.close = qcow2_close,
 };
 
-static int qcow2_init_caches(struct qcow2 *q, struct error *err)
+int qcow2_size_l2_cache(struct qcow2 *q)
 {
 	u64 most = L2_CACHE_MAX / q->slice_size;
 	u64 wanted = (q->layer.size >> q->cluster_bits) / (q->slice_size / 8) + L2_SLICES_MIN;
+	struct table_cache cache;
+	int ret = table_cache_init(&cache, q->slice_size, MIN(wanted, most));
 
-	if (table_cache_init(&q->l2_cache, q->slice_size, MIN(wanted, most)) < 0 ||
+	if (ret < 0) {
+		table_cache_free(&cache);
+		return ret;
+	}
+	table_cache_free(&q->l2_cache);
+	q->l2_cache = cache;
+	return 0;
+}
+
+static int qcow2_init_caches(struct qcow2 *q, struct error *err)
+{
+	if (qcow2_size_l2_cache(q) < 0 ||
 	    table_cache_init(&q->refcount_cache, q->slice_size, q->readonly ? 1 : REFCOUNT_SLICES) < 0)
 		return error_set(err, ENOMEM, "out of memory");
 	return 0;

@@ -133,6 +133,14 @@ static inline u64 cluster_offset(const struct qcow2 *q, u64 offset)
 	return offset & (q->cluster_size - 1);
 }
 
+/* Entries of the L1 table for a disk of this size. */
+static inline u64 l1_entries(const struct qcow2 *q, u64 size)
+{
+	u64 covers = q->cluster_size * (q->cluster_size / 8);
+
+	return size / covers + !!(size % covers);
+}
+
 /* --- header.c --- */
 
 int header_load(struct qcow2 *q, struct error *err);
@@ -140,6 +148,8 @@ int header_load(struct qcow2 *q, struct error *err);
 int header_set_incompatible(struct qcow2 *q, u64 set, u64 clear);
 int header_clear_autoclear(struct qcow2 *q);
 int header_set_reftable(struct qcow2 *q, u64 offset, u32 clusters);
+int header_set_l1(struct qcow2 *q, u64 offset, u32 entries);
+int header_set_size(struct qcow2 *q, u64 size);
 /* L1 and refcount table into memory; the set of metadata. */
 int header_load_tables(struct qcow2 *q, struct error *err);
 
@@ -157,6 +167,10 @@ int refcount_get(struct qcow2 *q, u64 cluster, u64 *count);
 int refcount_set(struct qcow2 *q, u64 cluster, u64 count);
 /* Up to `wanted` clusters in a row, counted once each; *offset is where. Returns how many, or -errno. */
 s64 clusters_alloc(struct qcow2 *q, u64 wanted, u64 *offset);
+/* The same, all of them; as many as a refcount block counts are never in a row: -EFBIG. */
+int clusters_alloc_row(struct qcow2 *q, u64 wanted, u64 *offset);
+/* A table has a new place: what may lie there, and what is given back. Clusters of the file. */
+void table_moved(struct qcow2 *q, u64 first, u64 count, u64 old, u64 old_count);
 /* Gives back what nothing on disk refers to. */
 int clusters_unref(struct qcow2 *q, u64 cluster, u64 count);
 /* Gives back with the next commit. */
@@ -220,6 +234,13 @@ int qcow2_rebuild_refcounts(struct qcow2 *q, struct error *err);
 /* backing: NULL takes the one that the header names. */
 int qcow2_open(struct layer **out, struct proto *file, const struct layer_options *o,
 	struct layer *backing, struct error *err);
+
+/* A cache of L2 tables for the disk's size, in place of the one there is, of which nothing is dirty. */
+int qcow2_size_l2_cache(struct qcow2 *q);
+
+/* --- resize.c --- */
+
+int qcow2_resize(struct layer *layer, u64 size, struct error *err);
 
 /* --- create.c --- */
 

@@ -197,6 +197,15 @@ static void metadata_add(struct qcow2 *q, u64 first, u64 count)
 			break;
 }
 
+void table_moved(struct qcow2 *q, u64 first, u64 count, u64 old, u64 old_count)
+{
+	metadata_add(q, first, count);
+	for (u64 i = 0; i < old_count; i++)
+		set_remove(&q->metadata, old + i);
+	if (old_count)
+		clusters_free_later(q, old << q->cluster_bits, old_count << q->cluster_bits);
+}
+
 static int reftable_grow(struct qcow2 *q, u64 table_index)
 {
 	u64 old = q->reftable_offset >> q->cluster_bits;
@@ -216,10 +225,7 @@ static int reftable_grow(struct qcow2 *q, u64 table_index)
 	q->reftable_size = p.size;
 	q->reftable_offset = (p.first + p.blocks) << q->cluster_bits;
 	q->reftable_dirty = (struct dirty_entries){ 0 };
-	metadata_add(q, p.first, p.blocks + p.clusters);
-	for (u64 i = 0; i < old_clusters; i++)
-		set_remove(&q->metadata, old + i);
-	clusters_free_later(q, old << q->cluster_bits, old_clusters << q->cluster_bits);
+	table_moved(q, p.first, p.blocks + p.clusters, old, old_clusters);
 	return 0;
 }
 
@@ -279,6 +285,20 @@ static int cluster_is_free(struct qcow2 *q, u64 cluster)
 	return 1;
 }
 
+/* Each is counted once, or none is. */
+static int clusters_count(struct qcow2 *q, u64 first, u64 n)
+{
+	for (u64 i = 0; i < n; i++) {
+		int ret = refcount_set(q, first + i, 1);
+
+		if (ret < 0) {
+			clusters_unref(q, first, i);
+			return ret;
+		}
+	}
+	return 0;
+}
+
 s64 clusters_alloc(struct qcow2 *q, u64 wanted, u64 *offset)
 {
 	u64 first, n;
@@ -298,16 +318,32 @@ s64 clusters_alloc(struct qcow2 *q, u64 wanted, u64 *offset)
 		if (ret <= 0)
 			break;
 	}
-	for (u64 i = 0; i < n; i++) {
-		ret = refcount_set(q, first + i, 1);
-		if (ret < 0) {
-			clusters_unref(q, first, i);
-			return ret;
-		}
-	}
+	ret = clusters_count(q, first, n);
+	if (ret < 0)
+		return ret;
 	q->free_hint = first + n;
 	*offset = first << q->cluster_bits;
 	return n;
+}
+
+/* Behind the file's end each range that a block counts is free but for its first cluster, the block. */
+int clusters_alloc_row(struct qcow2 *q, u64 wanted, u64 *offset)
+{
+	u64 next = q->free_hint, n = 0;
+
+	if (q->corrupt)
+		return -EIO;
+	if (wanted >= refblock_covers(q))
+		return -EFBIG;
+	while (n < wanted) {
+		int ret = cluster_is_free(q, next++);
+
+		if (ret < 0)
+			return ret;
+		n = ret ? n + 1 : 0;
+	}
+	*offset = (next - wanted) << q->cluster_bits;
+	return clusters_count(q, next - wanted, wanted);
 }
 
 int clusters_unref(struct qcow2 *q, u64 cluster, u64 count)

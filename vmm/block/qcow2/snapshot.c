@@ -86,10 +86,9 @@ int snapshot_each(struct qcow2 *q, int (*fn)(struct qcow2 *q, u64 l1_offset, u32
 
 static int snapshot_use(struct qcow2 *q, const struct snapshot *s, struct error *err)
 {
-	u64 l2_covers = q->cluster_size * (q->cluster_size / 8);
 	u64 size = s->disk_size ?: q->layer.size;
 
-	if (size > INT64_MAX - 511 || s->l1_size < size / l2_covers + !!(size % l2_covers))
+	if (size > INT64_MAX - 511 || s->l1_size < l1_entries(q, size))
 		return error_set(err, EINVAL, "%s: the L1 table of its snapshot is too small",
 			q->layer.file->name);
 	q->layer.size = ALIGN_UP(size, 512);
