@@ -2,6 +2,7 @@
  * The SCSI controller with a disk and a CD-ROM drive, driven command by command: data against the image
  * on the host, sense data against the standards' codes, resets, saved state and hostile drivers.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_scsi.h>
 #include <stdio.h>
@@ -528,6 +529,102 @@ static void test_tray(void **state)
 	host_free(h);
 }
 
+/* ---- another medium -------------------------------------------------------------------------- */
+
+static void load(struct host *h, const char *file)
+{
+	const struct block_options o = { .file = file, .format = "raw", .readonly = true };
+	struct block *block = NULL;
+
+	virtio_lock(&h->scsi.dev);
+	if (file)
+		assert_int_equal(block_open(&block, &o, &h->b.io.loop, &h->b.err), 0);
+	scsi_cd_load(&h->scsi.unit[CD], block);
+	virtio_unlock(&h->scsi.dev);
+}
+
+static int eject(struct host *h, bool force)
+{
+	int ret;
+
+	virtio_lock(&h->scsi.dev);
+	ret = scsi_cd_eject(&h->scsi.unit[CD], force);
+	if (ret == 0)
+		scsi_cd_remove(&h->scsi.unit[CD]);
+	virtio_unlock(&h->scsi.dev);
+	return ret;
+}
+
+/* Nothing can be read, and the drive says why; a guest that closes the tray finds nothing in it. */
+static void check_empty(struct host *h, u64 buf)
+{
+	struct answer a = command(h, CD, CMD(0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0), buf, 2048, true);
+	u8 status;
+
+	check_sense(&a, 2, 0x3A, 2);
+	assert_int_equal(media_event(h, buf, &status), 3);
+	assert_int_equal(status, 1);
+	a = command(h, CD, CMD(0x46, 0, 0, 0, 0, 0, 0, 1, 0, 0), buf, 256, true);
+	assert_int_equal(scsi_get16((u8 *)at(h->b.ram.bytes, buf) + 6), 0);
+	a = command(h, CD, CMD(0x1B, 0, 0, 0, 3, 0), 0, 0, false);
+	check_good(&a, 0, 0);
+	a = command(h, CD, CMD(0, 0, 0, 0, 0, 0), 0, 0, false);
+	check_sense(&a, 2, 0x3A, 1);
+	assert_int_equal(media_event(h, buf, &status), 0);
+	assert_int_equal(status, 0);
+	check_round_trip(&virtio_scsi_device_ops, &h->scsi);
+}
+
+/* The disk's file, which is a larger CD: told once, then it is read. */
+static void check_other(struct host *h, u64 buf)
+{
+	struct answer a = command(h, CD, CMD(0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0), buf, 2048, true);
+	u8 *data = at(h->b.ram.bytes, buf), status;
+
+	check_sense(&a, 6, 0x28, 0);
+	assert_int_equal(media_event(h, buf, &status), 2);
+	assert_int_equal(status, 2);
+	a = command(h, CD, CMD(0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0), buf, 8, true);
+	assert_memory_equal(data, "\0\0\x01\xFF\0\0\x08\0", 8);
+	a = command(h, CD, CMD(0x28, 0, 0, 0, 1, 0xFF, 0, 0, 1, 0), buf, 2048, true);
+	check_good(&a, 2048, 2048);
+	assert_memory_equal(data, h->image[DISK] + 511 * 2048, 2048);
+}
+
+static void test_medium(void **state)
+{
+	struct host *h = host_start(true, layouts[3]);
+	u64 buf = ram_alloc(&h->b.ram, 4096);
+	struct answer a;
+	u8 status;
+
+	/* Locked: the guest is asked, and goes on reading. */
+	a = command(h, CD, CMD(0x1E, 0, 0, 0, 1, 0), 0, 0, false);
+	assert_int_equal(eject(h, false), -EBUSY);
+	assert_int_equal(media_event(h, buf, &status), 1);
+	assert_int_equal(status, 2);
+	a = command(h, CD, CMD(0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0), buf, 2048, true);
+	check_good(&a, 2048, 2048);
+	a = command(h, CD, CMD(0x1E, 0, 0, 0, 0, 0), 0, 0, false);
+	assert_int_equal(eject(h, false), 0);
+	assert_int_equal(eject(h, false), 0);
+	check_empty(h, buf);
+	load(h, h->file[DISK]);
+	check_other(h, buf);
+	/* Locked, and by force; a drive that is closed on nothing. */
+	a = command(h, CD, CMD(0x1E, 0, 0, 0, 1, 0), 0, 0, false);
+	check_good(&a, 0, 0);
+	assert_int_equal(eject(h, true), 0);
+	check_empty(h, buf);
+	load(h, NULL);
+	a = command(h, CD, CMD(0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0), buf, 8, true);
+	check_sense(&a, 2, 0x3A, 1);
+	load(h, h->file[DISK]);
+	load(h, h->file[DISK]);
+	check_other(h, buf);
+	host_free(h);
+}
+
 /* ---- control and events ---------------------------------------------------------------------- */
 
 static u8 manage(struct host *h, u32 subtype, unsigned target, unsigned unit)
@@ -731,7 +828,8 @@ int main(void)
 		cmocka_unit_test(test_who_is_there), cmocka_unit_test(test_disk_data),
 		cmocka_unit_test(test_disk_ranges), cmocka_unit_test(test_disk_refuses),
 		cmocka_unit_test(test_mode_pages), cmocka_unit_test(test_cd),
-		cmocka_unit_test(test_tray), cmocka_unit_test(test_control),
+		cmocka_unit_test(test_tray), cmocka_unit_test(test_medium),
+		cmocka_unit_test(test_control),
 		cmocka_unit_test(test_events), cmocka_unit_test(test_moves_in_work),
 		cmocka_unit_test(test_sizes), cmocka_unit_test(test_bad_drivers),
 	};

@@ -1,7 +1,9 @@
 /*
  * CD-ROM drives (MMC-6): one session with one track of data, in a drive with a tray that the guest
- * can open and close; the image stays in it. Larger images are DVDs.
+ * can open and close; the image stays in it, unless whoever owns the machine takes it out or puts in
+ * another one. Larger images are DVDs.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "vmm/scsi/disk.h"
@@ -13,6 +15,11 @@
 #define DATA_TRACK	0x14	/* Q-channel: current position; data, recorded at once */
 
 enum { EVENT_NONE = 0, EVENT_EJECT = 1, EVENT_NEW = 2, EVENT_REMOVED = 3 };
+
+static bool has_medium(const struct scsi_unit *u)
+{
+	return !scsi_no_medium(u);
+}
 
 static u16 cd_profile(const struct scsi_unit *u)
 {
@@ -36,9 +43,37 @@ static void start_stop(struct scsi_task *t)
 	 */
 	if (load_eject && u->open == start) {
 		u->open = !start;
-		u->media_event = start ? EVENT_NEW : EVENT_REMOVED;
+		u->media_event = !start ? EVENT_REMOVED : u->block ? EVENT_NEW : EVENT_NONE;
 	}
 	scsi_good(t);
+}
+
+int scsi_cd_eject(struct scsi_unit *u, bool force)
+{
+	if (u->open)
+		return 0;
+	if (u->locked && !force) {
+		u->media_event = EVENT_EJECT;
+		return -EBUSY;
+	}
+	u->open = true;
+	u->media_event = EVENT_REMOVED;
+	return 0;
+}
+
+void scsi_cd_remove(struct scsi_unit *u)
+{
+	scsi_unit_replace(u, NULL);
+}
+
+void scsi_cd_load(struct scsi_unit *u, struct block *block)
+{
+	scsi_unit_replace(u, block);
+	u->open = false;
+	u->media_event = block ? EVENT_NEW : EVENT_NONE;
+	/* SPC-4 5.14: nobody who sends commands did it. Not ready to ready; the medium may have changed. */
+	if (block)
+		u->attention |= SCSI_ATTENTION_MEDIUM;
 }
 
 /* MMC-6 6.6: polled only. */
@@ -47,7 +82,7 @@ static void get_event_status(struct scsi_task *t)
 	struct scsi_unit *u = t->unit;
 	bool media = t->cdb[4] & 0x10;
 	u8 data[8] = { 0, media ? 6 : 2, media ? 4 : 0x80, 0x10, u->media_event,
-		       (u->open ? 1 : 2) };
+		       (u->open ? 1 : 0) | (has_medium(u) ? 2 : 0) };
 
 	if (!(t->cdb[1] & 1)) {
 		scsi_check(t, &SCSI_INVALID_FIELD);
@@ -85,8 +120,8 @@ static const struct feature {
 static bool feature_current(const struct scsi_unit *u, const struct feature *f)
 {
 	if (f->code == 0x1E || f->code == 0x1F)
-		return !u->open && (cd_profile(u) == PROFILE_DVD) == (f->code == 0x1F);
-	return f->flags & 1 && (f->code != 0x10 || !u->open);
+		return has_medium(u) && (cd_profile(u) == PROFILE_DVD) == (f->code == 0x1F);
+	return f->flags & 1 && (f->code != 0x10 || has_medium(u));
 }
 
 static u32 feature_put(const struct scsi_unit *u, const struct feature *f, u8 *p)
@@ -97,7 +132,7 @@ static u32 feature_put(const struct scsi_unit *u, const struct feature *f, u8 *p
 	memcpy(p + 4, f->data, f->len);
 	/* The profile that is current says so in its own entry. */
 	for (unsigned i = 0; f->code == 0 && i < f->len; i += 4)
-		p[4 + i + 2] = !u->open && scsi_get16(f->data + i) == cd_profile(u);
+		p[4 + i + 2] = has_medium(u) && scsi_get16(f->data + i) == cd_profile(u);
 	return 4u + f->len;
 }
 
@@ -120,7 +155,7 @@ static void get_configuration(struct scsi_task *t)
 			n += feature_put(u, f, data + n);
 	}
 	scsi_put32(data, n - 4);
-	scsi_put16(data + 6, u->open ? 0 : cd_profile(u));
+	scsi_put16(data + 6, has_medium(u) ? cd_profile(u) : 0);
 	scsi_reply(t, data, n, scsi_get16(t->cdb + 7));
 }
 

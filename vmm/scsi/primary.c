@@ -26,7 +26,7 @@ static void request_sense(struct scsi_task *t)
 		return;
 	}
 	if (!why)
-		why = t->unit->open ? &SCSI_NO_MEDIUM : &none;
+		why = scsi_no_medium(t->unit) ?: &none;
 	scsi_sense_fill(sense, why);
 	scsi_reply(t, sense, sizeof(sense), t->cdb[4]);
 }

@@ -31,7 +31,7 @@ enum scsi_attention {
 
 struct scsi_unit {
 	enum scsi_kind kind;
-	struct block *block;		/* ours to close */
+	struct block *block;		/* ours to close; NULL: a drive without a medium */
 	struct block_info info;
 	u32 block_size;			/* of the logical blocks; a power of two */
 	u64 blocks;
@@ -82,6 +82,15 @@ void scsi_unit_destroy(struct scsi_unit *u);
 void scsi_unit_reset(struct scsi_unit *u);
 /* Until nothing is in flight. */
 void scsi_unit_drain(struct scsi_unit *u);
+/*
+ * A drive's tray opens, unless the guest has locked it: -EBUSY, and the guest is told of the wish. force
+ * opens it nevertheless. What was in it, and whether it was open already, does not matter.
+ */
+int scsi_cd_eject(struct scsi_unit *u, bool force);
+/* Closes the tray with this in it, or with nothing (NULL); what was in it is closed. Drains. */
+void scsi_cd_load(struct scsi_unit *u, struct block *block);
+/* Takes what is in it out, wherever the tray is. Drains. */
+void scsi_cd_remove(struct scsi_unit *u);
 /* The image has another size now. */
 void scsi_unit_resized(struct scsi_unit *u);
 
@@ -90,7 +99,7 @@ void scsi_submit(struct scsi_task *t);
 /* ---- for the command sets -------------------------------------------------------------------- */
 
 extern const struct scsi_sense SCSI_INVALID_OPCODE, SCSI_INVALID_FIELD, SCSI_OUT_OF_RANGE,
-	SCSI_INVALID_PARAMETER, SCSI_PARAMETER_LENGTH, SCSI_NO_MEDIUM, SCSI_REMOVAL_PREVENTED,
+	SCSI_INVALID_PARAMETER, SCSI_PARAMETER_LENGTH, SCSI_REMOVAL_PREVENTED,
 	SCSI_WRITE_PROTECTED, SCSI_SAVING_UNSUPPORTED, SCSI_NO_MEMORY;
 
 #define SCSI_ON_DISK	1
@@ -112,8 +121,12 @@ void scsi_good(struct scsi_task *t);
 void scsi_check(struct scsi_task *t, const struct scsi_sense *why);
 /* Sense data for why, SCSI_SENSE_SIZE bytes. */
 void scsi_sense_fill(u8 *sense, const struct scsi_sense *why);
+/* Another image, or none, in place of what there is, which is drained and closed. */
+void scsi_unit_replace(struct scsi_unit *u, struct block *block);
 /* The next attention taken from the unit; NULL: there is none. */
 const struct scsi_sense *scsi_attention_take(struct scsi_unit *u);
+/* Why there is no medium to be reached; NULL: there is one. */
+const struct scsi_sense *scsi_no_medium(const struct scsi_unit *u);
 /* len bytes are the answer, of which the initiator wants at most room; good. */
 void scsi_reply(struct scsi_task *t, const void *data, u32 len, u32 room);
 /* The parameter list of len bytes, copied; false: it is not there, and the task has ended. */

@@ -17,12 +17,12 @@ const struct scsi_sense SCSI_INVALID_PARAMETER = { 0x05, 0x26, 0x00 };
 const struct scsi_sense SCSI_PARAMETER_LENGTH = { 0x05, 0x1A, 0x00 };
 const struct scsi_sense SCSI_SAVING_UNSUPPORTED = { 0x05, 0x39, 0x00 };
 const struct scsi_sense SCSI_REMOVAL_PREVENTED = { 0x05, 0x53, 0x02 };
-const struct scsi_sense SCSI_NO_MEDIUM = { 0x02, 0x3A, 0x02 };
 const struct scsi_sense SCSI_WRITE_PROTECTED = { 0x07, 0x27, 0x00 };
 const struct scsi_sense SCSI_NO_MEMORY = { 0x0B, 0x55, 0x03 };
 static const struct scsi_sense no_unit = { 0x05, 0x25, 0x00 };
 static const struct scsi_sense read_error = { 0x03, 0x11, 0x00 };
 static const struct scsi_sense write_error = { 0x03, 0x0C, 0x00 };
+static const struct scsi_sense tray_open = { 0x02, 0x3A, 0x02 }, tray_empty = { 0x02, 0x3A, 0x01 };
 static const struct scsi_sense no_space = { 0x07, 0x27, 0x07 };
 
 /* ---- how a task ends ------------------------------------------------------------------------- */
@@ -142,6 +142,11 @@ const struct scsi_sense *scsi_attention_take(struct scsi_unit *u)
 	return &says[bit];
 }
 
+const struct scsi_sense *scsi_no_medium(const struct scsi_unit *u)
+{
+	return u->open ? &tray_open : u->block ? NULL : &tray_empty;
+}
+
 static const struct scsi_command *command_find(const struct scsi_unit *u, u8 opcode)
 {
 	const struct scsi_command *c = &scsi_primary[opcode];
@@ -170,8 +175,8 @@ void scsi_submit(struct scsi_task *t)
 		scsi_check(t, why);
 	else if (!c)
 		scsi_check(t, &SCSI_INVALID_OPCODE);
-	else if (c->flags & SCSI_MEDIUM && u->open)
-		scsi_check(t, &SCSI_NO_MEDIUM);
+	else if (c->flags & SCSI_MEDIUM && (why = scsi_no_medium(u)))
+		scsi_check(t, why);
 	else if (c->flags & SCSI_WRITES && u->info.readonly)
 		scsi_check(t, &SCSI_WRITE_PROTECTED);
 	else
@@ -182,7 +187,10 @@ void scsi_submit(struct scsi_task *t)
 
 static void unit_measure(struct scsi_unit *u)
 {
-	block_get_info(u->block, &u->info);
+	if (u->block)
+		block_get_info(u->block, &u->info);
+	else
+		u->info = (struct block_info){ .align = 1, .physical = SECTOR_CD };
 	u->info.readonly |= u->kind == SCSI_CD;
 	u->block_size = u->kind == SCSI_CD ? SECTOR_CD : SECTOR_DISK;
 	u->blocks = u->info.size / u->block_size;
@@ -209,6 +217,14 @@ void scsi_unit_destroy(struct scsi_unit *u)
 {
 	block_close(u->block);
 	u->block = NULL;
+}
+
+void scsi_unit_replace(struct scsi_unit *u, struct block *block)
+{
+	scsi_unit_drain(u);
+	block_close(u->block);
+	u->block = block;
+	unit_measure(u);
 }
 
 void scsi_unit_drain(struct scsi_unit *u)

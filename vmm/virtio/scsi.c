@@ -173,10 +173,12 @@ static void requests_run(struct virtio_device *d, unsigned queue)
 	struct virtio_scsi *s = to_scsi(d);
 
 	for (unsigned i = 0; i < s->units; i++)
-		block_plug(s->unit[i].block);
+		if (s->unit[i].block)
+			block_plug(s->unit[i].block);
 	virtio_queue_run(d, queue, request_take);
 	for (unsigned i = 0; i < s->units; i++)
-		block_unplug(s->unit[i].block);
+		if (s->unit[i].block)
+			block_unplug(s->unit[i].block);
 }
 
 static void scsi_drain(struct virtio_device *d)
