@@ -1,4 +1,5 @@
 """Devices that Debian's large kernel has drivers for, a machine each: tests/virtio/part-NAME runs in it."""
+import importlib.util
 import os
 import random
 import re
@@ -13,6 +14,9 @@ import time
 
 from harness import ROOT, Fail, Skip, Test, need_qumra, script_output
 
+control_spec = importlib.util.spec_from_file_location("control_suite", os.path.join(ROOT, "tests", "control", "suite.py"))
+control_suite = importlib.util.module_from_spec(control_spec)
+control_spec.loader.exec_module(control_suite)
 sys.path.append(os.path.join(ROOT, "tests", "pc"))
 from screen import Picture, Viewer  # noqa: E402
 
@@ -124,6 +128,102 @@ class Scsi(Part):
             f.seek(65 << 16)
             if self.kit.sha256(f.read(127 << 16)) != re.search(r"^DISK (\w+)$", text, re.M)[1]:
                 raise Fail("the image holds something else than the guest wrote")
+
+
+class Media(Part):
+    """Sizes and a CD that change while the guest runs, by the control socket; and a disk that is behind NBD."""
+    name, checks = "media", 22
+    modules = Scsi.modules
+
+    def prepare(self):
+        if not shutil.which("nbdkit"):
+            raise Skip("nbdkit needs to be installed")
+        noise = random.Random(14)
+        file, other = noise.randbytes(1 << 20), noise.randbytes(1 << 20)
+        for name, data in (("file", file), ("other", other)):
+            os.makedirs(self.path(name + ".d"))
+            self.write(f"{name}.d/{name}", data)
+            subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-o", self.path(name + ".iso"), self.path(name + ".d")],
+                           check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for name in ("small", "scsi"):
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", self.path(name), "2M"], check=True)
+        with open(self.write("served", file), "ab") as f:
+            f.truncate(8 << 20)
+        self.serve()
+        return ["--disk", self.write("first", bytes(1 << 20)) + ",format=raw", "--disk", self.path("small") + ",format=qcow2",
+                "--disk", f"{self.path('scsi')},format=qcow2,bus=scsi", "--cdrom", self.path("file.iso") + ",format=raw",
+                "--disk", f"nbd+unix:///?socket={self.path('nbd')},format=raw", "--control", self.path("control")], \
+            [f"{name}.sha256=" + self.write(name + ".sum", self.kit.sha256(data).encode() + b"\n")
+             for name, data in (("file", file), ("other", other))]
+
+    def serve(self):
+        """nbdkit takes a socket that listens as its third descriptor (systemd's way), so it is there before the guest is."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(self.path("nbd"))
+            s.listen(4)
+            fd = os.dup(s.fileno())
+        start = 'exec 3<&"$1"; export LISTEN_FDS=1 LISTEN_PID=$$; exec nbdkit -f file "$2"'
+        self.server = subprocess.Popen(["sh", "-c", start, "sh", str(fd), self.path("served")], pass_fds=[fd])
+        os.close(fd)
+
+    def meet(self, guest):
+        try:
+            self.change(guest)
+            guest.until("DONE")
+        finally:
+            self.server.terminate()
+            self.server.wait()
+
+    def change(self, guest):
+        client = control_suite.greeted(self.path("control"))
+        drive, sectors = {"device": "cdrom0"}, iter((4096, 6144, 8192, 10240))
+
+        def refused(words, name, **arguments):
+            client.say({"execute": name, "arguments": arguments})
+            if words not in client.error()["error"]["desc"]:
+                raise Fail(f"{name} {arguments}: not refused for {words}")
+
+        def go_on():
+            client.do("block_resize", device="disk0", size=512 * next(sectors))
+
+        guest.until("READY mounted")
+        refused("locked", "eject", **drive)
+        refused("locked", "blockdev-change-medium", filename=self.path("other.iso"), format="raw", **drive)
+        refused("cannot open", "blockdev-change-medium", filename=self.path("none.iso"), **drive)
+        refused("no CD-ROM drive", "eject", id="disk0")
+        refused("there is no disk", "eject", id="cdrom1")
+        refused("one of device and id", "eject", id="cdrom0", **drive)
+        refused("only read", "block_resize", size=1 << 30, **drive)
+        refused("cannot be made smaller", "block_resize", device="disk0", size=1 << 19)
+        refused("multiple of 512", "block_resize", device="disk1", size=(8 << 20) + 1)
+        refused("cannot make", "block_resize", **{"node-name": "disk3", "size": 16 << 20})
+        go_on()
+        guest.until("READY unmounted")
+        client.do("eject", **drive)
+        go_on()
+        guest.until("READY empty")
+        client.do("blockdev-change-medium", filename=self.path("other.iso"), format="raw", **drive)
+        go_on()
+        guest.until("READY larger")
+        client.do("block_resize", device="disk1", size=100 << 20)
+        client.do("block_resize", **{"node-name": "disk2", "size": 300 << 20})
+        go_on()
+        client.close()
+
+    def judge(self, text):
+        want = re.search(r"^DISK (\w+)$", text, re.M)[1]
+        for name, size in (("small", 100 << 20), ("scsi", 300 << 20)):
+            subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", self.path(name)], check=True)
+            subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", self.path(name), self.path("raw")], check=True)
+            with open(self.path("raw"), "rb") as f:
+                for at in (1 << 20, size - (1 << 20)):
+                    f.seek(at)
+                    if os.path.getsize(f.name) != size or self.kit.sha256(f.read(1 << 20)) != want:
+                        raise Fail(f"{name} holds something else than the guest wrote")
+        with open(self.path("served"), "rb") as f:
+            f.seek(3 << 20)
+            if self.kit.sha256(f.read(1 << 20)) != want:
+                raise Fail("the server's disk holds something else than the guest wrote")
 
 
 class Balloon(Part):
@@ -468,7 +568,7 @@ class Gpu(Part):
             raise Fail(f"tablet: {tablet}")
 
 
-PARTS = (Scsi, Balloon, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
+PARTS = (Scsi, Media, Balloon, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
 
 
 def run(part, kit, build, log, bus, cpus):

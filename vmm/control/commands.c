@@ -144,6 +144,72 @@ static json_t *screendump(struct vmm *vmm, json_t *args, struct error *err)
 	return json_object();
 }
 
+/* What is wrong with an image is no unknown command. */
+static json_t *result(int ret, const struct error *why, struct error *err)
+{
+	if (ret < 0)
+		return error_set(err, -ret, "%s", why->text), NULL;
+	return json_object();
+}
+
+/* One of the two names of a disk, which may be NULL. */
+static const char *one_name(const char *a, const char *b, const char *what, struct error *err)
+{
+	if (!a == !b)
+		error_set(err, EINVAL, "arguments: one of %s", what);
+	return !a == !b ? NULL : a ? a : b;
+}
+
+static json_t *block_resize_disk(struct vmm *vmm, json_t *args, struct error *err)
+{
+	const char *device = NULL, *node = NULL, *name;
+	struct error why = ERROR_INIT;
+	json_error_t wrong;
+	json_int_t size;
+
+	if (json_unpack_ex(args, &wrong, JSON_STRICT, "{s?s, s?s, s:I}", "device", &device,
+		    "node-name", &node, "size", &size) < 0)
+		return error_set(err, EINVAL, "arguments: %s", wrong.text), NULL;
+	if (size < 0)
+		return error_set(err, EINVAL, "size: a size is not less than 0"), NULL;
+	name = one_name(device, node, "device and node-name", err);
+	return name ? result(virtio_board_resize(vmm->virtio, name, size, &why), &why, err) : NULL;
+}
+
+static json_t *eject(struct vmm *vmm, json_t *args, struct error *err)
+{
+	const char *device = NULL, *id = NULL, *name;
+	struct error why = ERROR_INIT;
+	json_error_t wrong;
+	int force = 0;
+
+	if (json_unpack_ex(args, &wrong, JSON_STRICT, "{s?s, s?s, s?b}", "device", &device, "id", &id,
+		    "force", &force) < 0)
+		return error_set(err, EINVAL, "arguments: %s", wrong.text), NULL;
+	name = one_name(device, id, "device and id", err);
+	return name ? result(virtio_board_eject(vmm->virtio, name, force, &why), &why, err) : NULL;
+}
+
+/* A CD is only read, whatever is asked for. */
+static json_t *change_medium(struct vmm *vmm, json_t *args, struct error *err)
+{
+	const char *device = NULL, *id = NULL, *name, *file, *format = NULL, *mode = "retain";
+	struct error why = ERROR_INIT;
+	json_error_t wrong;
+	int force = 0;
+
+	if (json_unpack_ex(args, &wrong, JSON_STRICT, "{s?s, s?s, s:s, s?s, s?b, s?s}", "device", &device,
+		    "id", &id, "filename", &file, "format", &format, "force", &force,
+		    "read-only-mode", &mode) < 0)
+		return error_set(err, EINVAL, "arguments: %s", wrong.text), NULL;
+	name = one_name(device, id, "device and id", err);
+	if (name && strcmp(mode, "retain") && strcmp(mode, "read-only"))
+		return error_set(err, EINVAL, "read-only-mode: a CD is only read"), NULL;
+	if (!name)
+		return NULL;
+	return result(virtio_board_change(vmm->virtio, name, file, format, force, &why), &why, err);
+}
+
 /* As after SIGUSR2: for images that were made larger. */
 static json_t *block_measure_all(struct vmm *vmm, json_t *args, struct error *err)
 {
@@ -161,7 +227,10 @@ static const struct command {
 	json_t *(*run)(struct vmm *vmm, json_t *args, struct error *err);
 } commands[] = {
 	{ "balloon", true, balloon },
+	{ "block_resize", true, block_resize_disk },
+	{ "blockdev-change-medium", true, change_medium },
 	{ "cont", false, cont },
+	{ "eject", true, eject },
 	{ "inject-nmi", false, inject_nmi },
 	{ "qmp_capabilities", true, qmp_capabilities },
 	{ "query-balloon", false, query_balloon },

@@ -565,7 +565,7 @@ static void slot_measure(struct virtio_slot *s)
 	if (s->destroy == disk_destroy && block_measure(blk->block))
 		virtio_blk_resized(blk);
 	for (unsigned i = 0; s->dev->ops->id == VIRTIO_ID_SCSI && i < scsi->units; i++)
-		if (block_measure(scsi->unit[i].block))
+		if (scsi->unit[i].block && block_measure(scsi->unit[i].block))
 			virtio_scsi_resized(scsi, i);
 }
 
@@ -576,6 +576,135 @@ void virtio_board_measure(struct virtio_board *board)
 		slot_measure(&board->slot[i]);
 		virtio_unlock(board->slot[i].dev);
 	}
+}
+
+/* A disk of the options, where it is. */
+struct disk_place {
+	const struct disk_options *options;
+	struct virtio_slot *slot;
+	unsigned unit;		/* of a SCSI controller */
+};
+
+static struct virtio_slot *disk_slot(struct virtio_board *b, const struct disk_options *o)
+{
+	const void *options = o->scsi ? (const void *)&b->options : o;
+	struct virtio_slot *s = b->slot;
+
+	while (s->options != options || (o->scsi && s->dev->ops->id != VIRTIO_ID_SCSI))
+		s++;
+	return s;
+}
+
+static int disk_find(struct virtio_board *b, const char *name, struct disk_place *place,
+		     struct error *err)
+{
+	unsigned number[2] = { 0 }, units = 0;
+	char text[32];
+
+	for (unsigned i = 0; b && i < b->options.disks; i++) {
+		const struct disk_options *o = &b->options.disk[i];
+
+		snprintf(text, sizeof(text), "%s%u", o->cdrom ? "cdrom" : "disk", number[o->cdrom]++);
+		if (strcmp(text, name) == 0) {
+			*place = (struct disk_place){ o, disk_slot(b, o), units };
+			return 0;
+		}
+		units += o->scsi;
+	}
+	return error_set(err, ENOENT, "there is no disk \"%s\"", name);
+}
+
+static int disk_resize(const struct disk_place *p, u64 size, struct error *err)
+{
+	struct virtio_blk *blk = p->slot->self;
+	struct virtio_scsi *scsi = p->slot->self;
+	int ret = block_resize(p->options->scsi ? scsi->unit[p->unit].block : blk->block, size, err);
+
+	if (ret == 0 && p->options->scsi)
+		virtio_scsi_resized(scsi, p->unit);
+	else if (ret == 0)
+		virtio_blk_resized(blk);
+	return ret;
+}
+
+int virtio_board_resize(struct virtio_board *board, const char *disk, u64 size, struct error *err)
+{
+	struct disk_place p = { 0 };
+	int ret = disk_find(board, disk, &p, err);
+
+	if (ret < 0)
+		return ret;
+	if (p.options->vhost)
+		return error_set(err, ENOTSUP, "%s belongs to another program", disk);
+	virtio_lock(p.slot->dev);
+	ret = disk_resize(&p, size, err);
+	virtio_unlock(p.slot->dev);
+	return ret;
+}
+
+static int drive_find(struct virtio_board *b, const char *name, struct disk_place *place,
+		      struct scsi_unit **unit, struct error *err)
+{
+	int ret = disk_find(b, name, place, err);
+	struct virtio_scsi *scsi;
+
+	if (ret < 0)
+		return ret;
+	if (!place->options->cdrom)
+		return error_set(err, ENOTSUP, "%s has no tray: it is no CD-ROM drive", name);
+	scsi = place->slot->self;
+	*unit = &scsi->unit[place->unit];
+	return 0;
+}
+
+static int drive_eject(struct scsi_unit *u, const char *name, bool force, struct error *err)
+{
+	int ret = scsi_cd_eject(u, force);
+
+	return ret == 0 ? 0 : error_set(err, -ret, "the guest has locked %s and was asked to open it; "
+					"try again, or with force", name);
+}
+
+int virtio_board_eject(struct virtio_board *board, const char *drive, bool force, struct error *err)
+{
+	struct scsi_unit *u = NULL;
+	struct disk_place p = { 0 };
+	int ret = drive_find(board, drive, &p, &u, err);
+
+	if (ret < 0)
+		return ret;
+	virtio_lock(p.slot->dev);
+	ret = drive_eject(u, drive, force, err);
+	if (ret == 0)
+		scsi_cd_remove(u);
+	virtio_unlock(p.slot->dev);
+	return ret;
+}
+
+int virtio_board_change(struct virtio_board *board, const char *drive, const char *file, const char *format,
+			bool force, struct error *err)
+{
+	struct scsi_unit *u = NULL;
+	struct disk_place p = { 0 };
+	struct disk_options o;
+	struct block *block = NULL;
+	int ret = drive_find(board, drive, &p, &u, err);
+
+	if (ret < 0)
+		return ret;
+	o = *p.options;
+	o.file = file;
+	o.format = format;
+	virtio_lock(p.slot->dev);
+	ret = disk_open(&block, p.slot, &o, err);
+	if (ret == 0)
+		ret = drive_eject(u, drive, force, err);
+	if (ret == 0)
+		scsi_cd_load(u, block);
+	else
+		block_close(block);
+	virtio_unlock(p.slot->dev);
+	return ret;
 }
 
 static struct virtio_balloon *board_balloon(struct virtio_board *board)

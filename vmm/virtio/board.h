@@ -45,6 +45,21 @@ void virtio_board_boot_order(const struct virtio_board *board, struct boot_order
 void virtio_board_attach_screen(struct virtio_board *board, struct display *display,
 				struct input *input);
 
+/*
+ * Makes a disk larger and tells the guest. Disks are called disk0, disk1 ..., drives cdrom0, cdrom1 ..., each
+ * kind in the order of the options. Blocks as long as the image's file does.
+ */
+int virtio_board_resize(struct virtio_board *board, const char *disk, u64 size, struct error *err);
+
+/*
+ * What is in a CD-ROM drive is taken out, and the tray stays open; or the image in file (format: NULL is
+ * probed) takes its place, and the tray is closed. A tray that the guest has locked is left as it is, unless
+ * force; the guest is told of the wish.
+ */
+int virtio_board_eject(struct virtio_board *board, const char *drive, bool force, struct error *err);
+int virtio_board_change(struct virtio_board *board, const char *drive, const char *file, const char *format,
+			bool force, struct error *err);
+
 /* Looks whether images have another size now, and tells the guest of those. */
 void virtio_board_measure(struct virtio_board *board);
 
