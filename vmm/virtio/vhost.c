@@ -37,7 +37,7 @@ static void back_lost(struct virtio_vhost *v, const char *why)
 	v->running = false;
 	v->started = 0;
 	unwatch(v, &v->watch);
-	vhost_user_close(&v->back);
+	v->back.ops->close(&v->back);
 	if (!told)
 		log_line("%s: %s", v->dev.ops->name, v->back.why ? v->back.why : why);
 	virtio_fail(&v->dev);
@@ -59,7 +59,7 @@ static void socket_ready(void *arg, u32 events)
 
 	(void)events;
 	/* An answer may have been taken since. */
-	if (!vhost_user_check(&v->back))
+	if (!v->back.ops->check(&v->back))
 		back_lost(v, "the back end has gone");
 }
 
@@ -123,7 +123,7 @@ static int queue_give(struct virtio_vhost *v, unsigned i)
 		.error_fd = v->error_fd,
 	};
 
-	return vhost_user_start_ring(&v->back, i, &ring);
+	return v->back.ops->start_ring(&v->back, i, &ring);
 }
 
 static void queues_give(struct virtio_vhost *v)
@@ -136,9 +136,9 @@ static void queues_give(struct virtio_vhost *v)
 			virtio_fail(d);
 		return;
 	}
-	ret = vhost_user_set_features(&v->back, d->features & v->back.features);
+	ret = v->back.ops->set_features(&v->back, d->features);
 	if (ret == 0)
-		ret = vhost_user_set_memory(&v->back, d->mem);
+		ret = v->back.ops->set_memory(&v->back, d->mem);
 	for (unsigned i = 0; i < d->queues && ret == 0; i++) {
 		if (!d->queue[i].vq.ready)
 			continue;
@@ -157,7 +157,7 @@ static void queues_take(struct virtio_vhost *v)
 	for (unsigned i = 0; i < v->dev.queues && v->running; i++) {
 		if (!(started & 1u << i))
 			continue;
-		if (vhost_user_stop_ring(&v->back, i, &base) < 0)
+		if (v->back.ops->stop_ring(&v->back, i, &base) < 0)
 			back_lost(v, "the back end has gone");
 		else if (base_take(&v->dev.queue[i].vq, base) < 0)
 			back_lost(v, "the back end's position in a queue cannot be");
@@ -191,7 +191,7 @@ void vhost_rewired(struct virtio_device *d, unsigned queue)
 	struct virtio_vhost *v = to_vhost(d);
 
 	if (v->running && v->started & 1u << queue &&
-	    vhost_user_set_call(&v->back, queue, call_of(v, queue)) < 0)
+	    v->back.ops->set_call(&v->back, queue, call_of(v, queue)) < 0)
 		back_lost(v, "the back end has gone");
 }
 
@@ -296,7 +296,8 @@ static int back_open(struct virtio_vhost *v, const struct vhost_options *o, stru
 		return error_set(err, EIO, "%s: %s", o->option, v->back.why);
 	if (!(v->back.features & BIT(VIRTIO_F_VERSION_1)))
 		return error_set(err, EIO, "%s: the back end is older than virtio 1", o->option);
-	if (v->kind->ask_config && vhost_user_get_config(&v->back, v->config, v->kind->config_size) < 0)
+	if (v->kind->ask_config &&
+	    v->back.ops->get_config(&v->back, v->config, v->kind->config_size) < 0)
 		return error_set(err, EIO, "%s: %s", o->option, v->back.why);
 	return 0;
 }
@@ -349,6 +350,7 @@ void virtio_vhost_destroy(struct virtio_vhost *v)
 	if (v->error_fd >= 0)
 		close(v->error_fd);
 	virtio_destroy(&v->dev);
-	vhost_user_close(&v->back);
+	if (v->back.ops)
+		v->back.ops->close(&v->back);
 	child_end(&v->child);
 }

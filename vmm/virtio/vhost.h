@@ -6,7 +6,7 @@
  * vhost.c is the device between a transport and a back end; vhost_user.c speaks the protocol of
  * vhost-user (QEMU, docs/interop/vhost-user.rst).
  *
- * A back end may lie, stop answering or go away at any time. Then it is never spoken to again, the
+ * Another program may lie, stop answering or go away at any time. Then it is never spoken to again, the
  * device needs a reset, and does so after every reset.
  */
 #ifndef QUMRA_VMM_VIRTIO_VHOST_H
@@ -18,12 +18,7 @@
 
 /* ---- the back end ---------------------------------------------------------------------------- */
 
-struct vhost_back {
-	int fd;			/* -1: it is lost */
-	u64 features, protocol;	/* what it offers; what of vhost-user's was agreed on */
-	unsigned queues;	/* that it has; 0: it does not say */
-	const char *why;	/* it was lost */
-};
+struct vhost_back;
 
 struct vhost_ring {
 	u16 size;
@@ -32,19 +27,31 @@ struct vhost_ring {
 	int kick_fd, call_fd, error_fd;
 };
 
-void vhost_user_close(struct vhost_back *b);
-/* Is it there, and silent as it should be? */
-bool vhost_user_check(struct vhost_back *b);
-/* The rest return 0 or, when the back end is lost now, -EIO. */
-/* Takes fd, a connected socket, and asks what is there. */
+/* Those that return int: 0 or, when the back end is lost now, -EIO. */
+struct vhost_back_ops {
+	void (*close)(struct vhost_back *b);	/* also of one that is closed */
+	/* Is it there, and silent as it should be? */
+	bool (*check)(struct vhost_back *b);
+	int (*get_config)(struct vhost_back *b, void *data, u32 len);
+	/* As the driver has accepted them; those that the back end does not offer are not its. */
+	int (*set_features)(struct vhost_back *b, u64 features);
+	int (*set_memory)(struct vhost_back *b, const struct guest_memory *mem);
+	int (*start_ring)(struct vhost_back *b, unsigned i, const struct vhost_ring *ring);
+	int (*set_call)(struct vhost_back *b, unsigned i, int fd);
+	/* The back end touches the ring no more when this returns. */
+	int (*stop_ring)(struct vhost_back *b, unsigned i, u32 *base);
+};
+
+struct vhost_back {
+	const struct vhost_back_ops *ops;
+	int fd;			/* -1: it is lost */
+	u64 features, protocol;	/* what it offers; what of vhost-user's was agreed on */
+	unsigned queues;	/* that it has; 0: it does not say */
+	const char *why;	/* it was lost */
+};
+
+/* Takes fd, a connected socket, and asks what is there. 0 or -EIO. */
 int vhost_user_open(struct vhost_back *b, int fd);
-int vhost_user_get_config(struct vhost_back *b, void *data, u32 len);
-int vhost_user_set_features(struct vhost_back *b, u64 features);
-int vhost_user_set_memory(struct vhost_back *b, const struct guest_memory *mem);
-int vhost_user_start_ring(struct vhost_back *b, unsigned i, const struct vhost_ring *ring);
-int vhost_user_set_call(struct vhost_back *b, unsigned i, int fd);
-/* The back end touches the ring no more when this returns. */
-int vhost_user_stop_ring(struct vhost_back *b, unsigned i, u32 *base);
 
 /* ---- the device ------------------------------------------------------------------------------ */
 

@@ -62,7 +62,7 @@ _Static_assert(HEAD == 12, "vhost-user, Message Specification");
 _Static_assert(sizeof(struct vhost_vring_addr) == 40, "vhost-user, A vring address description");
 _Static_assert(sizeof(struct region) == 32, "vhost-user, Memory region description");
 
-void vhost_user_close(struct vhost_back *b)
+static void user_close(struct vhost_back *b)
 {
 	if (b->fd >= 0)
 		close(b->fd);
@@ -73,7 +73,7 @@ static int lost(struct vhost_back *b, const char *why)
 {
 	if (!b->why)
 		b->why = why;
-	vhost_user_close(b);
+	user_close(b);
 	return -EIO;
 }
 
@@ -156,7 +156,7 @@ static int receive_all(struct vhost_back *b, void *data, size_t len, u64 end)
 	return 0;
 }
 
-bool vhost_user_check(struct vhost_back *b)
+static bool user_check(struct vhost_back *b)
 {
 	u8 byte;
 	ssize_t n;
@@ -231,7 +231,7 @@ static int tell_fd(struct vhost_back *b, u32 request, unsigned i, int fd)
 
 /* ---- for vhost.c ----------------------------------------------------------------------------- */
 
-int vhost_user_get_config(struct vhost_back *b, void *data, u32 len)
+static int user_get_config(struct vhost_back *b, void *data, u32 len)
 {
 	struct message m = { .config = { .size = len } };
 	u32 head = offsetof(struct message, config.data) - HEAD;
@@ -248,12 +248,12 @@ int vhost_user_get_config(struct vhost_back *b, void *data, u32 len)
 	return 0;
 }
 
-int vhost_user_set_features(struct vhost_back *b, u64 features)
+static int user_set_features(struct vhost_back *b, u64 features)
 {
-	return tell_number(b, SET_FEATURES, features | (b->features & F_PROTOCOL));
+	return tell_number(b, SET_FEATURES, (features | F_PROTOCOL) & b->features);
 }
 
-int vhost_user_set_memory(struct vhost_back *b, const struct guest_memory *mem)
+static int user_set_memory(struct vhost_back *b, const struct guest_memory *mem)
 {
 	struct message m = { .memory = { .count = 0 } };
 	struct region all[REGIONS_MAX];
@@ -281,12 +281,12 @@ int vhost_user_set_memory(struct vhost_back *b, const struct guest_memory *mem)
 	return tell(b, &m, SET_MEM_TABLE, 8 + n * sizeof(struct region), fds, n);
 }
 
-int vhost_user_set_call(struct vhost_back *b, unsigned i, int fd)
+static int user_set_call(struct vhost_back *b, unsigned i, int fd)
 {
 	return tell_fd(b, SET_VRING_CALL, i, fd);
 }
 
-int vhost_user_start_ring(struct vhost_back *b, unsigned i, const struct vhost_ring *r)
+static int user_start_ring(struct vhost_back *b, unsigned i, const struct vhost_ring *r)
 {
 	struct message m = { .addr = { .index = i, .desc_user_addr = r->desc,
 		.avail_user_addr = r->driver, .used_user_addr = r->device } };
@@ -295,7 +295,7 @@ int vhost_user_start_ring(struct vhost_back *b, unsigned i, const struct vhost_r
 	if ((ret = tell_state(b, SET_VRING_NUM, i, r->size)) < 0 ||
 	    (ret = tell_state(b, SET_VRING_BASE, i, r->base)) < 0 ||
 	    (ret = tell(b, &m, SET_VRING_ADDR, sizeof(m.addr), NULL, 0)) < 0 ||
-	    (ret = vhost_user_set_call(b, i, r->call_fd)) < 0 ||
+	    (ret = user_set_call(b, i, r->call_fd)) < 0 ||
 	    (ret = tell_fd(b, SET_VRING_ERR, i, r->error_fd)) < 0 ||
 	    (ret = tell_fd(b, SET_VRING_KICK, i, r->kick_fd)) < 0)
 		return ret;
@@ -303,7 +303,7 @@ int vhost_user_start_ring(struct vhost_back *b, unsigned i, const struct vhost_r
 	return b->features & F_PROTOCOL ? tell_state(b, SET_VRING_ENABLE, i, 1) : 0;
 }
 
-int vhost_user_stop_ring(struct vhost_back *b, unsigned i, u32 *base)
+static int user_stop_ring(struct vhost_back *b, unsigned i, u32 *base)
 {
 	struct message m = { .state = { .index = i } };
 	int ret = ask(b, &m, GET_VRING_BASE, sizeof(m.state), sizeof(m.state));
@@ -341,8 +341,14 @@ static int agree(struct vhost_back *b)
 	return ret < 0 ? ret : own(b);
 }
 
+static const struct vhost_back_ops user_ops = {
+	.close = user_close, .check = user_check, .get_config = user_get_config,
+	.set_features = user_set_features, .set_memory = user_set_memory,
+	.start_ring = user_start_ring, .set_call = user_set_call, .stop_ring = user_stop_ring,
+};
+
 int vhost_user_open(struct vhost_back *b, int fd)
 {
-	*b = (struct vhost_back){ .fd = fd };
+	*b = (struct vhost_back){ .ops = &user_ops, .fd = fd };
 	return agree(b);
 }
