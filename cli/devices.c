@@ -202,6 +202,7 @@ static const struct suboption net_suboptions[] = {
 	{ "mac", SUB_CALL, 0, NULL, net_mac, 0 },
 	{ "pcap", SUB_TEXT, offsetof(struct nic_options, pcap), NULL, NULL, 0 },
 	{ "tftp", SUB_CALL, 0, NULL, net_tftp, 0 },
+	{ "vhost", SUB_TEXT, offsetof(struct nic_options, vhost), "on|off|auto", NULL, 0 },
 	{ "bootfile", SUB_CALL, 0, NULL, net_bootfile, 0 },
 	{ "bootindex", SUB_CALL, 0, NULL, boot_nic, 0 },
 	{ "rom", SUB_TEXT, offsetof(struct nic_options, rom), NULL, NULL, 0 },
@@ -225,6 +226,17 @@ static int net_kind(struct nic_options *n, const char *kind, struct error *err)
 	return 0;
 }
 
+/* What does not go together. */
+static int net_check(const struct nic_options *n, struct error *err)
+{
+	if (n->vhost && n->kind != NET_TAP)
+		return error_usage(err, "--net: vhost belongs to tap");
+	if (n->pcap && (n->kind == NET_VHOST || (n->vhost && strcmp(n->vhost, "on") == 0)))
+		return error_usage(err, "--net: pcap: frames of %s do not come by here",
+			n->kind == NET_VHOST ? "vhost-user" : "vhost=on");
+	return 0;
+}
+
 int devices_parse_net(struct run_options *o, const char *value, struct error *err)
 {
 	char *text, *rest, *kind;
@@ -244,9 +256,7 @@ int devices_parse_net(struct run_options *o, const char *value, struct error *er
 		o->virtio.nics++;
 	if (ret == 0)
 		ret = suboptions_parse("--net", rest, net_suboptions, ARRAY_SIZE(net_suboptions), n, err);
-	if (ret == 0 && n->kind == NET_VHOST && n->pcap)
-		return error_usage(err, "--net: pcap: frames of vhost-user do not come by here");
-	return ret;
+	return ret < 0 ? ret : net_check(n, err);
 }
 
 /* ---- --share --------------------------------------------------------------------------------- */

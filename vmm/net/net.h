@@ -46,6 +46,14 @@ enum {
 	NET_CAN_TSO6 = 4,
 };
 
+/* Of virtio's features (5.1.3), what the guest can take: bits of NET_CAN_*. */
+static inline u32 net_offloads_of(u64 features)
+{
+	return (features & BIT(VIRTIO_NET_F_GUEST_CSUM) ? NET_CAN_CSUM : 0) |
+	       (features & BIT(VIRTIO_NET_F_GUEST_TSO4) ? NET_CAN_TSO4 : 0) |
+	       (features & BIT(VIRTIO_NET_F_GUEST_TSO6) ? NET_CAN_TSO6 : 0);
+}
+
 struct net_backend {
 	const struct net_backend_ops *ops;
 	struct net_front front;
@@ -58,6 +66,10 @@ int net_user_open(struct net_backend **out, const struct nic_options *o, struct 
 		  const struct net_front *front, struct error *err);
 int net_tap_open(struct net_backend **out, const struct nic_options *o, struct loop *loop,
 		 const struct net_front *front, struct error *err);
+/* A descriptor of the interface, which takes and brings frames with virtio's header, or an error. */
+int net_tap_attach(const char *name, struct error *err);
+/* What may come from it: bits of NET_CAN_*. */
+void net_tap_set_offloads(int fd, u32 can);
 int net_socket_open(struct net_backend **out, const struct nic_options *o, struct loop *loop,
 		    const struct net_front *front, struct error *err);
 /* passt at the other end, started for this. */

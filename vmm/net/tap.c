@@ -74,16 +74,20 @@ static bool tap_send(struct net_backend *b, const struct virtio_net_hdr_v1 *h,
 	return true;
 }
 
-static void tap_set_guest_offloads(struct net_backend *b, u32 can)
+void net_tap_set_offloads(int fd, u32 can)
 {
-	struct net_tap *t = container_of(b, struct net_tap, b);
 	unsigned long flags = can & NET_CAN_CSUM ? TUN_F_CSUM : 0;
 
 	if (flags && can & NET_CAN_TSO4)
 		flags |= TUN_F_TSO4;
 	if (flags && can & NET_CAN_TSO6)
 		flags |= TUN_F_TSO6;
-	ioctl(t->fd, TUNSETOFFLOAD, flags);
+	ioctl(fd, TUNSETOFFLOAD, flags);
+}
+
+static void tap_set_guest_offloads(struct net_backend *b, u32 can)
+{
+	net_tap_set_offloads(container_of(b, struct net_tap, b)->fd, can);
 }
 
 static void tap_destroy(struct net_backend *b)
@@ -102,19 +106,29 @@ static const struct net_backend_ops tap_ops = {
 	.destroy = tap_destroy,
 };
 
-static int tap_attach(struct net_tap *t, const char *name, struct error *err)
+int net_tap_attach(const char *name, struct error *err)
 {
 	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-	int size = NET_HEADER_SIZE;
+	int size = NET_HEADER_SIZE, fd, ret;
 
 	if (strlen(name) >= sizeof(ifr.ifr_name))
 		return error_usage(err, "--net: tap: \"%s\" is too long for an interface's name", name);
 	strcpy(ifr.ifr_name, name);
-	t->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	if (t->fd < 0)
+	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
 		return error_set(err, errno, "--net: tap: /dev/net/tun: %s", strerror(errno));
-	if (ioctl(t->fd, TUNSETIFF, &ifr) < 0 || ioctl(t->fd, TUNSETVNETHDRSZ, &size) < 0)
-		return error_set(err, errno, "--net: tap=%s: %s", name, strerror(errno));
+	if (ioctl(fd, TUNSETIFF, &ifr) == 0 && ioctl(fd, TUNSETVNETHDRSZ, &size) == 0)
+		return fd;
+	ret = error_set(err, errno, "--net: tap=%s: %s", name, strerror(errno));
+	close(fd);
+	return ret;
+}
+
+static int tap_plug(struct net_tap *t, const char *name, struct error *err)
+{
+	t->fd = net_tap_attach(name, err);
+	if (t->fd < 0)
+		return t->fd;
 	t->watch = loop_add(t->b.loop, t->fd, EPOLLIN, tap_readable, t);
 	return t->watch < 0 ? error_set(err, -t->watch, "cannot watch a TAP interface") : 0;
 }
@@ -133,7 +147,7 @@ int net_tap_open(struct net_backend **out, const struct nic_options *o, struct l
 		.takes = NET_CAN_CSUM | NET_CAN_TSO4 | NET_CAN_TSO6,
 		.brings = NET_CAN_CSUM | NET_CAN_TSO4 | NET_CAN_TSO6,
 	};
-	ret = tap_attach(t, o->tap, err);
+	ret = tap_plug(t, o->tap, err);
 	if (ret < 0)
 		tap_destroy(&t->b);
 	else

@@ -348,6 +348,17 @@ static const struct kind {
   kind_nic = { sizeof(struct virtio_net), nic_create, nic_destroy },
   kind_console = { sizeof(struct virtio_console), console_create, console_destroy };
 
+/* Who serves the queues: this program, another one, or the kernel. */
+static const struct kind *nic_kind(const struct nic_options *o)
+{
+	bool kernel = false;
+
+	if (o->kind == NET_TAP && o->vhost)
+		kernel = strcmp(o->vhost, "on") == 0 ||
+			 (strcmp(o->vhost, "auto") == 0 && !o->pcap && vhost_net_there());
+	return kernel || o->kind == NET_VHOST ? &kind_vhost_nic : &kind_nic;
+}
+
 /* ---- slots ----------------------------------------------------------------------------------- */
 
 /* A slot with a device and an I/O thread that does not run yet. */
@@ -434,8 +445,7 @@ static int board_fill(struct virtio_board *b, const struct virtio_options *o, st
 	if (scsi_units(o) && ret == 0)
 		ret = slot_open(b, &kind_scsi, o, err);
 	for (unsigned i = 0; i < o->nics && ret == 0; i++)
-		ret = slot_open(b, o->nic[i].kind == NET_VHOST ? &kind_vhost_nic : &kind_nic,
-			&o->nic[i], err);
+		ret = slot_open(b, nic_kind(&o->nic[i]), &o->nic[i], err);
 	if (o->ports && ret == 0)
 		ret = slot_open(b, &kind_console, o, err);
 	for (unsigned i = 0; i < o->shares && ret == 0; i++)

@@ -200,12 +200,9 @@ static void net_kick(struct virtio_device *d, unsigned queue)
 void net_apply_offloads(struct virtio_net *net, u64 features)
 {
 	struct net_backend *b = net->backend;
-	u32 can = (features & BIT(VIRTIO_NET_F_GUEST_CSUM) ? NET_CAN_CSUM : 0) |
-		  (features & BIT(VIRTIO_NET_F_GUEST_TSO4) ? NET_CAN_TSO4 : 0) |
-		  (features & BIT(VIRTIO_NET_F_GUEST_TSO6) ? NET_CAN_TSO6 : 0);
 
 	if (b->ops->set_guest_offloads)
-		b->ops->set_guest_offloads(b, can & b->brings);
+		b->ops->set_guest_offloads(b, net_offloads_of(features) & b->brings);
 }
 
 static void net_start(struct virtio_device *d)

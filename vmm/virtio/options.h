@@ -36,6 +36,7 @@ struct net_forward {
 struct nic_options {
 	enum net_kind kind;
 	const char *tap;	/* interface */
+	const char *vhost;	/* of tap: the kernel serves the queues: on, off, auto; NULL: off */
 	const char *socket;	/* path of a Unix socket to connect to; NET_VHOST: of a back end */
 	const char *pcap;	/* capture to this file */
 	const char *tftp, *bootfile;	/* user: a folder for TFTP, the name in it that DHCP tells */

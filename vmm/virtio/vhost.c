@@ -29,17 +29,19 @@ static void unwatch(struct virtio_vhost *v, int *watch)
 	*watch = -1;
 }
 
-/* From now on there is no back end. */
+/* From now on there is no back end, but where it stays for the driver's next try. */
 static void back_lost(struct virtio_vhost *v, const char *why)
 {
-	bool told = v->watch < 0;
-
 	v->running = false;
 	v->started = 0;
 	unwatch(v, &v->watch);
-	v->back.ops->close(&v->back);
-	if (!told)
+	if (v->back.ops->halt)
+		v->back.ops->halt(&v->back);
+	else
+		v->back.ops->close(&v->back);
+	if (!v->told)
 		log_line("%s: %s", v->dev.ops->name, v->back.why ? v->back.why : why);
+	v->told = true;
 	virtio_fail(&v->dev);
 }
 
@@ -145,6 +147,8 @@ static void queues_give(struct virtio_vhost *v)
 		ret = queue_give(v, i);
 		v->started |= 1u << i;
 	}
+	if (ret == 0 && v->back.ops->run)
+		ret = v->back.ops->run(&v->back, v->started);
 	v->running = ret == 0;
 	if (ret < 0)
 		back_lost(v, "the back end has gone");
@@ -154,6 +158,8 @@ static void queues_take(struct virtio_vhost *v)
 {
 	u32 base, started = v->started;
 
+	if (v->running && v->back.ops->halt)
+		v->back.ops->halt(&v->back);
 	for (unsigned i = 0; i < v->dev.queues && v->running; i++) {
 		if (!(started & 1u << i))
 			continue;
@@ -279,7 +285,7 @@ static int wire(struct virtio_vhost *v, struct error *err)
 		unwatch(v, &v->dev.queue[i].watch);
 		ret = watch_eventfd(v, &v->call_fd[i], &v->call_watch[i], call_ready, &v->call[i], err);
 	}
-	if (ret < 0)
+	if (ret < 0 || !v->back.ops->check)
 		return ret;
 	v->watch = loop_add(&v->dev.io->loop, v->back.fd, EPOLLIN, socket_ready, v);
 	return v->watch < 0 ? error_set(err, -v->watch, "cannot watch a socket") : 0;
@@ -287,15 +293,16 @@ static int wire(struct virtio_vhost *v, struct error *err)
 
 static int back_open(struct virtio_vhost *v, const struct vhost_options *o, struct error *err)
 {
-	int fd = o->socket ? vhost_connect(o->option, o->socket, err) :
-		 vhost_virtiofsd(&v->child, o->folder, err);
+	int fd;
 
+	if (v->kind->open)
+		return v->kind->open(&v->back, o, err);
+	fd = o->socket ? vhost_connect(o->option, o->socket, err) :
+	     vhost_virtiofsd(&v->child, o->folder, err);
 	if (fd < 0)
 		return fd;
 	if (vhost_user_open(&v->back, fd) < 0)
 		return error_set(err, EIO, "%s: %s", o->option, v->back.why);
-	if (!(v->back.features & BIT(VIRTIO_F_VERSION_1)))
-		return error_set(err, EIO, "%s: the back end is older than virtio 1", o->option);
 	if (v->kind->ask_config &&
 	    v->back.ops->get_config(&v->back, v->config, v->kind->config_size) < 0)
 		return error_set(err, EIO, "%s: %s", o->option, v->back.why);
@@ -326,6 +333,8 @@ int virtio_vhost_init(struct virtio_vhost *v, const struct vhost_options *o,
 	ret = back_open(v, o, err);
 	if (ret < 0)
 		return ret;
+	if (!(v->back.features & BIT(VIRTIO_F_VERSION_1)))
+		return error_set(err, EIO, "%s: the back end is older than virtio 1", o->option);
 	queues = queues_of(v, o);
 	if (queues < v->kind->queues_fixed)
 		return error_set(err, EIO, "%s: the back end has too few queues", o->option);

@@ -1,10 +1,11 @@
 /*
- * virtio devices whose queues another program serves: its front end is here, its back end there. A back
- * end takes kicks from the eventfd that the hypervisor signals, reads the rings in guest memory, which
+ * virtio devices whose queues others serve, a program or the kernel: the front end is here, the back end
+ * there. It takes kicks from the eventfd that the hypervisor signals, reads the rings in guest memory, which
  * it maps, and interrupts through an eventfd. So no thread of ours takes part in a request.
  *
  * vhost.c is the device between a transport and a back end; vhost_user.c speaks the protocol of
- * vhost-user (QEMU, docs/interop/vhost-user.rst).
+ * vhost-user (QEMU, docs/interop/vhost-user.rst), vhost_kernel.c the ioctls of /dev/vhost-net and
+ * /dev/vhost-vsock.
  *
  * Another program may lie, stop answering or go away at any time. Then it is never spoken to again, the
  * device needs a reset, and does so after every reset.
@@ -19,6 +20,7 @@
 /* ---- the back end ---------------------------------------------------------------------------- */
 
 struct vhost_back;
+struct vhost_options;
 
 struct vhost_ring {
 	u16 size;
@@ -30,7 +32,7 @@ struct vhost_ring {
 /* Those that return int: 0 or, when the back end is lost now, -EIO. */
 struct vhost_back_ops {
 	void (*close)(struct vhost_back *b);	/* also of one that is closed */
-	/* Is it there, and silent as it should be? */
+	/* Is it there, and silent as it should be? NULL: there is nothing to be heard on fd. */
 	bool (*check)(struct vhost_back *b);
 	int (*get_config)(struct vhost_back *b, void *data, u32 len);
 	/* As the driver has accepted them; those that the back end does not offer are not its. */
@@ -40,6 +42,9 @@ struct vhost_back_ops {
 	int (*set_call)(struct vhost_back *b, unsigned i, int fd);
 	/* The back end touches the ring no more when this returns. */
 	int (*stop_ring)(struct vhost_back *b, unsigned i, u32 *base);
+	/* All are started, a bit each; about to be stopped. NULL: each ring goes and stays by itself. */
+	int (*run)(struct vhost_back *b, u32 rings);
+	void (*halt)(struct vhost_back *b);	/* there is one: a back end that failed is not lost */
 };
 
 struct vhost_back {
@@ -48,10 +53,16 @@ struct vhost_back {
 	u64 features, protocol;	/* what it offers; what of vhost-user's was agreed on */
 	unsigned queues;	/* that it has; 0: it does not say */
 	const char *why;	/* it was lost */
+	int tap;		/* of vhost_net; -1: none */
 };
 
 /* Takes fd, a connected socket, and asks what is there. 0 or -EIO. */
 int vhost_user_open(struct vhost_back *b, int fd);
+/* The kernel's, of the interface o->tap and of the address o->cid. */
+int vhost_tap_open(struct vhost_back *b, const struct vhost_options *o, struct error *err);
+int vhost_vsock_open(struct vhost_back *b, const struct vhost_options *o, struct error *err);
+/* May /dev/vhost-net be opened? */
+bool vhost_net_there(void);
 
 /* ---- the device ------------------------------------------------------------------------------ */
 
@@ -66,6 +77,8 @@ struct vhost_kind {
 	bool ask_config;	/* the back end has the configuration */
 	bool keeps_state;	/* the back end remembers more than positions in rings */
 	unsigned queues_fixed, queues_max;	/* of which the first are always there */
+	/* A back end of the kernel's; NULL: vhost-user. */
+	int (*open)(struct vhost_back *b, const struct vhost_options *o, struct error *err);
 	void (*settle)(struct virtio_vhost *v);	/* what is offered, before the driver comes; may be NULL */
 };
 
@@ -78,7 +91,7 @@ void vhost_resume(struct virtio_device *d);
 void vhost_rewired(struct virtio_device *d, unsigned queue);
 void vhost_config_read(struct virtio_device *d, u32 offset, void *data, u32 len);
 
-extern const struct vhost_kind vhost_fs, vhost_net, vhost_blk;
+extern const struct vhost_kind vhost_fs, vhost_net, vhost_blk, vhost_tap;
 
 #define VHOST_CONFIG_MAX 64
 
@@ -88,7 +101,8 @@ struct virtio_vhost {
 	struct vhost_back back;
 	struct child child;
 	int watch;
-	bool running;		/* the back end has the queues */
+	bool told;		/* that the back end has failed */
+	bool running;		/* it has the queues */
 	u32 started;		/* those, a bit each */
 	int call_fd[VIRTIO_QUEUES_MAX], call_watch[VIRTIO_QUEUES_MAX];
 	int error_fd, error_watch;
@@ -104,6 +118,8 @@ struct vhost_options {
 	const char *option;	/* for messages: "--net" */
 	const char *socket;	/* of a back end; NULL: folder is shared by a virtiofsd of ours */
 	const char *folder;
+	const char *tap;	/* of the kernel's: an interface */
+	u64 cid;		/* or the guest's address */
 	unsigned queues;	/* at most, beyond those that are always there; 0: one */
 	u8 config[VHOST_CONFIG_MAX];	/* where the back end has none */
 };

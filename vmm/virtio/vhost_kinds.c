@@ -44,6 +44,17 @@ const struct vhost_kind vhost_net = {
 	.config_size = NET_CONFIG_SIZE, .queues_fixed = 2, .queues_max = 2,
 };
 
+/* Checksums and segments are the interface's, which is ours: tap.c. */
+const struct vhost_kind vhost_tap = {
+	.ops = { .name = "virtio-net", .id = VIRTIO_ID_NET, VHOST_OPS },
+	.features = BIT(VIRTIO_NET_F_MRG_RXBUF),
+	.own_features = BIT(VIRTIO_NET_F_MAC) | BIT(VIRTIO_NET_F_STATUS) | BIT(VIRTIO_NET_F_CSUM) |
+			BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_HOST_TSO6) |
+			BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_GUEST_TSO4) |
+			BIT(VIRTIO_NET_F_GUEST_TSO6),
+	.config_size = NET_CONFIG_SIZE, .queues_fixed = 2, .queues_max = 2, .open = vhost_tap_open,
+};
+
 void vhost_options_nic(struct vhost_options *v, const struct nic_options *o)
 {
 	static const u8 none[6];
@@ -56,7 +67,8 @@ void vhost_options_nic(struct vhost_options *v, const struct nic_options *o)
 		(void)n;
 		c.mac[0] = (c.mac[0] & ~1) | 2;	/* one station's, locally administered */
 	}
-	*v = (struct vhost_options){ .kind = &vhost_net, .option = "--net", .socket = o->socket };
+	*v = (struct vhost_options){ .kind = o->kind == NET_TAP ? &vhost_tap : &vhost_net,
+				     .option = "--net", .socket = o->socket, .tap = o->tap };
 	memcpy(v->config, &c, NET_CONFIG_SIZE);
 }
 
