@@ -365,21 +365,25 @@ static const struct suboption vsock_suboptions[] = {
 	{ "cid", SUB_NUMBER, offsetof(struct vsock_options, cid), NULL, NULL, 0xFFFFFFFE },
 };
 
-static int device_vsock(struct run_options *o, const char *path, char *rest, struct error *err)
+static int device_vsock(struct run_options *o, const struct vsock_options *first, char *rest,
+			struct error *err)
 {
+	const char *option = first->path ? "--device vsock" : "--device vhost-vsock";
 	struct vsock_options *v = &o->virtio.vsock;
 	int ret;
 
 	if (o->virtio.vsocks)
-		return error_usage(err, "--device vsock: there is one already");
-	if (!*path)
+		return error_usage(err, "%s: there is one already", option);
+	if (first->path && !*first->path)
 		return error_usage(err, "--device vsock: which socket? vsock=PATH[,cid=N]");
 	o->virtio.vsocks = 1;
-	*v = (struct vsock_options){ .path = path, .cid = 3 };
-	ret = suboptions_parse("--device vsock", rest, vsock_suboptions, ARRAY_SIZE(vsock_suboptions),
-		v, err);
+	*v = *first;
+	ret = suboptions_parse(option, rest, vsock_suboptions, ARRAY_SIZE(vsock_suboptions), v, err);
+	/* Addresses of the kernel's are the whole host's. */
+	if (ret == 0 && !v->cid)
+		return error_usage(err, "%s: which address? vhost-vsock,cid=N", option);
 	if (ret == 0 && v->cid < 3)
-		return error_usage(err, "--device vsock: cid: the numbers below 3 are taken");
+		return error_usage(err, "%s: cid: the numbers below 3 are taken", option);
 	return ret;
 }
 
@@ -498,7 +502,9 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 	if (strncmp(kind, "fs=", 3) == 0)
 		return device_fs(o, kind + 3, rest, err);
 	if (strncmp(kind, "vsock=", 6) == 0)
-		return device_vsock(o, kind + 6, rest, err);
+		return device_vsock(o, &(struct vsock_options){ .path = kind + 6, .cid = 3 }, rest, err);
+	if (strcmp(kind, "vhost-vsock") == 0)
+		return device_vsock(o, &(struct vsock_options){ 0 }, rest, err);
 	if (strcmp(kind, "balloon") == 0)
 		return device_balloon(o, rest, err);
 	if (strcmp(kind, "vmgenid") == 0)
@@ -517,7 +523,7 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 		o->virtio.tablets = 1;
 	else
 		return error_usage(err, "--device: \"%s\" is none of rng, vga, gpu[,...], keyboard, tablet, "
-			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N], "
+			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N], vhost-vsock,cid=N, "
 			"fs=PATH,tag=TAG, vmgenid[,guid=GUID]", kind);
 	return 0;
 }

@@ -265,6 +265,15 @@ static int vhost_nic_create(struct virtio_board *b, struct virtio_slot *s, const
 	return vhost_create(b, s, &o, err);
 }
 
+static int vhost_vsock_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
+			      struct error *err)
+{
+	struct vhost_options o;
+
+	vhost_options_vsock(&o, options);
+	return vhost_create(b, s, &o, err);
+}
+
 static int vhost_disk_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
 			     struct error *err)
 {
@@ -342,6 +351,7 @@ static const struct kind {
   kind_vhost_share = { sizeof(struct virtio_vhost), vhost_share_create, vhost_destroy },
   kind_vhost_nic = { sizeof(struct virtio_vhost), vhost_nic_create, vhost_destroy },
   kind_vhost_disk = { sizeof(struct virtio_vhost), vhost_disk_create, vhost_destroy },
+  kind_vhost_vsock = { sizeof(struct virtio_vhost), vhost_vsock_create, vhost_destroy },
   kind_vsock = { sizeof(struct virtio_vsock), vsock_create, vsock_destroy },
   kind_gpu = { sizeof(struct virtio_gpu), gpu_create, gpu_destroy },
   kind_input = { sizeof(struct virtio_input), input_create, input_destroy },
@@ -452,7 +462,7 @@ static int board_fill(struct virtio_board *b, const struct virtio_options *o, st
 		ret = slot_open(b, o->share[i].fs ? &kind_vhost_share : &kind_share, &o->share[i],
 			err);
 	if (o->vsocks && ret == 0)
-		ret = slot_open(b, &kind_vsock, &o->vsock, err);
+		ret = slot_open(b, o->vsock.path ? &kind_vsock : &kind_vhost_vsock, &o->vsock, err);
 	if (o->balloons && ret == 0)
 		ret = slot_open(b, &kind_balloon, &o->balloon, err);
 	if (o->gpus && ret == 0)

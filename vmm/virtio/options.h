@@ -67,8 +67,8 @@ struct share_options {
 };
 
 struct vsock_options {
-	const char *path;	/* of the Unix socket */
-	u64 cid;		/* the guest's; 0: 3 */
+	const char *path;	/* of the Unix socket; NULL: the kernel's vhost_vsock */
+	u64 cid;		/* the guest's */
 };
 
 struct gpu_options {

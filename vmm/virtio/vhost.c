@@ -115,6 +115,12 @@ static int base_take(struct virtq *q, u32 base)
 	return virtq_seek(q, &at);
 }
 
+/* Those that the back end serves. */
+static unsigned queues_there(const struct virtio_vhost *v)
+{
+	return v->dev.queues - v->kind->queues_own;
+}
+
 static int queue_give(struct virtio_vhost *v, unsigned i)
 {
 	const struct virtq *q = &v->dev.queue[i].vq;
@@ -141,7 +147,7 @@ static void queues_give(struct virtio_vhost *v)
 	ret = v->back.ops->set_features(&v->back, d->features);
 	if (ret == 0)
 		ret = v->back.ops->set_memory(&v->back, d->mem);
-	for (unsigned i = 0; i < d->queues && ret == 0; i++) {
+	for (unsigned i = 0; i < queues_there(v) && ret == 0; i++) {
 		if (!d->queue[i].vq.ready)
 			continue;
 		ret = queue_give(v, i);
@@ -160,7 +166,7 @@ static void queues_take(struct virtio_vhost *v)
 
 	if (v->running && v->back.ops->halt)
 		v->back.ops->halt(&v->back);
-	for (unsigned i = 0; i < v->dev.queues && v->running; i++) {
+	for (unsigned i = 0; i < queues_there(v) && v->running; i++) {
 		if (!(started & 1u << i))
 			continue;
 		if (v->back.ops->stop_ring(&v->back, i, &base) < 0)
@@ -240,11 +246,16 @@ static void verb_save(void *dev, void *state)
 
 static int verb_load(void *dev, const void *state)
 {
-	const struct virtio_vhost *v = dev;
+	struct virtio_vhost *v = dev;
 	const struct vhost_state *st = state;
 
-	return st->features == v->dev.offered && !memcmp(st->config, v->config, sizeof(st->config)) ?
-		0 : -EINVAL;
+	if (st->features != v->dev.offered || memcmp(st->config, v->config, sizeof(st->config)))
+		return -EINVAL;
+	virtio_lock(&v->dev);
+	if (v->kind->loaded)
+		v->kind->loaded(v);
+	virtio_unlock(&v->dev);
+	return 0;
 }
 
 static const char *verb_obstacle(void *dev)
@@ -280,7 +291,7 @@ static int wire(struct virtio_vhost *v, struct error *err)
 {
 	int ret = watch_eventfd(v, &v->error_fd, &v->error_watch, error_ready, v, err);
 
-	for (unsigned i = 0; i < v->dev.queues && ret == 0; i++) {
+	for (unsigned i = 0; i < queues_there(v) && ret == 0; i++) {
 		v->call[i] = (struct virtio_vhost_call){ v, i };
 		unwatch(v, &v->dev.queue[i].watch);
 		ret = watch_eventfd(v, &v->call_fd[i], &v->call_watch[i], call_ready, &v->call[i], err);
@@ -315,7 +326,7 @@ static unsigned queues_of(const struct virtio_vhost *v, const struct vhost_optio
 	unsigned n = MAX(o->queues, v->kind->queues_fixed);
 
 	n = MIN(n, v->kind->queues_max);
-	return v->back.queues ? MIN(n, v->back.queues) : v->kind->queues_fixed;
+	return v->back.queues ? MIN(n, v->back.queues + v->kind->queues_own) : v->kind->queues_fixed;
 }
 
 int virtio_vhost_init(struct virtio_vhost *v, const struct vhost_options *o,

@@ -77,9 +77,11 @@ struct vhost_kind {
 	bool ask_config;	/* the back end has the configuration */
 	bool keeps_state;	/* the back end remembers more than positions in rings */
 	unsigned queues_fixed, queues_max;	/* of which the first are always there */
+	unsigned queues_own;	/* behind the back end's: ours to serve */
 	/* A back end of the kernel's; NULL: vhost-user. */
 	int (*open)(struct vhost_back *b, const struct vhost_options *o, struct error *err);
 	void (*settle)(struct virtio_vhost *v);	/* what is offered, before the driver comes; may be NULL */
+	void (*loaded)(struct virtio_vhost *v);	/* a saved state, under the device's lock; may be NULL */
 };
 
 #define VHOST_OPS                                                                           \
@@ -91,7 +93,7 @@ void vhost_resume(struct virtio_device *d);
 void vhost_rewired(struct virtio_device *d, unsigned queue);
 void vhost_config_read(struct virtio_device *d, u32 offset, void *data, u32 len);
 
-extern const struct vhost_kind vhost_fs, vhost_net, vhost_blk, vhost_tap;
+extern const struct vhost_kind vhost_fs, vhost_net, vhost_blk, vhost_tap, vhost_vsock;
 
 #define VHOST_CONFIG_MAX 64
 
@@ -104,6 +106,7 @@ struct virtio_vhost {
 	bool told;		/* that the back end has failed */
 	bool running;		/* it has the queues */
 	u32 started;		/* those, a bit each */
+	bool event_due;		/* vsock: the driver is to hear that its connections are gone */
 	int call_fd[VIRTIO_QUEUES_MAX], call_watch[VIRTIO_QUEUES_MAX];
 	int error_fd, error_watch;
 	struct virtio_vhost_call {
@@ -132,6 +135,7 @@ extern const struct device_ops virtio_vhost_device_ops;	/* self: a struct virtio
 
 /* From the words of the command line. */
 void vhost_options_share(struct vhost_options *v, const struct share_options *o);
+void vhost_options_vsock(struct vhost_options *v, const struct vsock_options *o);
 void vhost_options_nic(struct vhost_options *v, const struct nic_options *o);
 void vhost_options_disk(struct vhost_options *v, const struct disk_options *o, unsigned queues);
 

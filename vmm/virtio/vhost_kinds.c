@@ -1,4 +1,4 @@
-/* The kinds of devices that back ends serve (virtio 1.2, 5.1, 5.2, 5.11): see vhost.h. */
+/* The kinds of devices that back ends serve (virtio 1.2, 5.1, 5.2, 5.10, 5.11): see vhost.h. */
 #include <linux/virtio_blk.h>
 #include <linux/virtio_fs.h>
 #include <linux/virtio_net.h>
@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "vmm/virtio/vhost.h"
+#include "vmm/virtio/vsock.h"
 
 #define TAG_SIZE sizeof(((struct virtio_fs_config *)0)->tag)
 _Static_assert(SHARE_TAG_MAX < TAG_SIZE, "virtio 1.2 5.11.4");
@@ -70,6 +71,49 @@ void vhost_options_nic(struct vhost_options *v, const struct nic_options *o)
 	*v = (struct vhost_options){ .kind = o->kind == NET_TAP ? &vhost_tap : &vhost_net,
 				     .option = "--net", .socket = o->socket, .tap = o->tap };
 	memcpy(v->config, &c, NET_CONFIG_SIZE);
+}
+
+/* ---- vsock: the kernel serves packets, events are ours ----------------------------------------- */
+
+#define VSOCK_QUEUE_EVENT 2
+
+static void vsock_kick(struct virtio_device *d, unsigned queue)
+{
+	struct virtio_vhost *v = container_of(d, struct virtio_vhost, dev);
+
+	if (queue == VSOCK_QUEUE_EVENT)
+		vsock_send_event(d, queue, &v->event_due);
+}
+
+static void vsock_stop(struct virtio_device *d)
+{
+	container_of(d, struct virtio_vhost, dev)->event_due = false;
+	vhost_stop(d);
+}
+
+/* Connections are the kernel's and stay with the machine that had them. */
+static void vsock_loaded(struct virtio_vhost *v)
+{
+	v->event_due = v->dev.status & VIRTIO_CONFIG_S_DRIVER_OK;
+}
+
+const struct vhost_kind vhost_vsock = {
+	.ops = { .name = "virtio-vsock", .id = VIRTIO_ID_VSOCK, .start = vhost_start,
+		 .stop = vsock_stop, .kick = vsock_kick, .pause = vhost_stop, .resume = vhost_resume,
+		 .config_read = vhost_config_read, .rewired = vhost_rewired },
+	.features = BIT(VIRTIO_VSOCK_F_SEQPACKET),
+	.config_size = sizeof(struct virtio_vsock_config),
+	.queues_fixed = 3, .queues_max = 3, .queues_own = 1, .open = vhost_vsock_open,
+	.loaded = vsock_loaded,
+};
+
+void vhost_options_vsock(struct vhost_options *v, const struct vsock_options *o)
+{
+	const struct virtio_vsock_config c = { .guest_cid = o->cid };
+
+	*v = (struct vhost_options){ .kind = &vhost_vsock, .option = "--device vhost-vsock",
+				     .cid = o->cid };
+	memcpy(v->config, &c, sizeof(c));
 }
 
 /* ---- blk: all of its configuration is the back end's ------------------------------------------ */

@@ -267,21 +267,19 @@ static bool tx_take(struct virtio_device *d, unsigned queue, struct virtq_chain 
 
 /* ---- the device ------------------------------------------------------------------------------ */
 
-/* The guest has forgotten every connection that it had (5.10.6.7). */
-static void event_send(struct virtio_vsock *v)
+void vsock_send_event(struct virtio_device *d, unsigned queue, bool *due)
 {
 	const struct virtio_vsock_event e = { .id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET };
-	struct virtio_device *d = &v->dev;
 	struct virtq_chain c;
 
-	if (!v->event_due || !virtio_pop_or_wait(d, QUEUE_EVENT, &c))
+	if (!*due || !virtio_pop_or_wait(d, queue, &c))
 		return;
 	if (c.in_bytes < sizeof(e)) {
 		virtio_fail(d);
 		return;
 	}
-	v->event_due = false;
-	virtio_done(d, QUEUE_EVENT, &c, sg_write(c.iov + c.outs, c.ins, 0, &e, sizeof(e)));
+	*due = false;
+	virtio_done(d, queue, &c, sg_write(c.iov + c.outs, c.ins, 0, &e, sizeof(e)));
 }
 
 static void vsock_kick(struct virtio_device *d, unsigned queue)
@@ -289,7 +287,7 @@ static void vsock_kick(struct virtio_device *d, unsigned queue)
 	struct virtio_vsock *v = to_vsock(d);
 
 	if (queue == QUEUE_EVENT)
-		event_send(v);
+		vsock_send_event(d, queue, &v->event_due);
 	else if (queue == QUEUE_TX)
 		virtio_queue_run(d, queue, tx_take);
 	rx_run(v);

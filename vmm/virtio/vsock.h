@@ -39,6 +39,12 @@ int virtio_vsock_init(struct virtio_vsock *v, const struct vsock_options *o,
 		      const struct guest_memory *mem, struct io_thread *io, struct error *err);
 void virtio_vsock_destroy(struct virtio_vsock *v);
 
+/*
+ * Tells the driver, if that is due and there is a buffer, that all connections are gone (5.10.6.7). Under
+ * the device's lock; also for other devices of this kind.
+ */
+void vsock_send_event(struct virtio_device *d, unsigned queue, bool *due);
+
 extern const struct device_ops virtio_vsock_device_ops;	/* self: a struct virtio_vsock */
 
 /* ---- vsock_link.c: connections and the host's sockets ---------------------------------------- */
