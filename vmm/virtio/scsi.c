@@ -164,7 +164,8 @@ static bool request_take(struct virtio_device *d, unsigned queue, struct virtq_c
 	memcpy(r->chain.iov, c->iov, (c->outs + c->ins) * sizeof(c->iov[0]));
 	request_start(r, s->cdb_size);
 	for (unsigned i = 0; i < s->units; i++)
-		block_plugged_turn(s->unit[i].block);
+		if (s->unit[i].block)
+			block_plugged_turn(s->unit[i].block);
 	return true;
 }
 

@@ -73,8 +73,8 @@ static int resize_check(const struct qcow2 *q, u64 size, struct error *err)
 	const char *name = q->layer.file->name;
 
 	if (l1_entries(q, size) * 8 > L1_BYTES_MAX)
-		return error_usage(err, "%s: with its clusters a disk of %" PRIu64 " bytes is too large", name,
-			size);
+		return error_usage(err, "%s: with its clusters a disk of %" PRIu64 " bytes is too large",
+			name, size);
 	if (q->external_data)
 		return error_usage(err, "%s: its data are in another file, so its size is fixed", name);
 	/* qcow2: Snapshots: only version 3 says of each how large the disk was. */
