@@ -56,6 +56,18 @@ static u64 compared_flags(void)
 	return t.host.vector == VEC_DE ? FLAGS_COMPARED & ~RFLAGS_ARITH : FLAGS_COMPARED;
 }
 
+/*
+ * x87 pointers are sign-extended from the last bit that a linear address may have. Some hosts' processors
+ * have 57 bits, whether or not CPUID says so, and the guest's has 48.
+ */
+#define POINTER_MASK	MASK(47, 0)
+
+static bool pointers_equal(const struct state *h, const struct state *g)
+{
+	return !((h->x.fx.fip ^ g->x.fx.fip) & POINTER_MASK) &&
+		!((h->x.fx.fdp ^ g->x.fx.fdp) & POINTER_MASK) && h->x.fx.fop == g->x.fx.fop;
+}
+
 /* The x87 pointers are there to be seen only while an error is pending (AMD). */
 static bool states_equal(void)
 {
@@ -65,8 +77,7 @@ static bool states_equal(void)
 	for (unsigned int k = 0; k < 16; k++)
 		if ((compared_gprs() >> k & 1) && (h->r[k] ^ g->r[k]) & mask)
 			return false;
-	if ((h->x.fx.fsw & FSW_ES) && (h->x.fx.fip != g->x.fx.fip || h->x.fx.fdp != g->x.fx.fdp ||
-		h->x.fx.fop != g->x.fx.fop))
+	if ((h->x.fx.fsw & FSW_ES) && !pointers_equal(h, g))
 		return false;
 	return h->rip == g->rip && !((h->rflags ^ g->rflags) & compared_flags()) &&
 	       h->vector == g->vector &&
@@ -128,8 +139,8 @@ static void show_difference(void)
 	show_word("fcw", h->x.fx.fcw, g->x.fx.fcw, ~0ULL);
 	show_word("fsw", h->x.fx.fsw, g->x.fx.fsw, ~0ULL);
 	if (h->x.fx.fsw & FSW_ES) {
-		show_word("fip", h->x.fx.fip, g->x.fx.fip, ~0ULL);
-		show_word("fdp", h->x.fx.fdp, g->x.fx.fdp, ~0ULL);
+		show_word("fip", h->x.fx.fip, g->x.fx.fip, POINTER_MASK);
+		show_word("fdp", h->x.fx.fdp, g->x.fx.fdp, POINTER_MASK);
 		show_word("fop", h->x.fx.fop, g->x.fx.fop, ~0ULL);
 	}
 	show_word("ftw", h->x.fx.ftw, g->x.fx.ftw, ~0ULL);
