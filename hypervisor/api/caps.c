@@ -31,6 +31,7 @@
 #define DISABLE_EXITS	(KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_HLT | \
 			 KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_CSTATE)
 #define HYPERCALL_EXITS	(1 << KVM_HC_MAP_GPA_RANGE)
+#define NOTIFY_FLAGS	(u32)(KVM_X86_NOTIFY_VMEXIT_ENABLED | KVM_X86_NOTIFY_VMEXIT_USER)
 #define BUS_LOCK_MODES	(KVM_BUS_LOCK_DETECTION_OFF | KVM_BUS_LOCK_DETECTION_EXIT)
 
 static const int capability[] = {
@@ -105,6 +106,8 @@ static const int capability[] = {
 	[KVM_CAP_EXIT_ON_EMULATION_FAILURE] = 1,
 	[KVM_CAP_HALT_POLL] = 1,
 	[KVM_CAP_X86_BUS_LOCK_EXIT] = BUS_LOCK_MODES,
+	[KVM_CAP_X86_NOTIFY_VMEXIT] = 1,
+	[KVM_CAP_LAST_CPU] = 1,
 	[KVM_CAP_DISABLE_QUIRKS2] = QUIRKS,
 	[KVM_CAP_SYSTEM_EVENT_DATA] = 1,
 	[KVM_CAP_BINARY_STATS_FD] = 1,
@@ -156,6 +159,17 @@ static int enable_bus_lock_exit(struct vm *vm, u64 mode)
 	WRITE_ONCE(vm->bus_lock_exits, true);
 	vm_request_all(vm, REQ_CODE_FLUSH);
 	return 0;
+}
+
+/*
+ * The exit is for a guest that keeps its processor from every event for longer than the window. None
+ * can here: each instruction, and each attempt to deliver an event, ends where events are looked for.
+ */
+static int enable_notify(const struct vm *vm, u32 flags)
+{
+	if (flags & ~NOTIFY_FLAGS || !(flags & KVM_X86_NOTIFY_VMEXIT_ENABLED))
+		return -EINVAL;
+	return vm->nr_vcpus ? -EINVAL : 0;
 }
 
 int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
@@ -218,6 +232,8 @@ int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 		return 0;
 	case KVM_CAP_X86_BUS_LOCK_EXIT:
 		return enable_bus_lock_exit(vm, arg);
+	case KVM_CAP_X86_NOTIFY_VMEXIT:
+		return enable_notify(vm, (u32)arg);
 	case KVM_CAP_X86_USER_SPACE_MSR:
 		if (arg & ~(u64)MSR_REASONS)
 			return -EINVAL;

@@ -350,6 +350,74 @@ static void test_bus_lock_later(void **state)
 	machine_free(&m);
 }
 
+/* Before there are vCPUs, and what its bits may be. api.rst 7.33 */
+static void test_notify(void **state)
+{
+	static const struct { u64 arg; long answer; } turns[] = {
+		{ 0, -EINVAL }, { KVM_X86_NOTIFY_VMEXIT_USER, -EINVAL }, { 1 | 4, -EINVAL },
+		{ 128ULL << 32 | KVM_X86_NOTIFY_VMEXIT_ENABLED | KVM_X86_NOTIFY_VMEXIT_USER, 0 },
+	};
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_X86_NOTIFY_VMEXIT };
+	struct machine m;
+	int vm;
+
+	machine_new(&m, PLAIN);
+	require_cap(&m, KVM_CAP_X86_NOTIFY_VMEXIT);
+	vm = call_num(m.sys, KVM_CREATE_VM, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(turns); i++) {
+		cap.args[0] = turns[i].arg;
+		assert_int_equal(call(vm, KVM_ENABLE_CAP, &cap), turns[i].answer);
+	}
+	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &cap), -EINVAL);
+	api->close(vm);
+	machine_free(&m);
+}
+
+/*
+ * What came after Linux 6.1 and is not there has no capability, and is an unknown request. (Numbers of
+ * <linux/kvm.h> of Linux 6.8.)
+ */
+#define CAP_USER_MEMORY2	231
+#define CAP_MEMORY_FAULT_INFO	232
+#define CAP_MEMORY_ATTRIBUTES	233
+#define CAP_GUEST_MEMFD		234
+#define CAP_VM_TYPES		235
+#define SET_USER_MEMORY_REGION2	_IOW(KVMIO, 0x49, u8[160])
+#define SET_MEMORY_ATTRIBUTES	_IOW(KVMIO, 0xd2, u8[32])
+#define CREATE_GUEST_MEMFD	_IOWR(KVMIO, 0xd4, u8[64])
+
+static void test_later(void **state)
+{
+	u64 arg[20] = { 0 };
+	struct machine m;
+
+	if (api_is_host())
+		skip();
+	machine_new(&m, PLAIN);
+	for (u32 cap = CAP_USER_MEMORY2; cap <= CAP_VM_TYPES; cap++)
+		assert_int_equal(call_num(m.vm, KVM_CHECK_EXTENSION, cap), 0);
+	assert_int_equal(call(m.vm, SET_USER_MEMORY_REGION2, arg), -ENOTTY);
+	assert_int_equal(call(m.vm, SET_MEMORY_ATTRIBUTES, arg), -ENOTTY);
+	assert_int_equal(call(m.vm, CREATE_GUEST_MEMFD, arg), -ENOTTY);
+	assert_int_equal(call_num(m.sys, KVM_CREATE_VM, 1), -EINVAL);	/* a VM with private memory */
+	machine_free(&m);
+}
+
+static void test_mmu_pages(void **state)
+{
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	assert_int_equal(call_num(m.vm, KVM_SET_NR_MMU_PAGES, 63), -EINVAL);
+	assert_int_equal(call_num(m.vm, KVM_SET_NR_MMU_PAGES, 64), 0);
+	if (api_is_host() && call_num(m.vm, KVM_GET_NR_MMU_PAGES, 0) == -ENOTTY)
+		skip();		/* Linux 6.4 took it away */
+	assert_int_equal(call_num(m.vm, KVM_GET_NR_MMU_PAGES, 0), 64);
+	assert_int_equal(call_num(m.vm, KVM_SET_NR_MMU_PAGES, 1000), 0);
+	assert_int_equal(call_num(m.vm, KVM_GET_NR_MMU_PAGES, 0), 1000);
+	machine_free(&m);
+}
+
 static void test_platform_info(void **state)
 {
 	struct machine m;
@@ -461,6 +529,9 @@ int test_features(void)
 		cmocka_unit_test(test_disable_exits),
 		cmocka_unit_test(test_bus_lock),
 		cmocka_unit_test(test_bus_lock_later),
+		cmocka_unit_test(test_notify),
+		cmocka_unit_test(test_later),
+		cmocka_unit_test(test_mmu_pages),
 		cmocka_unit_test(test_platform_info),
 		cmocka_unit_test(test_failure),
 		cmocka_unit_test(test_emulated_cpuid),
