@@ -34,10 +34,32 @@ static void test_channels(void **state)
 	machine_free(&m);
 }
 
+/* Made by the older call it is the same PIT; there is one. Whether ticks are made up for is asked of it. */
+static void test_creation(void **state)
+{
+	struct kvm_reinject_control control = { .pit_reinject = 1 };
+	struct kvm_pit_config config = { 0 };
+	struct kvm_pit_state2 s2;
+	struct machine m;
+
+	machine_new(&m, WITH_IRQCHIP);
+	assert_int_equal(call(m.vm, KVM_REINJECT_CONTROL, &control), -ENXIO);
+	assert_int_equal(call_num(m.vm, KVM_CREATE_PIT, 0), 0);
+	assert_int_equal(call_num(m.vm, KVM_CREATE_PIT, 0), -EEXIST);
+	assert_int_equal(call(m.vm, KVM_CREATE_PIT2, &config), -EEXIST);
+	assert_int_equal(call(m.vm, KVM_GET_PIT2, &s2), 0);
+	assert_int_equal(call(m.vm, KVM_REINJECT_CONTROL, &control), 0);
+	control.pit_reinject = 0;
+	assert_int_equal(call(m.vm, KVM_REINJECT_CONTROL, &control), 0);
+	assert_int_equal(call(m.vm, KVM_REINJECT_CONTROL, NULL), -EFAULT);
+	machine_free(&m);
+}
+
 int test_old_pit(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_channels),
+		cmocka_unit_test(test_creation),
 	};
 
 	return cmocka_run_group_tests_name("old_pit", tests, NULL, NULL);
