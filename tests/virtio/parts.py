@@ -568,7 +568,43 @@ class Gpu(Part):
             raise Fail(f"tablet: {tablet}")
 
 
-PARTS = (Scsi, Media, Balloon, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
+class Mouse(Part):
+    """The PS/2 mouse, to which a viewer's places are motion from where it was first."""
+    name, checks = "mouse", 3
+    modules = ("evdev", "psmouse")
+
+    def prepare(self):
+        subprocess.run(["cc", "-static", "-O1", "-o", self.path("screen"), os.path.join(HERE, "screen.c")], check=True)
+        return ["--device", "vga", "--display", f"vnc=unix:{self.path('vnc')}"], [f"screen={self.path('screen')}"]
+
+    def meet(self, guest):
+        guest.until("READY events")
+        with Viewer(self.path("vnc")) as viewer:
+            viewer.point(100, 100)
+            # What a mouse has not told yet adds up: a click, or a wheel turned there and back, would be nothing.
+            for x, y, mask, event in ((103, 95, 0, "2 1 -5"), (203, 195, 0, "2 1 100"), (203, 195, 1, "1 272 1"),
+                                      (202, 195, 0, "1 272 0"), (202, 195, 4, "1 273 1"), (202, 195, 0, "1 273 0"),
+                                      (202, 195, 16, "2 8 -1"), (202, 195, 8, "2 8 1")):
+                viewer.point(x, y, mask)
+                guest.until(f"EVENT mouse {event}\n")
+            viewer.type("Enter")
+            guest.until("CHECK ok events")
+
+    def judge(self, text):
+        moved, rest = [0, 0], []
+        for _, kind, code, value in re.findall(r"^EVENT (mouse) (\d+) (\d+) (-?\d+)$", text, re.M):
+            kind, code, value = int(kind), int(code), int(value)
+            if kind == 2 and code < 2:
+                moved[code] += value
+            elif kind == 1 or (kind, code) == (2, 8):
+                rest.append((code, value, *moved))
+        # A packet's buttons come before its motion.
+        if rest != [(0x110, 1, 103, 95), (0x110, 0, 103, 95), *((what, value, 102, 95) for what, value in (
+                (0x111, 1), (0x111, 0), (8, -1), (8, 1)))]:
+            raise Fail(f"mouse: {rest}, moved by {moved}")
+
+
+PARTS = (Mouse, Scsi, Media, Balloon, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
 
 
 def run(part, kit, build, log, bus, cpus):

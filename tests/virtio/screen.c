@@ -1,6 +1,6 @@
 /*
- * The guest's side of a screen, keyboard and tablet: prints what comes in as input events, and shows a
- * hardware cursor when C was pressed. Ends with Enter.
+ * The guest's side of a screen, keyboard and mouse or tablet: prints what comes in as input events of devices
+ * given as WORD=NAME, and shows a hardware cursor when C was pressed. Ends with Enter.
  *
  * The structures are those of Linux's DRM interface (drm_mode.h), which is not installed everywhere.
  */
@@ -18,6 +18,7 @@
 #define CURSOR_X	37
 #define CURSOR_Y	(-9)
 #define CURSOR_PIXEL	0x80402010	/* half of what is below */
+#define DEVICES		4
 #define CURSOR_SET	3		/* picture and place */
 
 struct resources {
@@ -81,32 +82,42 @@ static int event_print(const char *name, const struct input_event *e)
 	return e->code != KEY_ENTER;
 }
 
-int main(void)
+/* The device of this name; its driver may come to be meanwhile, or finish looking what it is. */
+static int input_open(const char *wanted)
 {
-	struct pollfd p[2];
-	char name[2][64];
+	char path[32], name[64];
+
+	for (unsigned i = 0;; i = (i + 1) % 32) {
+		int fd;
+
+		snprintf(path, sizeof(path), "/dev/input/event%u", i);
+		fd = open(path, O_RDWR);
+		memset(name, 0, sizeof(name));
+		if (fd >= 0 && ioctl(fd, EVIOCGNAME(63), name) > 0 && strcmp(name, wanted) == 0)
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct pollfd p[DEVICES];
 	struct input_event e;
-	int n = 0;
+	int n = argc - 1;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	for (int i = 0; i < 16 && n < 2; i++) {
-		char path[32];
+	for (int i = 0; i < n && n <= DEVICES; i++) {
+		char *name = strchr(argv[i + 1], '=');
 
-		snprintf(path, sizeof(path), "/dev/input/event%d", i);
-		p[n].fd = open(path, O_RDWR);
-		p[n].events = POLLIN;
-		memset(name[n], 0, sizeof(name[n]));
-		if (p[n].fd >= 0 && ioctl(p[n].fd, EVIOCGNAME(63), name[n]) > 0 &&
-		    strncmp(name[n], "Qumra virtio ", 13) == 0)
-			n++;
+		*name++ = 0;
+		p[i] = (struct pollfd){ .fd = input_open(name), .events = POLLIN };
 	}
-	if (n < 2)
-		return 1;
 	printf("READY events\n");
-	while (poll(p, 2, -1) > 0)
-		for (int i = 0; i < 2; i++)
+	while (poll(p, n, -1) > 0)
+		for (int i = 0; i < n; i++)
 			if (p[i].revents && read(p[i].fd, &e, sizeof(e)) == sizeof(e) &&
-			    !event_print(name[i] + 13, &e))
+			    !event_print(argv[i + 1], &e))
 				return 0;
 	return 1;
 }
