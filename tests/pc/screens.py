@@ -68,10 +68,10 @@ def memtest(build, fade, log):
     return re.search(r"Time: +(\S+)", text)[1]
 
 
-def installer(build, log):
+def installer(build, cpus, log):
     """Its first menu, which keys move."""
     need_qumra(build)
-    words = bios(build, "--memory", "1G", "--serial", "none", "--kernel", need(f"{INSTALLER}/linux"),
+    words = bios(build, "--cpus", str(cpus), "--memory", "1G", "--serial", "none", "--kernel", need(f"{INSTALLER}/linux"),
                  "--initrd", f"{INSTALLER}/initrd.gz", "--append", "quiet")
     rows = os.path.join(SCREENS, "debian-installer")
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,8 @@ def tests(build):
     yield Test("pc/screen-uefi", lambda log: uefi_shell(build, log), cost=30)
     # The same picture, by OVMF's driver for virtio-gpu.
     yield Test("pc/screen-uefi-gpu", lambda log: uefi_shell(build, log, "--device", "gpu"), cost=40)
-    yield Test("pc/installer-screen", lambda log: installer(build, log), cost=60)
+    for cpus in (1, 4):
+        yield Test(f"pc/installer-screen-{cpus}cpu", lambda log, n=cpus: installer(build, n, log), cost=60)
     yield Test("pc/installer-serial", lambda log: installer_serial(build, log), cost=50)
     if SLOW:
         yield Test("pc/memtest-fade", lambda log: memtest(build, True, log), cost=200)
