@@ -312,9 +312,9 @@ static void vmm_set_pit(void *arg, bool on)
 	chips_set_pit_line(&vmm->kvm, on);
 }
 
-static int vmm_create_pc(struct vmm *vmm, struct error *err)
+static struct board_config vmm_board_config(struct vmm *vmm)
 {
-	const struct pc_config config = {
+	return (struct board_config){
 		.serial = &vmm->serial,
 		.timers = &vmm->loop.timers,
 		.memory = &vmm->memory,
@@ -323,6 +323,14 @@ static int vmm_create_pc(struct vmm *vmm, struct error *err)
 		.irq_arg = &vmm->irqs,
 		.msi = &irq_router_msi_ops,
 		.msi_arg = &vmm->irqs,
+		.debug_exit = vmm->config.debug_exit,
+	};
+}
+
+static int vmm_create_pc(struct vmm *vmm, struct error *err)
+{
+	const struct pc_config config = {
+		.board = vmm_board_config(vmm),
 		.set_pam = vmm->firmware ? shadow_set_pam : NULL,
 		.pam_arg = vmm->firmware ? &vmm->firmware->shadow : NULL,
 		.input = screen_wanted(&vmm->config.screen) ? &vmm->input : NULL,
@@ -331,7 +339,6 @@ static int vmm_create_pc(struct vmm *vmm, struct error *err)
 		.hpet = vmm->config.machine.hpet,
 		.set_pit = vmm_set_pit,
 		.pit_arg = vmm,
-		.debug_exit = vmm->config.debug_exit,
 		.firmware_log = !vmm->config.firmware || vmm->config.firmware_log,
 	};
 	int ret = pc_init(&vmm->pc, &config);
@@ -344,16 +351,8 @@ static int vmm_create_pc(struct vmm *vmm, struct error *err)
 static int vmm_create_microvm(struct vmm *vmm, struct error *err)
 {
 	const struct microvm_config config = {
+		.board = vmm_board_config(vmm),
 		.options = &vmm->config.machine,
-		.serial = &vmm->serial,
-		.timers = &vmm->loop.timers,
-		.memory = &vmm->memory,
-		.events = {.request = vmm_on_request, .arg = vmm},
-		.set_irq = irq_router_set_line,
-		.irq_arg = &vmm->irqs,
-		.msi = &irq_router_msi_ops,
-		.msi_arg = &vmm->irqs,
-		.debug_exit = vmm->config.debug_exit,
 	};
 	int ret = microvm_init(&vmm->microvm, &config);
 

@@ -9,13 +9,30 @@
 #include "lib/error.h"
 #include "vmm/machine/io_map.h"
 #include "vmm/machine/options.h"
+#include "vmm/machine/request.h"
 #include "vmm/memory/guest_memory.h"
 #include "vmm/migration/state.h"
 #include "vmm/pci/bus.h"
 
+struct chardev;
+struct timer_queue;
+
 #define DEVICES_MAX	160
 #define PCI_SLOT_ANY	(-1)
 #define PCI_SLOT_LAST	31	/* never handed out: the chipset's */
+
+/* What every board stands on; it all outlives the board. */
+struct board_config {
+	struct chardev *serial;
+	struct timer_queue *timers;
+	const struct guest_memory *memory;
+	struct machine_events events;
+	void (*set_irq)(void *arg, unsigned gsi, bool level);
+	void *irq_arg;
+	const struct pci_msi_ops *msi;
+	void *msi_arg;
+	bool debug_exit;
+};
 
 /* What has the verbs. */
 struct device_list {

@@ -22,7 +22,7 @@
 
 static struct irq_line microvm_irq(const struct microvm_config *c, unsigned gsi)
 {
-	return (struct irq_line){ .set = c->set_irq, .arg = c->irq_arg, .gsi = gsi };
+	return (struct irq_line){ .set = c->board.set_irq, .arg = c->board.irq_arg, .gsi = gsi };
 }
 
 /*
@@ -54,17 +54,17 @@ static void microvm_init_devices(struct microvm *m, const struct microvm_config 
 	struct irq_line com1 = microvm_irq(c, IRQ_COM1), rtc = microvm_irq(c, IRQ_RTC),
 			ged = microvm_irq(c, IRQ_GED);
 
-	serial_init(&m->com1, c->serial, c->timers, &com1);
-	ged_init(&m->ged, &ged, &c->events);
-	m->pvpanic.events = c->events;
-	m->debug_exit.events = c->events;
+	serial_init(&m->com1, c->board.serial, c->board.timers, &com1);
+	ged_init(&m->ged, &ged, &c->board.events);
+	m->pvpanic.events = c->board.events;
+	m->debug_exit.events = c->board.events;
 	devices_add(&m->devices, &serial_device_ops, &m->com1);
 	devices_add(&m->devices, &ged_device_ops, &m->ged);
 	if (!c->options->rtc)
 		return;
-	rtc_init(&m->rtc, c->timers, &rtc, NULL, NULL);
+	rtc_init(&m->rtc, c->board.timers, &rtc, NULL, NULL);
 	rtc_set_memory(
-		&m->rtc, guest_memory_low_end(c->memory), guest_memory_high_size(c->memory));
+		&m->rtc, guest_memory_low_end(c->board.memory), guest_memory_high_size(c->board.memory));
 	devices_add(&m->devices, &rtc_device_ops, &m->rtc);
 }
 
@@ -78,7 +78,7 @@ static void microvm_notify_vmgenid(void *arg)
 static int microvm_init_vmgenid(struct microvm *m, const struct microvm_config *c)
 {
 	const struct vmgenid_options *o = &c->options->vmgenid;
-	int ret = o->there ? vmgenid_init(&m->vmgenid, o, c->memory, microvm_notify_vmgenid, m) : 0;
+	int ret = o->there ? vmgenid_init(&m->vmgenid, o, c->board.memory, microvm_notify_vmgenid, m) : 0;
 
 	if (ret < 0 || !o->there)
 		return ret;
@@ -105,8 +105,8 @@ static void microvm_init_pci(struct microvm *m, const struct microvm_config *c)
 
 	m->pcie = true;
 	pci_host_init(&m->pci, &m->pio, &m->mmio);
-	m->pci.msi = c->msi;
-	m->pci.msi_arg = c->msi_arg;
+	m->pci.msi = c->board.msi;
+	m->pci.msi_arg = c->board.msi_arg;
 	m->pci.set_pirq = microvm_set_pirq;
 	m->pci.pirq_arg = m;
 	for (unsigned i = 0; i < PCI_PIRQS; i++)
@@ -129,11 +129,11 @@ int microvm_init(struct microvm *m, const struct microvm_config *c)
 		{ PORT_GED, GED_SIZE, &ged_io_ops, &m->ged, "ged" },
 		{ c->options->rtc ? PORT_RTC : 0, 2, &rtc_io_ops, &m->rtc, "rtc" },
 		{ c->options->pcie ? PORT_PCI_CONFIG : 0, 8, &pci_ports_ops, &m->pci, "pci-config" },
-		{ c->debug_exit ? PORT_DEBUG_EXIT : 0, 4, &debug_exit_io_ops, &m->debug_exit,
+		{ c->board.debug_exit ? PORT_DEBUG_EXIT : 0, 4, &debug_exit_io_ops, &m->debug_exit,
 		  "debug-exit" },
 	};
 
-	*m = (struct microvm){ .events = c->events };
+	*m = (struct microvm){ .events = c->board.events };
 	microvm_init_devices(m, c);
 	if (c->options->pcie)
 		microvm_init_pci(m, c);

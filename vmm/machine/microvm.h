@@ -37,16 +37,8 @@ struct microvm {
 };
 
 struct microvm_config {
+	struct board_config board;
 	const struct machine_options *options;
-	struct chardev *serial;
-	struct timer_queue *timers;
-	const struct guest_memory *memory;
-	struct machine_events events;
-	void (*set_irq)(void *arg, unsigned gsi, bool level);
-	void *irq_arg;
-	const struct pci_msi_ops *msi;
-	void *msi_arg;
-	bool debug_exit;
 };
 
 /* The microvm must not move afterwards. Everything is called under the machine's lock. */

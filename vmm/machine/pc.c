@@ -32,7 +32,7 @@ int pc_add_pci(struct pc *pc, int devfn, struct pci_device *d, const struct devi
 
 static struct irq_line pc_irq(const struct pc_config *c, unsigned gsi)
 {
-	return (struct irq_line){ .set = c->set_irq, .arg = c->irq_arg, .gsi = gsi };
+	return (struct irq_line){ .set = c->board.set_irq, .arg = c->board.irq_arg, .gsi = gsi };
 }
 
 static void pc_request_reset(void *arg)
@@ -85,7 +85,7 @@ static struct irq_line pc_init_hpet(struct pc *pc, const struct pc_config *c)
 	pc->hpet_there = true;
 	pc->set_pit = c->set_pit;
 	pc->pit_arg = c->pit_arg;
-	hpet_init(&pc->hpet, c->timers, &line, pc_set_legacy, pc);
+	hpet_init(&pc->hpet, c->board.timers, &line, pc_set_legacy, pc);
 	pc_add_device(pc, &hpet_device_ops, &pc->hpet);
 	return (struct irq_line){ .set = pc_set_rtc_line, .arg = pc, .gsi = IRQ_RTC };
 }
@@ -105,7 +105,7 @@ static int pc_init_vmgenid(struct pc *pc, const struct pc_config *c)
 
 	if (!c->vmgenid || !c->vmgenid->there)
 		return 0;
-	ret = vmgenid_init(&pc->vmgenid, c->vmgenid, c->memory, pc_notify_vmgenid, pc);
+	ret = vmgenid_init(&pc->vmgenid, c->vmgenid, c->board.memory, pc_notify_vmgenid, pc);
 	return ret < 0 ? ret : pc_add_device(pc, &vmgenid_device_ops, &pc->vmgenid);
 }
 
@@ -117,15 +117,15 @@ static void pc_init_devices(struct pc *pc, const struct pc_config *c)
 			sci = pc_irq(c, IRQ_SCI);
 	struct irq_line kbd = pc_irq(c, IRQ_KBD), aux = pc_irq(c, IRQ_AUX);
 
-	serial_init(&pc->com1, c->serial, c->timers, &com1);
-	rtc_init(&pc->rtc, c->timers, &rtc, NULL, NULL);
+	serial_init(&pc->com1, c->board.serial, c->board.timers, &com1);
+	rtc_init(&pc->rtc, c->board.timers, &rtc, NULL, NULL);
 	rtc_set_memory(
-		&pc->rtc, guest_memory_low_end(c->memory), guest_memory_high_size(c->memory));
+		&pc->rtc, guest_memory_low_end(c->board.memory), guest_memory_high_size(c->board.memory));
 	i8042_init(&pc->i8042, &kbd, &aux, pc_request_reset, pc);
-	acpi_pm_init(&pc->pm, c->timers, &sci, pc_request_power_off, pc);
-	reset_control_init(&pc->reset, &c->events);
-	pc->pvpanic.events = c->events;
-	pc->debug_exit.events = c->events;
+	acpi_pm_init(&pc->pm, c->board.timers, &sci, pc_request_power_off, pc);
+	reset_control_init(&pc->reset, &c->board.events);
+	pc->pvpanic.events = c->board.events;
+	pc->debug_exit.events = c->board.events;
 
 	pc_add_device(pc, &serial_device_ops, &pc->com1);
 	pc_add_device(pc, &rtc_device_ops, &pc->rtc);
@@ -154,8 +154,8 @@ static void pc_init_pci(struct pc *pc, const struct pc_config *c)
 	const struct irq_line line = pc_irq(c, 0);
 
 	pci_host_init(&pc->pci, &pc->pio, &pc->mmio);
-	pc->pci.msi = c->msi;
-	pc->pci.msi_arg = c->msi_arg;
+	pc->pci.msi = c->board.msi;
+	pc->pci.msi_arg = c->board.msi_arg;
 	mch_init(&pc->mch, &pc->pci, c->set_pam, c->pam_arg);
 	lpc_init(&pc->lpc, &pc->pci, &pc->pm, &line);
 	pc_add_device(pc, &pci_host_device_ops, &pc->pci);
@@ -220,7 +220,7 @@ static void pc_play_firmware(struct pc *pc)
 
 int pc_init(struct pc *pc, const struct pc_config *c)
 {
-	*pc = (struct pc){ .events = c->events, .direct_boot = !c->set_pam };
+	*pc = (struct pc){ .events = c->board.events, .direct_boot = !c->set_pam };
 	pc_init_devices(pc, c);
 	pc_init_input(pc, c->input);
 	pc_init_pci(pc, c);
@@ -240,7 +240,7 @@ int pc_init(struct pc *pc, const struct pc_config *c)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
-		bool there = (ports[i].dev != &pc->debug_exit || c->debug_exit) &&
+		bool there = (ports[i].dev != &pc->debug_exit || c->board.debug_exit) &&
 			     (ports[i].dev != &pc->debugcon_bios || c->firmware_log);
 		int ret = there ? io_map_add(&pc->pio, &ports[i]) : 0;
 

@@ -79,14 +79,7 @@ struct pc {
 };
 
 struct pc_config {
-	struct chardev *serial;
-	struct timer_queue *timers;
-	const struct guest_memory *memory;
-	struct machine_events events;
-	void (*set_irq)(void *arg, unsigned gsi, bool level);
-	void *irq_arg;
-	const struct pci_msi_ops *msi;
-	void *msi_arg;
+	struct board_config board;
 	/* With firmware: what reads and writes of its shadow reach. NULL: no firmware runs. */
 	void (*set_pam)(void *arg, const u8 pam[MCH_PAMS]);
 	void *pam_arg;
@@ -97,7 +90,6 @@ struct pc_config {
 	void *pit_arg;
 	const struct vmgenid_options *vmgenid;	/* NULL: there is none */
 	unsigned root_ports;	/* at most PC_ROOT_PORTS_MAX */
-	bool debug_exit;
 	bool firmware_log;	/* there is a debug console at the port that firmware uses */
 };
 
