@@ -43,23 +43,23 @@ static int disk_bus(void *out, const char *value, struct error *err)
 #define LIMIT(bucket) offsetof(struct disk_options, throttle.limit[bucket].average)
 
 static const struct suboption disk_suboptions[] = {
-	{ "format", SUB_TEXT, offsetof(struct disk_options, format), "raw|qcow2", NULL, 0 },
-	{ "readonly", SUB_FLAG, offsetof(struct disk_options, readonly), NULL, NULL, 0 },
-	{ "snapshot", SUB_FLAG, offsetof(struct disk_options, snapshot), NULL, NULL, 0 },
-	{ "bus", SUB_CALL, 0, NULL, disk_bus, 0 },
+	{ "format", SUB_TEXT, offsetof(struct disk_options, format), "raw|qcow2", NULL, 0, 0 },
+	{ "readonly", SUB_FLAG, offsetof(struct disk_options, readonly), NULL, NULL, 0, 0 },
+	{ "snapshot", SUB_FLAG, offsetof(struct disk_options, snapshot), NULL, NULL, 0, 0 },
+	{ "bus", SUB_CALL, 0, NULL, disk_bus, 0, 0 },
 	{ "cache", SUB_TEXT, offsetof(struct disk_options, cache),
-		"writeback|writethrough|none|directsync|unsafe", NULL, 0 },
-	{ "aio", SUB_TEXT, offsetof(struct disk_options, aio), "io_uring|threads", NULL, 0 },
-	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0 },
-	{ "bootindex", SUB_CALL, 0, NULL, boot_disk, 0 },
-	{ "queues", SUB_NUMBER, offsetof(struct disk_options, queues), NULL, NULL, 16 },
-	{ "internal-snapshot", SUB_TEXT, offsetof(struct disk_options, internal_snapshot), NULL, NULL, 0 },
-	{ "bps", SUB_SIZE, LIMIT(THROTTLE_BPS), NULL, NULL, RATE_MAX },
-	{ "bps-read", SUB_SIZE, LIMIT(THROTTLE_BPS_READ), NULL, NULL, RATE_MAX },
-	{ "bps-write", SUB_SIZE, LIMIT(THROTTLE_BPS_WRITE), NULL, NULL, RATE_MAX },
-	{ "iops", SUB_NUMBER, LIMIT(THROTTLE_IOPS), NULL, NULL, RATE_MAX },
-	{ "iops-read", SUB_NUMBER, LIMIT(THROTTLE_IOPS_READ), NULL, NULL, RATE_MAX },
-	{ "iops-write", SUB_NUMBER, LIMIT(THROTTLE_IOPS_WRITE), NULL, NULL, RATE_MAX },
+		"writeback|writethrough|none|directsync|unsafe", NULL, 0, 0 },
+	{ "aio", SUB_TEXT, offsetof(struct disk_options, aio), "io_uring|threads", NULL, 0, 0 },
+	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0, 0 },
+	{ "bootindex", SUB_INDEX, offsetof(struct disk_options, boot), NULL, NULL, 0, BOOT_INDEX_MAX },
+	{ "queues", SUB_NUMBER, offsetof(struct disk_options, queues), NULL, NULL, 1, 16 },
+	{ "internal-snapshot", SUB_TEXT, offsetof(struct disk_options, internal_snapshot), NULL, NULL, 0, 0 },
+	{ "bps", SUB_SIZE, LIMIT(THROTTLE_BPS), NULL, NULL, 1, RATE_MAX },
+	{ "bps-read", SUB_SIZE, LIMIT(THROTTLE_BPS_READ), NULL, NULL, 1, RATE_MAX },
+	{ "bps-write", SUB_SIZE, LIMIT(THROTTLE_BPS_WRITE), NULL, NULL, 1, RATE_MAX },
+	{ "iops", SUB_NUMBER, LIMIT(THROTTLE_IOPS), NULL, NULL, 1, RATE_MAX },
+	{ "iops-read", SUB_NUMBER, LIMIT(THROTTLE_IOPS_READ), NULL, NULL, 1, RATE_MAX },
+	{ "iops-write", SUB_NUMBER, LIMIT(THROTTLE_IOPS_WRITE), NULL, NULL, 1, RATE_MAX },
 };
 
 /* A disk or CD-ROM drive with its file; rest: what follows. */
@@ -99,13 +99,13 @@ int devices_parse_disk(struct run_options *o, const char *value, struct error *e
 }
 
 static const struct suboption cdrom_suboptions[] = {
-	{ "format", SUB_TEXT, offsetof(struct disk_options, format), "raw|qcow2", NULL, 0 },
-	{ "bus", SUB_CALL, 0, NULL, disk_bus, 0 },
+	{ "format", SUB_TEXT, offsetof(struct disk_options, format), "raw|qcow2", NULL, 0, 0 },
+	{ "bus", SUB_CALL, 0, NULL, disk_bus, 0, 0 },
 	{ "cache", SUB_TEXT, offsetof(struct disk_options, cache),
-		"writeback|writethrough|none|directsync|unsafe", NULL, 0 },
-	{ "aio", SUB_TEXT, offsetof(struct disk_options, aio), "io_uring|threads", NULL, 0 },
-	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0 },
-	{ "bootindex", SUB_CALL, 0, NULL, boot_disk, 0 },
+		"writeback|writethrough|none|directsync|unsafe", NULL, 0, 0 },
+	{ "aio", SUB_TEXT, offsetof(struct disk_options, aio), "io_uring|threads", NULL, 0, 0 },
+	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0, 0 },
+	{ "bootindex", SUB_INDEX, offsetof(struct disk_options, boot), NULL, NULL, 0, BOOT_INDEX_MAX },
 };
 
 int devices_parse_cdrom(struct run_options *o, const char *value, struct error *err)
@@ -198,14 +198,14 @@ static int net_bootfile(void *out, const char *value, struct error *err)
 }
 
 static const struct suboption net_suboptions[] = {
-	{ "forward", SUB_CALL, 0, NULL, net_forward, 0 },
-	{ "mac", SUB_CALL, 0, NULL, net_mac, 0 },
-	{ "pcap", SUB_TEXT, offsetof(struct nic_options, pcap), NULL, NULL, 0 },
-	{ "tftp", SUB_CALL, 0, NULL, net_tftp, 0 },
-	{ "vhost", SUB_TEXT, offsetof(struct nic_options, vhost), "on|off|auto", NULL, 0 },
-	{ "bootfile", SUB_CALL, 0, NULL, net_bootfile, 0 },
-	{ "bootindex", SUB_CALL, 0, NULL, boot_nic, 0 },
-	{ "rom", SUB_TEXT, offsetof(struct nic_options, rom), NULL, NULL, 0 },
+	{ "forward", SUB_CALL, 0, NULL, net_forward, 0, 0 },
+	{ "mac", SUB_CALL, 0, NULL, net_mac, 0, 0 },
+	{ "pcap", SUB_TEXT, offsetof(struct nic_options, pcap), NULL, NULL, 0, 0 },
+	{ "tftp", SUB_CALL, 0, NULL, net_tftp, 0, 0 },
+	{ "vhost", SUB_TEXT, offsetof(struct nic_options, vhost), "on|off|auto", NULL, 0, 0 },
+	{ "bootfile", SUB_CALL, 0, NULL, net_bootfile, 0, 0 },
+	{ "bootindex", SUB_INDEX, offsetof(struct nic_options, boot), NULL, NULL, 0, BOOT_INDEX_MAX },
+	{ "rom", SUB_TEXT, offsetof(struct nic_options, rom), NULL, NULL, 0, 0 },
 };
 
 static int net_kind(struct nic_options *n, const char *kind, struct error *err)
@@ -272,8 +272,8 @@ static int share_bus(void *out, const char *value, struct error *err)
 }
 
 static const struct suboption share_suboptions[] = {
-	{ "readonly", SUB_FLAG, offsetof(struct share_options, readonly), NULL, NULL, 0 },
-	{ "bus", SUB_CALL, 0, NULL, share_bus, 0 },
+	{ "readonly", SUB_FLAG, offsetof(struct share_options, readonly), NULL, NULL, 0, 0 },
+	{ "bus", SUB_CALL, 0, NULL, share_bus, 0, 0 },
 };
 
 static int share_tag(struct run_options *o, const char *option, const char *tag, struct error *err)
@@ -316,7 +316,7 @@ int devices_parse_share(struct run_options *o, const char *value, struct error *
 /* ---- --device -------------------------------------------------------------------------------- */
 
 static const struct suboption console_suboptions[] = {
-	{ "name", SUB_TEXT, offsetof(struct port_options, name), NULL, NULL, 0 },
+	{ "name", SUB_TEXT, offsetof(struct port_options, name), NULL, NULL, 0, 0 },
 };
 
 static int device_console(struct run_options *o, const char *where, char *rest, struct error *err)
@@ -346,10 +346,10 @@ static int balloon_taken(void *out, const char *value, struct error *err)
 }
 
 static const struct suboption balloon_suboptions[] = {
-	{ "taken", SUB_CALL, 0, NULL, balloon_taken, 0 },
-	{ "deflate-on-oom", SUB_FLAG, offsetof(struct balloon_options, deflate_on_oom), NULL, NULL, 0 },
-	{ "reporting", SUB_FLAG, offsetof(struct balloon_options, reporting), NULL, NULL, 0 },
-	{ "stats", SUB_NUMBER, offsetof(struct balloon_options, stats), NULL, NULL, 86400 },
+	{ "taken", SUB_CALL, 0, NULL, balloon_taken, 0, 0 },
+	{ "deflate-on-oom", SUB_FLAG, offsetof(struct balloon_options, deflate_on_oom), NULL, NULL, 0, 0 },
+	{ "reporting", SUB_FLAG, offsetof(struct balloon_options, reporting), NULL, NULL, 0, 0 },
+	{ "stats", SUB_NUMBER, offsetof(struct balloon_options, stats), NULL, NULL, 1, 86400 },
 };
 
 static int device_balloon(struct run_options *o, char *rest, struct error *err)
@@ -361,8 +361,10 @@ static int device_balloon(struct run_options *o, char *rest, struct error *err)
 		ARRAY_SIZE(balloon_suboptions), &o->virtio.balloon, err);
 }
 
+#define VSOCK_CID_MIN 3	/* those below have a meaning */
+
 static const struct suboption vsock_suboptions[] = {
-	{ "cid", SUB_NUMBER, offsetof(struct vsock_options, cid), NULL, NULL, 0xFFFFFFFE },
+	{ "cid", SUB_NUMBER, offsetof(struct vsock_options, cid), NULL, NULL, VSOCK_CID_MIN, 0xFFFFFFFE },
 };
 
 static int device_vsock(struct run_options *o, const struct vsock_options *first, char *rest,
@@ -382,8 +384,6 @@ static int device_vsock(struct run_options *o, const struct vsock_options *first
 	/* Addresses of the kernel's are the whole host's. */
 	if (ret == 0 && !v->cid)
 		return error_usage(err, "%s: which address? vhost-vsock,cid=N", option);
-	if (ret == 0 && v->cid < 3)
-		return error_usage(err, "%s: cid: the numbers below 3 are taken", option);
 	return ret;
 }
 
@@ -409,7 +409,7 @@ static int vmgenid_guid(void *out, const char *value, struct error *err)
 }
 
 static const struct suboption vmgenid_suboptions[] = {
-	{ "guid", SUB_CALL, 0, NULL, vmgenid_guid, 0 },
+	{ "guid", SUB_CALL, 0, NULL, vmgenid_guid, 0, 0 },
 };
 
 static int device_vmgenid(struct run_options *o, char *rest, struct error *err)
@@ -423,35 +423,11 @@ static int device_vmgenid(struct run_options *o, char *rest, struct error *err)
 		ARRAY_SIZE(vmgenid_suboptions), v, err);
 }
 
-static int gpu_side(u64 *out, const char *name, const char *value, struct error *err)
-{
-	unsigned n;
-	int end = 0;
-
-	if (sscanf(value, "%4u%n", &n, &end) != 1 || value[end] || n < GPU_MODE_MIN || n > GPU_MODE_MAX)
-		return error_usage(err, "--device gpu: %s: \"%s\" is not %d to %d", name, value,
-			GPU_MODE_MIN, GPU_MODE_MAX);
-	*out = n;
-	return 0;
-}
-
-static int gpu_width(void *out, const char *value, struct error *err)
-{
-	struct gpu_options *g = out;
-
-	return gpu_side(&g->width, "width", value, err);
-}
-
-static int gpu_height(void *out, const char *value, struct error *err)
-{
-	struct gpu_options *g = out;
-
-	return gpu_side(&g->height, "height", value, err);
-}
-
 static const struct suboption gpu_suboptions[] = {
-	{ "width", SUB_CALL, 0, NULL, gpu_width, 0 },
-	{ "height", SUB_CALL, 0, NULL, gpu_height, 0 },
+	{ "width", SUB_NUMBER, offsetof(struct gpu_options, width), NULL, NULL, GPU_MODE_MIN,
+		GPU_MODE_MAX },
+	{ "height", SUB_NUMBER, offsetof(struct gpu_options, height), NULL, NULL, GPU_MODE_MIN,
+		GPU_MODE_MAX },
 };
 
 static int device_gpu(struct run_options *o, char *rest, struct error *err)
@@ -465,7 +441,7 @@ static int device_gpu(struct run_options *o, char *rest, struct error *err)
 }
 
 static const struct suboption fs_suboptions[] = {
-	{ "tag", SUB_TEXT, offsetof(struct share_options, tag), NULL, NULL, 0 },
+	{ "tag", SUB_TEXT, offsetof(struct share_options, tag), NULL, NULL, 0, 0 },
 };
 
 /* A folder, too, by a virtiofsd that runs already. */
@@ -502,7 +478,7 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 	if (strncmp(kind, "fs=", 3) == 0)
 		return device_fs(o, kind + 3, rest, err);
 	if (strncmp(kind, "vsock=", 6) == 0)
-		return device_vsock(o, &(struct vsock_options){ .path = kind + 6, .cid = 3 }, rest, err);
+		return device_vsock(o, &(struct vsock_options){ .path = kind + 6, .cid = VSOCK_CID_MIN }, rest, err);
 	if (strcmp(kind, "vhost-vsock") == 0)
 		return device_vsock(o, &(struct vsock_options){ 0 }, rest, err);
 	if (strcmp(kind, "balloon") == 0)

@@ -11,10 +11,7 @@ int devices_parse_share(struct run_options *o, const char *value, struct error *
 int devices_parse_virtio(struct run_options *o, const char *value, struct error *err);
 int devices_parse_device(struct run_options *o, const char *value, struct error *err);
 
-/* boot.c: bootindex=N of a struct disk_options, struct nic_options. */
-int boot_disk(void *out, const char *value, struct error *err);
-int boot_nic(void *out, const char *value, struct error *err);
-/* All options are there; do those go together that say where firmware starts from? */
+/* boot.c: all options are there; do those go together that say where firmware starts from? */
 int boot_settle(const struct run_options *o, struct error *err);
 
 /* screen.c */

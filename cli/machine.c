@@ -22,13 +22,13 @@ static int machine_root_ports(void *out, const char *value, struct error *err)
 }
 
 static const struct suboption q35_suboptions[] = {
-	{ "root-ports", SUB_CALL, 0, NULL, machine_root_ports, 0 },
-	{ "hpet", SUB_SWITCH, offsetof(struct machine_options, hpet), NULL, NULL, 0 },
+	{ "root-ports", SUB_CALL, 0, NULL, machine_root_ports, 0, 0 },
+	{ "hpet", SUB_SWITCH, offsetof(struct machine_options, hpet), NULL, NULL, 0, 0 },
 };
 
 static const struct suboption microvm_suboptions[] = {
-	{ "rtc", SUB_SWITCH, offsetof(struct machine_options, rtc), NULL, NULL, 0 },
-	{ "pcie", SUB_SWITCH, offsetof(struct machine_options, pcie), NULL, NULL, 0 },
+	{ "rtc", SUB_SWITCH, offsetof(struct machine_options, rtc), NULL, NULL, 0, 0 },
+	{ "pcie", SUB_SWITCH, offsetof(struct machine_options, pcie), NULL, NULL, 0, 0 },
 };
 
 static const struct machine_name {

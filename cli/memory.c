@@ -22,10 +22,10 @@ static int memory_huge(void *out, const char *value, struct error *err)
 }
 
 static const struct suboption memory_suboptions[] = {
-	{ "hugepages", SUB_CALL_MAYBE, 0, NULL, memory_huge, 0 },
-	{ "share", SUB_SWITCH, offsetof(struct memory_backing, share), NULL, NULL, 0 },
-	{ "file", SUB_TEXT, offsetof(struct memory_backing, file), NULL, NULL, 0 },
-	{ "prealloc", SUB_SWITCH, offsetof(struct memory_backing, prealloc), NULL, NULL, 0 },
+	{ "hugepages", SUB_CALL_MAYBE, 0, NULL, memory_huge, 0, 0 },
+	{ "share", SUB_SWITCH, offsetof(struct memory_backing, share), NULL, NULL, 0, 0 },
+	{ "file", SUB_TEXT, offsetof(struct memory_backing, file), NULL, NULL, 0, 0 },
+	{ "prealloc", SUB_SWITCH, offsetof(struct memory_backing, prealloc), NULL, NULL, 0, 0 },
 };
 
 int memory_parse(struct run_options *o, const char *value, struct error *err)

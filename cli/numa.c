@@ -67,9 +67,9 @@ static int numa_distances(void *out, const char *value, struct error *err)
 }
 
 static const struct suboption numa_suboptions[] = {
-	{ "cpus", SUB_CALL, 0, NULL, numa_cpus, 0 },
-	{ "memory", SUB_CALL, 0, NULL, numa_memory, 0 },
-	{ "distances", SUB_CALL, 0, NULL, numa_distances, 0 },
+	{ "cpus", SUB_CALL, 0, NULL, numa_cpus, 0, 0 },
+	{ "memory", SUB_CALL, 0, NULL, numa_memory, 0, 0 },
+	{ "distances", SUB_CALL, 0, NULL, numa_distances, 0, 0 },
 };
 
 int numa_parse(struct run_options *o, const char *value, struct error *err)

@@ -8,7 +8,7 @@
 #define EVERY_MAX 86400
 
 static const struct suboption vnc_suboptions[] = {
-	{ "password", SUB_TEXT, offsetof(struct screen_options, vnc_password), NULL, NULL, 0 },
+	{ "password", SUB_TEXT, offsetof(struct screen_options, vnc_password), NULL, NULL, 0, 0 },
 };
 
 int screen_parse_display(struct run_options *o, const char *value, struct error *err)
@@ -33,7 +33,7 @@ int screen_parse_display(struct run_options *o, const char *value, struct error 
 }
 
 static const struct suboption screenshot_suboptions[] = {
-	{ "every", SUB_NUMBER, offsetof(struct screen_options, screenshot_every), NULL, NULL, EVERY_MAX },
+	{ "every", SUB_NUMBER, offsetof(struct screen_options, screenshot_every), NULL, NULL, 1, EVERY_MAX },
 };
 
 int screen_parse_screenshot(struct run_options *o, const char *value, struct error *err)

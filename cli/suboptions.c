@@ -56,6 +56,11 @@ static bool is_one_of(const char *values, const char *value)
 	}
 }
 
+static bool out_of_range(const struct suboption *s, u64 value)
+{
+	return value < s->min || value > s->max;
+}
+
 static int take(const char *option, const struct suboption *s, const char *value, void *out,
 		struct error *err)
 {
@@ -80,13 +85,15 @@ static int take(const char *option, const struct suboption *s, const char *value
 		*(const char **)field = value;
 		return 0;
 	case SUB_NUMBER:
+	case SUB_INDEX:
 		*(u64 *)field = strtoull(value, &end, 10);
-		if (*value < '0' || *value > '9' || *end || !*(u64 *)field || *(u64 *)field > s->max)
-			return error_usage(err, "%s: %s: \"%s\" is not a number from 1 to %llu", option,
-				s->name, value, (unsigned long long)s->max);
+		if (*value < '0' || *value > '9' || *end || out_of_range(s, *(u64 *)field))
+			return error_usage(err, "%s: %s: \"%s\" is not a number from %llu to %llu", option,
+				s->name, value, (unsigned long long)s->min, (unsigned long long)s->max);
+		*(u64 *)field += s->kind == SUB_INDEX;
 		return 0;
 	case SUB_SIZE:
-		if (size_parse(value, field) < 0 || !*(u64 *)field || *(u64 *)field > s->max)
+		if (size_parse(value, field) < 0 || out_of_range(s, *(u64 *)field))
 			return error_usage(err, "%s: %s: \"%s\" is not a size such as 512K or 20M", option,
 				s->name, value);
 		return 0;

@@ -5,7 +5,10 @@
 #include "lib/error.h"
 #include "lib/types.h"
 
-enum suboption_kind { SUB_TEXT, SUB_FLAG, SUB_SWITCH, SUB_NUMBER, SUB_SIZE, SUB_CALL, SUB_CALL_MAYBE };
+enum suboption_kind {
+	SUB_TEXT, SUB_FLAG, SUB_SWITCH, SUB_NUMBER, SUB_SIZE, SUB_CALL, SUB_CALL_MAYBE,
+	SUB_INDEX,	/* a number that is kept as one more: 0 is "not given" */
+};
 
 struct suboption {
 	const char *name;
@@ -14,7 +17,7 @@ struct suboption {
 	const char *values;	/* SUB_TEXT: those that there are, such as "raw|qcow2"; NULL: any */
 	/* SUB_CALL; SUB_CALL_MAYBE may come without a value, which is NULL then. */
 	int (*call)(void *out, const char *value, struct error *err);
-	u64 max;		/* SUB_NUMBER, SUB_SIZE: 1 to this */
+	u64 min, max;		/* SUB_NUMBER, SUB_INDEX, SUB_SIZE */
 };
 
 /*

@@ -302,7 +302,7 @@ static void test_disks(void **state)
 	assert_string_equal(o.virtio.share[0].folder, "/a:b,c");
 	assert_string_equal(o.virtio.share[0].tag, "t");
 	assert_true(o.virtio.share[0].readonly && !o.virtio.share[1].readonly);
-	refuse("below 3", "--kernel", "k", "--device", "vsock=v,cid=2");
+	refuse("number from 3", "--kernel", "k", "--device", "vsock=v,cid=2");
 	refuse("which socket?", "--kernel", "k", "--device", "vsock=");
 	assert_int_equal(parse("--kernel", "k", "--device", "vsock=/x,cid=42"), 0);
 	assert_string_equal(o.virtio.vsock.path, "/x");
@@ -419,9 +419,9 @@ static void test_gpu(void **state)
 	refuse("has no VGA", "--kernel", "k", "--machine", "microvm", "--display", "vnc");
 	refuse("has no VGA", "--kernel", "k", "--machine", "microvm", "--device", "gpu", "--device", "vga");
 	refuse("one already", "--kernel", "k", "--device", "gpu", "--device", "gpu");
-	refuse("is not 64 to 4095", "--kernel", "k", "--device", "gpu,width=63");
-	refuse("is not 64 to 4095", "--kernel", "k", "--device", "gpu,height=4096");
-	refuse("is not 64 to 4095", "--kernel", "k", "--device", "gpu,width=80x");
+	refuse("is not a number from 64 to 4095", "--kernel", "k", "--device", "gpu,width=63");
+	refuse("is not a number from 64 to 4095", "--kernel", "k", "--device", "gpu,height=4096");
+	refuse("is not a number from 64 to 4095", "--kernel", "k", "--device", "gpu,width=80x");
 	refuse("did you mean width", "--kernel", "k", "--device", "gpu,with=80");
 	refuse("takes nothing", "--kernel", "k", "--device", "tablet,x");
 }

@@ -22,7 +22,7 @@ struct disk_options {
 	bool readonly, snapshot;
 	bool scsi, cdrom;	/* a unit of the SCSI controller; a CD-ROM drive */
 	u64 queues;		/* 0: as many as CPUs, at most 4 */
-	unsigned boot;		/* 1 more than its place in the boot order; 0: none */
+	u64 boot;		/* 1 more than its place in the boot order; 0: none */
 	bool vhost;		/* file is the socket of a vhost-user back end */
 };
 
@@ -41,7 +41,7 @@ struct nic_options {
 	const char *pcap;	/* capture to this file */
 	const char *tftp, *bootfile;	/* user: a folder for TFTP, the name in it that DHCP tells */
 	const char *rom;	/* option ROM on PCI: a file, "off", or NULL: iPXE where firmware runs it */
-	unsigned boot;		/* as a disk's */
+	u64 boot;		/* as a disk's */
 	u8 mac[6];		/* all zero: made up */
 	unsigned forwards;
 	struct net_forward forward[NET_FORWARDS_MAX];
