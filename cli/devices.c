@@ -478,7 +478,8 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 	if (strncmp(kind, "fs=", 3) == 0)
 		return device_fs(o, kind + 3, rest, err);
 	if (strncmp(kind, "vsock=", 6) == 0)
-		return device_vsock(o, &(struct vsock_options){ .path = kind + 6, .cid = VSOCK_CID_MIN }, rest, err);
+		return device_vsock(o, &(struct vsock_options){ .path = kind + 6, .cid = VSOCK_CID_MIN },
+			rest, err);
 	if (strcmp(kind, "vhost-vsock") == 0)
 		return device_vsock(o, &(struct vsock_options){ 0 }, rest, err);
 	if (strcmp(kind, "balloon") == 0)

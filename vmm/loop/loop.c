@@ -42,7 +42,8 @@ static int loop_epoll_add(struct loop *loop, int fd, u32 events, u64 tag)
 
 int loop_init(struct loop *loop, pthread_mutex_t *lock, struct error *err)
 {
-	*loop = (struct loop){ .lock = lock, .epoll_fd = -1, .timer_fd = -1, .wake_fd = -1 };
+	*loop = (struct loop){ .lock = lock, .epoll_fd = -1, .timer_fd = -1, .wake_fd = -1,
+			       .let_in = PTHREAD_COND_INITIALIZER };
 	for (int i = 0; i < LOOP_WATCHES_MAX; i++)
 		loop->watch[i].fd = -1;
 	loop->timers =
@@ -194,6 +195,28 @@ static int loop_wait(struct loop *loop, struct epoll_event *ev, int max)
 	return n;
 }
 
+void loop_enter(struct loop *loop)
+{
+	if (pthread_mutex_trylock(loop->lock) == 0)
+		return;
+	__atomic_fetch_add(&loop->waiting, 1, __ATOMIC_RELAXED);
+	pthread_mutex_lock(loop->lock);
+	__atomic_fetch_sub(&loop->waiting, 1, __ATOMIC_RELAXED);
+	loop->entered++;
+	pthread_cond_signal(&loop->let_in);
+}
+
+/* The lock for the next turn, behind one of those who wait for it. */
+static void loop_take_turn(struct loop *loop)
+{
+	unsigned before;
+
+	pthread_mutex_lock(loop->lock);
+	before = loop->entered;
+	while (__atomic_load_n(&loop->waiting, __ATOMIC_RELAXED) && loop->entered == before)
+		pthread_cond_wait(&loop->let_in, loop->lock);
+}
+
 int loop_run(struct loop *loop, void (*on_wake)(void *arg), void *arg, struct error *err)
 {
 	struct epoll_event ev[8];
@@ -208,7 +231,7 @@ int loop_run(struct loop *loop, void (*on_wake)(void *arg), void *arg, struct er
 			n = epoll_wait(loop->epoll_fd, ev, ARRAY_SIZE(ev), 0);
 		else
 			n = loop_wait(loop, ev, ARRAY_SIZE(ev));
-		pthread_mutex_lock(loop->lock);
+		loop_take_turn(loop);
 		if (n < 0 && errno != EINTR) {
 			ret = error_set(err, errno, "the event loop failed: %s", strerror(errno));
 			break;

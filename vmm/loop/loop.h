@@ -26,6 +26,9 @@ struct loop_watch {
 struct loop {
 	int epoll_fd, timer_fd, wake_fd;
 	pthread_mutex_t *lock;
+	unsigned waiting;	/* threads in loop_enter(); atomic */
+	unsigned entered;	/* how many were let in, under the lock, and who is told of each */
+	pthread_cond_t let_in;
 	bool stop;
 	u64 poll_max_ns, poll_ns;	/* it looks for so long before it sleeps: lib/poll_time.h */
 	u32 generation;
@@ -43,6 +46,11 @@ void loop_remove(struct loop *loop, int watch);
 
 /* Until loop_stop(). on_wake runs after each loop_wake(), under the lock. */
 int loop_run(struct loop *loop, void (*on_wake)(void *arg), void *arg, struct error *err);
+/*
+ * Takes the loop's lock in another thread than its own. A mutex goes to whoever is at hand, which is a loop
+ * that has just let go of it and has more to do: it lets one who waits here go first at each turn.
+ */
+void loop_enter(struct loop *loop);
 /* Any thread, signal handlers too. */
 void loop_wake(struct loop *loop);
 void loop_stop(struct loop *loop);

@@ -15,7 +15,7 @@
 
 void virtio_lock(struct virtio_device *d)
 {
-	pthread_mutex_lock(&d->io->lock);
+	loop_enter(&d->io->loop);
 }
 
 void virtio_unlock(struct virtio_device *d)
