@@ -367,20 +367,21 @@ static const struct suboption vsock_suboptions[] = {
 	{ "cid", SUB_NUMBER, offsetof(struct vsock_options, cid), NULL, NULL, VSOCK_CID_MIN, 0xFFFFFFFE },
 };
 
-static int device_vsock(struct run_options *o, const struct vsock_options *first, char *rest,
+static int device_vsock(struct run_options *o, struct vsock_options first, char *rest,
 			struct error *err)
 {
-	const char *option = first->path ? "--device vsock" : "--device vhost-vsock";
+	const char *option = first.path ? "--device vsock" : "--device vhost-vsock";
 	struct vsock_options *v = &o->virtio.vsock;
 	int ret;
 
 	if (o->virtio.vsocks)
 		return error_usage(err, "%s: there is one already", option);
-	if (first->path && !*first->path)
+	if (first.path && !*first.path)
 		return error_usage(err, "--device vsock: which socket? vsock=PATH[,cid=N]");
 	o->virtio.vsocks = 1;
-	*v = *first;
-	ret = suboptions_parse(option, rest, vsock_suboptions, ARRAY_SIZE(vsock_suboptions), v, err);
+	*v = first;
+	ret = suboptions_parse(option, rest, vsock_suboptions, ARRAY_SIZE(vsock_suboptions), v,
+		err);
 	/* Addresses of the kernel's are the whole host's. */
 	if (ret == 0 && !v->cid)
 		return error_usage(err, "%s: which address? vhost-vsock,cid=N", option);
@@ -478,10 +479,10 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 	if (strncmp(kind, "fs=", 3) == 0)
 		return device_fs(o, kind + 3, rest, err);
 	if (strncmp(kind, "vsock=", 6) == 0)
-		return device_vsock(o, &(struct vsock_options){ .path = kind + 6, .cid = VSOCK_CID_MIN },
+		return device_vsock(o, (struct vsock_options){ .path = kind + 6, .cid = VSOCK_CID_MIN },
 			rest, err);
 	if (strcmp(kind, "vhost-vsock") == 0)
-		return device_vsock(o, &(struct vsock_options){ 0 }, rest, err);
+		return device_vsock(o, (struct vsock_options){ 0 }, rest, err);
 	if (strcmp(kind, "balloon") == 0)
 		return device_balloon(o, rest, err);
 	if (strcmp(kind, "vmgenid") == 0)
@@ -500,8 +501,8 @@ int devices_parse_device(struct run_options *o, const char *value, struct error 
 		o->virtio.tablets = 1;
 	else
 		return error_usage(err, "--device: \"%s\" is none of rng, vga, gpu[,...], keyboard, tablet, "
-			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N], vhost-vsock,cid=N, "
-			"fs=PATH,tag=TAG, vmgenid[,guid=GUID]", kind);
+			"console=WHERE[,name=NAME], balloon[,...], vsock=PATH[,cid=N], "
+			"vhost-vsock,cid=N, fs=PATH,tag=TAG, vmgenid[,guid=GUID]", kind);
 	return 0;
 }
 

@@ -66,7 +66,7 @@ int net_user_open(struct net_backend **out, const struct nic_options *o, struct 
 		  const struct net_front *front, struct error *err);
 int net_tap_open(struct net_backend **out, const struct nic_options *o, struct loop *loop,
 		 const struct net_front *front, struct error *err);
-/* A descriptor of the interface, which takes and brings frames with virtio's header, or an error. */
+/* A descriptor of the interface, of frames behind virtio's header, or an error. */
 int net_tap_attach(const char *name, struct error *err);
 /* What may come from it: bits of NET_CAN_*. */
 void net_tap_set_offloads(int fd, u32 can);

@@ -326,7 +326,8 @@ static unsigned queues_of(const struct virtio_vhost *v, const struct vhost_optio
 	unsigned n = MAX(o->queues, v->kind->queues_fixed);
 
 	n = MIN(n, v->kind->queues_max);
-	return v->back.queues ? MIN(n, v->back.queues + v->kind->queues_own) : v->kind->queues_fixed;
+	return v->back.queues ? MIN(n, v->back.queues + v->kind->queues_own) :
+	       v->kind->queues_fixed;
 }
 
 int virtio_vhost_init(struct virtio_vhost *v, const struct vhost_options *o,

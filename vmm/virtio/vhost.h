@@ -1,14 +1,14 @@
 /*
- * virtio devices whose queues others serve, a program or the kernel: the front end is here, the back end
- * there. It takes kicks from the eventfd that the hypervisor signals, reads the rings in guest memory, which
- * it maps, and interrupts through an eventfd. So no thread of ours takes part in a request.
+ * virtio devices whose queues others serve, a program or the kernel: the front end is here, the back
+ * end there. It takes kicks from the eventfd that the hypervisor signals, reads the rings in guest
+ * memory and interrupts through an eventfd. So no thread of ours takes part in a request.
  *
  * vhost.c is the device between a transport and a back end; vhost_user.c speaks the protocol of
  * vhost-user (QEMU, docs/interop/vhost-user.rst), vhost_kernel.c the ioctls of /dev/vhost-net and
  * /dev/vhost-vsock.
  *
- * Another program may lie, stop answering or go away at any time. Then it is never spoken to again, the
- * device needs a reset, and does so after every reset.
+ * Another program may lie, stop answering or go away at any time. Then it is never spoken to again,
+ * the device needs a reset, and does so after every reset.
  */
 #ifndef QUMRA_VMM_VIRTIO_VHOST_H
 #define QUMRA_VMM_VIRTIO_VHOST_H
@@ -42,9 +42,9 @@ struct vhost_back_ops {
 	int (*set_call)(struct vhost_back *b, unsigned i, int fd);
 	/* The back end touches the ring no more when this returns. */
 	int (*stop_ring)(struct vhost_back *b, unsigned i, u32 *base);
-	/* All are started, a bit each; about to be stopped. NULL: each ring goes and stays by itself. */
+	/* All are started, a bit each; about to be stopped. NULL: each ring goes by itself. */
 	int (*run)(struct vhost_back *b, u32 rings);
-	void (*halt)(struct vhost_back *b);	/* there is one: a back end that failed is not lost */
+	void (*halt)(struct vhost_back *b);	/* if there is one, a failure is no loss */
 };
 
 struct vhost_back {
@@ -81,7 +81,7 @@ struct vhost_kind {
 	/* A back end of the kernel's; NULL: vhost-user. */
 	int (*open)(struct vhost_back *b, const struct vhost_options *o, struct error *err);
 	void (*settle)(struct virtio_vhost *v);	/* what is offered, before the driver comes; may be NULL */
-	void (*loaded)(struct virtio_vhost *v);	/* a saved state, under the device's lock; may be NULL */
+	void (*loaded)(struct virtio_vhost *v);	/* a state, under the device's lock; may be NULL */
 };
 
 #define VHOST_OPS                                                                           \

@@ -1,11 +1,12 @@
 /*
- * Back ends that the kernel has: vhost_net in front of a TAP interface, vhost_vsock in front of the host's
- * AF_VSOCK (Linux, include/uapi/linux/vhost.h). A thread of the kernel serves the queues in the address
- * space of this process, so guest memory may be private; what the rings say is the kernel's to check.
+ * Back ends that the kernel has: vhost_net in front of a TAP interface, vhost_vsock in front of the
+ * host's AF_VSOCK (Linux, include/uapi/linux/vhost.h). A thread of the kernel serves the queues in the
+ * address space of this process, so guest memory may be private; what the rings say is the kernel's to
+ * check.
  *
- * The kernel keeps its word and stays, so a refusal is no loss: queues come back, and the driver's next
- * reset is another try. Its error eventfds are left alone, as vhost_net also signals frames there that a TAP
- * interface does not take.
+ * The kernel keeps its word and stays, so a refusal is no loss: queues come back, and the driver's
+ * next reset is another try. Its error eventfds are left alone, as vhost_net also signals frames there
+ * that a TAP interface does not take.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -67,7 +68,8 @@ static int set_file(struct vhost_back *b, unsigned long request, unsigned i, int
 {
 	struct vhost_vring_file f = { .index = i, .fd = fd };
 
-	return ioctl(b->fd, request, &f) < 0 ? refused(b, "the kernel's vhost refuses an eventfd") : 0;
+	return ioctl(b->fd, request, &f) < 0 ?
+		refused(b, "the kernel's vhost refuses an eventfd") : 0;
 }
 
 static int kernel_set_call(struct vhost_back *b, unsigned i, int fd)
@@ -115,14 +117,15 @@ static int kernel_open(struct vhost_back *b, const struct vhost_back_ops *ops, c
 	b->fd = open(node, O_RDWR | O_CLOEXEC);
 	if (b->fd < 0)
 		return error_set(err, errno, "%s: %s: %s", option, node, strerror(errno));
-	if (ioctl(b->fd, VHOST_SET_OWNER) == 0 && ioctl(b->fd, VHOST_GET_FEATURES, &b->features) == 0)
+	if (ioctl(b->fd, VHOST_SET_OWNER) == 0 &&
+	    ioctl(b->fd, VHOST_GET_FEATURES, &b->features) == 0)
 		return 0;
 	ret = error_set(err, errno, "%s: %s: no vhost: %s", option, node, strerror(errno));
 	kernel_close(b);
 	return ret;
 }
 
-/* ---- vhost_net: each queue is plugged into the interface --------------------------------------- */
+/* ---- vhost_net: each queue is plugged into the interface ------------------------------------- */
 
 static int tap_plug(struct vhost_back *b, int fd, u32 queues)
 {

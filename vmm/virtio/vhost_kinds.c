@@ -73,7 +73,7 @@ void vhost_options_nic(struct vhost_options *v, const struct nic_options *o)
 	memcpy(v->config, &c, NET_CONFIG_SIZE);
 }
 
-/* ---- vsock: the kernel serves packets, events are ours ----------------------------------------- */
+/* ---- vsock: the kernel serves packets, events are ours ---------------------------------------- */
 
 #define VSOCK_QUEUE_EVENT 2
 
@@ -98,9 +98,10 @@ static void vsock_loaded(struct virtio_vhost *v)
 }
 
 const struct vhost_kind vhost_vsock = {
-	.ops = { .name = "virtio-vsock", .id = VIRTIO_ID_VSOCK, .start = vhost_start,
-		 .stop = vsock_stop, .kick = vsock_kick, .pause = vhost_stop, .resume = vhost_resume,
-		 .config_read = vhost_config_read, .rewired = vhost_rewired },
+	.ops = { .name = "virtio-vsock", .id = VIRTIO_ID_VSOCK, .kick = vsock_kick,
+		 .start = vhost_start, .stop = vsock_stop, .pause = vhost_stop,
+		 .resume = vhost_resume, .config_read = vhost_config_read,
+		 .rewired = vhost_rewired },
 	.features = BIT(VIRTIO_VSOCK_F_SEQPACKET),
 	.config_size = sizeof(struct virtio_vsock_config),
 	.queues_fixed = 3, .queues_max = 3, .queues_own = 1, .open = vhost_vsock_open,

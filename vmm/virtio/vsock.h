@@ -40,8 +40,8 @@ int virtio_vsock_init(struct virtio_vsock *v, const struct vsock_options *o,
 void virtio_vsock_destroy(struct virtio_vsock *v);
 
 /*
- * Tells the driver, if that is due and there is a buffer, that all connections are gone (5.10.6.7). Under
- * the device's lock; also for other devices of this kind.
+ * Tells the driver, if that is due and there is a buffer, that all connections are gone (5.10.6.7).
+ * Under the device's lock; also for other devices of this kind.
  */
 void vsock_send_event(struct virtio_device *d, unsigned queue, bool *due);
 
