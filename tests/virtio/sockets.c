@@ -1,5 +1,8 @@
-/* In the guest: the far end of host sockets. sockets echo PORT: sends back what comes, until its end;
- * sockets send PORT: sends standard input to the host's port, prints what comes back. */
+/*
+ * An end of AF_VSOCK. sockets echo PORT [WORD]: sends back what comes, until its end, and says READY
+ * WORD behind the first of it; sockets send PORT [CID]: sends standard input to a port of the host, or of
+ * that guest, and prints what comes back.
+ */
 #include <linux/vm_sockets.h>
 #include <poll.h>
 #include <stdio.h>
@@ -8,21 +11,28 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void copy(int from, int to)
+/* What a read gives; false at the end. */
+static int copy_once(int from, int to)
 {
 	static char buf[65536];
-	ssize_t n;
+	ssize_t n = read(from, buf, sizeof(buf));
 
-	while ((n = read(from, buf, sizeof(buf))) > 0)
-		for (ssize_t at = 0; at < n;) {
-			ssize_t w = write(to, buf + at, n - at);
-
-			if (w <= 0)
-				exit(3);
-			at += w;
-		}
 	if (n < 0)
 		exit(4);
+	for (ssize_t at = 0; at < n;) {
+		ssize_t w = write(to, buf + at, n - at);
+
+		if (w <= 0)
+			exit(3);
+		at += w;
+	}
+	return n > 0;
+}
+
+static void copy(int from, int to)
+{
+	while (copy_once(from, to))
+		;
 }
 
 int main(int argc, char **argv)
@@ -37,14 +47,22 @@ int main(int argc, char **argv)
 		puts("READY echo");
 		fflush(stdout);
 		fd = accept(fd, NULL, NULL);
+		if (argc > 3 && copy_once(fd, fd)) {
+			printf("READY %s\n", argv[3]);
+			fflush(stdout);
+		}
 		copy(fd, fd);
 		return 0;
 	}
-	sa.svm_cid = VMADDR_CID_HOST;
+	sa.svm_cid = argc > 3 ? atoi(argv[3]) : VMADDR_CID_HOST;
 	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)))
 		return 2;
-	copy(0, fd);
-	shutdown(fd, SHUT_WR);
+	/* Both at once: an echo has not room for all of it. */
+	if (fork() == 0) {
+		copy(0, fd);
+		shutdown(fd, SHUT_WR);
+		return 0;
+	}
 	copy(fd, 1);
 	return 0;
 }
