@@ -128,8 +128,9 @@ static const struct run_option {
 		devices_parse_cdrom},
 	{"net", "user|tap=NAME|none",
 		"a virtio network: user[,tftp=FOLDER,bootfile=FILE], passt, both [,forward=tcp:8080:80],\n"
-		"                           tap=INTERFACE, socket=PATH, vhost-user=PATH, none; mac=ADDRESS,\n"
-		"                           pcap=FILE, rom=FILE|off, bootindex=N", 0,
+		"                           tap=INTERFACE[,vhost=on|off|auto], socket=PATH,\n"
+		"                           vhost-user=PATH, none; mac=ADDRESS, pcap=FILE, rom=FILE|off,\n"
+		"                           bootindex=N", 0,
 		devices_parse_net},
 	{"share", "FOLDER:TAG[,...]",
 		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt;\n"
@@ -139,8 +140,8 @@ static const struct run_option {
 		"more: rng, vga, gpu[,width=N,height=N], keyboard, tablet,\n"
 		"                           console=WHERE[,name=NAME] (WHERE as for --serial),\n"
 		"                           balloon[,taken=SIZE,deflate-on-oom,reporting,stats=SECONDS],\n"
-		"                           vsock=PATH[,cid=N], fs=PATH,tag=TAG (virtiofsd's socket),\n"
-		"                           vmgenid[,guid=GUID]", 0,
+		"                           vsock=PATH[,cid=N], vhost-vsock,cid=N (host's AF_VSOCK),\n"
+		"                           fs=PATH,tag=TAG (virtiofsd's socket), vmgenid[,guid=GUID]", 0,
 		devices_parse_device},
 	{"display", "vnc[=ADDRESS]|none",
 		"a screen, keyboard and mouse over VNC (default: none); ADDRESS: PORT, :NUMBER, HOST:PORT,\n"

@@ -307,6 +307,14 @@ static void test_disks(void **state)
 	assert_int_equal(parse("--kernel", "k", "--device", "vsock=/x,cid=42"), 0);
 	assert_string_equal(o.virtio.vsock.path, "/x");
 	assert_int_equal(o.virtio.vsock.cid, 42);
+	refuse("which address", "--kernel", "k", "--device", "vhost-vsock");
+	refuse("below 3", "--kernel", "k", "--device", "vhost-vsock,cid=2");
+	refuse("cid", "--kernel", "k", "--device", "vhost-vsock,cid=4294967295");
+	refuse("one already", "--kernel", "k", "--device", "vhost-vsock,cid=4", "--device",
+		"vsock=/x");
+	assert_int_equal(parse("--kernel", "k", "--device", "vhost-vsock,cid=43"), 0);
+	assert_null(o.virtio.vsock.path);
+	assert_int_equal(o.virtio.vsock.cid, 43);
 	refuse("bus:", "--kernel", "k", "--disk", "a,bus=ide");
 	refuse("bus=virtio", "--kernel", "k", "--disk", "a,bus=scsi,queues=2");
 	refuse("there is scsi", "--kernel", "k", "--cdrom", "a,bus=virtio");
@@ -466,6 +474,12 @@ static void test_programs(void **state)
 	assert_string_equal(o.virtio.share[1].tag, "u");
 	assert_true(o.virtio.share[1].fs && virtio_options_shared(&o.virtio));
 	refuse("pcap", "--kernel", "k", "--net", "vhost-user=/s,pcap=x");
+	refuse("pcap", "--kernel", "k", "--net", "tap=t,vhost=on,pcap=x");
+	refuse("belongs to tap", "--kernel", "k", "--net", "user,vhost=auto");
+	refuse("on|off|auto", "--kernel", "k", "--net", "tap=t,vhost=yes");
+	assert_int_equal(parse("--kernel", "k", "--net", "tap=t,vhost=auto,pcap=x"), 0);
+	assert_string_equal(o.virtio.nic[0].vhost, "auto");
+	assert_false(virtio_options_shared(&o.virtio));
 	refuse("only queues", "--kernel", "k", "--disk", "/s,bus=vhost-user,readonly");
 	assert_int_equal(parse("--kernel", "k", "--net", "passt,forward=tcp:2222:22"), 0);
 	assert_int_equal(o.virtio.nic[0].kind, NET_PASST);

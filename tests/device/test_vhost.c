@@ -476,6 +476,34 @@ static void test_lies_at_stop(void **state)
 	}
 }
 
+/* The kernel's, on a machine that has none. */
+static void test_no_node(void **state)
+{
+	const struct nic_options nic = { .kind = NET_TAP, .tap = "tap0", .vhost = "on" };
+	const struct vsock_options vsock = { .cid = 42 };
+	struct vhost_options o[2];
+
+	vhost_options_nic(&o[0], &nic);
+	vhost_options_vsock(&o[1], &vsock);
+	for (int i = 0; i < 2; i++) {
+		const char *node = i ? "/dev/vhost-vsock" : "/dev/vhost-net";
+		struct side *s;
+
+		if (access(node, F_OK) == 0)
+			continue;
+		s = side_new();
+		assert_int_equal(-ENOENT,
+			virtio_vhost_init(&s->v, &o[i], &s->b.ram.mem, &s->b.io, &s->b.err));
+		assert_non_null(strstr(s->b.err.text, node));
+		assert_null(strchr(s->b.err.text, '\n'));
+		virtio_vhost_destroy(&s->v);
+		s->b.ram.bytes = NULL;
+		board_free(&s->b);
+		guest_memory_destroy(&s->mem);
+		free(s);
+	}
+}
+
 /* A back end that says nothing more is not waited for for ever. */
 static void test_silent(void **state)
 {
@@ -503,7 +531,7 @@ int main(void)
 		cmocka_unit_test(test_lies_at_open), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_odd_answers), cmocka_unit_test(test_goes_away),
 		cmocka_unit_test(test_broken_ring), cmocka_unit_test(test_lies_at_stop),
-		cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_silent), cmocka_unit_test(test_no_node),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
