@@ -3,8 +3,8 @@
 
 #include "vmm/net/net.h"
 
-/* The one's complement sum of big-endian words; an odd last byte counts as the high one. */
-static u16 sum_fold(const u8 *data, size_t len)
+/* An odd last byte counts as a high one. */
+u16 net_sum(const u8 *data, size_t len)
 {
 	u64 sum = 0;
 	size_t i;
@@ -34,7 +34,7 @@ bool net_checksum_fill(const struct virtio_net_hdr_v1 *h, u8 *frame, size_t len)
 		return true;
 	if (start >= len || at + 2 > len)
 		return false;
-	sum = ~sum_fold(frame + start, len - start);
+	sum = ~net_sum(frame + start, len - start);
 	if (!sum)
 		sum = 0xFFFF;	/* UDP's 0 would mean: none (RFC 768) */
 	memcpy(frame + at, &sum, 2);

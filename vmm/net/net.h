@@ -86,6 +86,9 @@ int net_socket_adopt(struct net_backend **out, int fd, const struct child *c, st
  */
 bool net_checksum_fill(const struct virtio_net_hdr_v1 *h, u8 *frame, size_t len);
 
+/* The one's complement sum of big-endian words, itself in that order (RFC 1071). */
+u16 net_sum(const u8 *data, size_t len);
+
 /* Capture in the format of libpcap, every frame as the wire would see it. */
 struct net_pcap {
 	int fd;		/* -1: none */

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "vmm/net/net.h"
+#include "vmm/net/fragments.h"
 #include "vmm/virtio/sg.h"
 
 #define USER_FDS_MAX		1024
@@ -43,6 +43,7 @@ struct net_user {
 	struct user_frame *first, **last;
 	unsigned backlog;
 	u8 frame[NET_FRAME_MAX];
+	struct net_fragments fragments;	/* of the guest */
 };
 
 /* ---- what libslirp calls --------------------------------------------------------------------- */
@@ -275,6 +276,10 @@ static bool user_send(struct net_backend *b, const struct virtio_net_hdr_v1 *h,
 		return true;
 	sg_read(iov, n, 0, u->frame, len);
 	if (net_checksum_fill(h, u->frame, len))
+		len = net_reassemble(&u->fragments, u->frame, len);
+	else
+		len = 0;
+	if (len)
 		slirp_input(u->slirp, u->frame, len);
 	return true;
 }
