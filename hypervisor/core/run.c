@@ -428,8 +428,31 @@ static int run_loop(struct vcpu *v)
 		if (ret > 0)
 			ret = v->mp_state == KVM_MP_STATE_RUNNABLE ? run_engine(v) : vcpu_wait(v);
 	} while (ret > 0);
-	v->stat.exits++;
 	return ret;
+}
+
+static u64 *exit_counter(struct vcpu_stat *s, u32 reason)
+{
+	switch (reason) {
+	case KVM_EXIT_IO: return &s->io_exits;
+	case KVM_EXIT_MMIO: return &s->mmio_exits;
+	case KVM_EXIT_HLT: return &s->halt_exits;
+	case KVM_EXIT_IRQ_WINDOW_OPEN: return &s->irq_window_exits;
+	case KVM_EXIT_DEBUG: return &s->debug_exits;
+	default: return &s->other_exits;
+	}
+}
+
+static void run_count(struct vcpu *v, int ret)
+{
+	u64 *reason = &v->stat.other_exits;
+
+	if (!ret)
+		reason = exit_counter(&v->stat, v->run->exit_reason);
+	else if (ret == -EINTR)
+		reason = &v->stat.signal_exits;
+	v->stat.exits++;
+	++*reason;
 }
 
 /* The fields of struct kvm_run that describe the vCPU at each exit. What is injected while user
@@ -505,6 +528,7 @@ int vcpu_run(struct vcpu *v)
 	if (masked)
 		signals_restore(v, mask);
 	run_publish(v, ret);
+	run_count(v, ret);
 	vcpu_stats_publish(v);
 	return ret;
 }

@@ -12,7 +12,14 @@
 #define VCPU_STATS(X)								\
 	/* all engines */							\
 	X(runs, COUNT)		/* entries into the engine */			\
-	X(exits, COUNT)		/* returns of KVM_RUN to user space */		\
+	X(exits, COUNT)		/* returns of KVM_RUN to user space: all, then */\
+	X(io_exits, COUNT)	/* by reason, under KVM's names */		\
+	X(mmio_exits, COUNT)							\
+	X(halt_exits, COUNT)							\
+	X(irq_window_exits, COUNT)						\
+	X(debug_exits, COUNT)							\
+	X(signal_exits, COUNT)	/* EINTR */					\
+	X(other_exits, COUNT)							\
 	X(mmio, COUNT)								\
 	X(pio, COUNT)								\
 	X(halts, COUNT)								\

@@ -507,6 +507,15 @@ static void test_stats_follow(void **state)
 	run_to_halt(&m);
 	assert_int_equal(stat_of(v, "exits"), before + 2);
 	assert_int_equal(stat_of(w, "exits"), before + 2);
+	if (!api_is_host()) {
+		assert_int_equal(stat_of(v, "io_exits"), 1);
+		assert_int_equal(stat_of(v, "halt_exits"), 1);
+		m.run->immediate_exit = 1;
+		assert_int_equal(call_num(m.vcpu, KVM_RUN, 0), -EINTR);
+		assert_int_equal(stat_of(v, "signal_exits"), 1);
+		assert_int_equal(stat_of(v, "other_exits"), 0);
+		before++;
+	}
 	assert_int_equal(close(w), 0);
 	if (!api_is_host()) {
 		assert_int_equal(stat_of(vm, "vcpus"), 1);
