@@ -189,7 +189,9 @@ static int vsock_set_running(struct vhost_back *b, int on)
 
 static int vsock_run(struct vhost_back *b, u32 queues)
 {
-	(void)queues;	/* it wants all of them */
+	/* Else the kernel would take up a queue that it had before a reset. */
+	if (queues != 3)
+		return refused(b, "the driver has set up half of the queues");
 	return vsock_set_running(b, 1);
 }
 
