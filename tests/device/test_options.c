@@ -308,7 +308,7 @@ static void test_disks(void **state)
 	assert_string_equal(o.virtio.vsock.path, "/x");
 	assert_int_equal(o.virtio.vsock.cid, 42);
 	refuse("which address", "--kernel", "k", "--device", "vhost-vsock");
-	refuse("below 3", "--kernel", "k", "--device", "vhost-vsock,cid=2");
+	refuse("from 3", "--kernel", "k", "--device", "vhost-vsock,cid=2");
 	refuse("cid", "--kernel", "k", "--device", "vhost-vsock,cid=4294967295");
 	refuse("one already", "--kernel", "k", "--device", "vhost-vsock,cid=4", "--device",
 		"vsock=/x");
