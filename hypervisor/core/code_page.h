@@ -32,7 +32,7 @@
  * 4. User space writes unseen (DMA). The hash over the covered chunks is computed when they are
  *    covered, before they are decoded, and compared when a page is entered through a fresh
  *    translation (code_check_page). Translations end where paging says so, at a kernel's CPUID,
- *    WBINVD and INVD, and with paging off at each exit and interrupt (core/run.c).
+ *    WBINVD and INVD, at exits (core/run.c: with paging on, of code only), and interrupts without.
  *
  * vm->code_lock guards changes of mask, hash, gen and readers; it is a leaf, held for a
  * microsecond.

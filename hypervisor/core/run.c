@@ -491,8 +491,8 @@ static void signals_restore(struct vcpu *v, u64 mask)
  * While the vCPU is out, user space may write to code unseen. Code is compared with what it was
  * where a page is entered through a fresh translation (core/code_page.h, 4.), so there have to be
  * fresh ones where a debugger, or who runs pieces of code one by one, goes on; and without paging,
- * where a boot loader's disk accesses bring code and nothing ever ends a translation. Not behind
- * each access of an operating system to a device.
+ * where a boot loader's disk accesses bring code and nothing ever ends a translation. Behind
+ * other exits only what leads to code is dropped: look_at_code().
  */
 static bool run_forgets(const struct vcpu *v, int ret)
 {
@@ -500,6 +500,30 @@ static bool run_forgets(const struct vcpu *v, int ret)
 
 	return ret == -EINTR || !(v->cr0 & CR0_PG) || why == KVM_EXIT_DEBUG ||
 		why == KVM_EXIT_HLT || why == KVM_EXIT_SHUTDOWN || why == KVM_EXIT_SYSTEM_EVENT;
+}
+
+/*
+ * What follows an exit may be code that user space has just written: each page is compared before it
+ * runs again (core/code_page.h, 4.). That costs an operating system about 2 us, so there is a budget of
+ * a twentieth of the time: of more than 25,000 exits a second, after a burst, some are let be.
+ */
+#define LOOK_US		40u	/* of all time, for each look */
+#define LOOK_BURST	4096u
+
+static bool look_affordable(struct vcpu *v)
+{
+	u64 now = tsc_host(), price = (u64)os_tsc_khz() * LOOK_US / 1000;
+
+	if (now - v->look_paid < price)
+		return false;
+	v->look_paid = MAX(v->look_paid, now - MIN(now, price * LOOK_BURST)) + price;
+	return true;
+}
+
+static void look_at_code(struct vcpu *v)
+{
+	if (look_affordable(v))
+		v->engine->code_look(v);
 }
 
 int vcpu_run(struct vcpu *v)
@@ -525,6 +549,8 @@ int vcpu_run(struct vcpu *v)
 	os_run_set(NULL);
 	if (run_forgets(v, ret))
 		vcpu_request(v, REQ_TLB_FLUSH);
+	else
+		look_at_code(v);
 	if (masked)
 		signals_restore(v, mask);
 	run_publish(v, ret);

@@ -299,6 +299,8 @@ struct cpu_engine_ops {
 	void (*space_drop_page)(struct vcpu *v, struct space *s, u64 la);
 	/* The decoded code in this page (guest physical) went stale, on this vCPU's thread. */
 	void (*code_stale)(struct vcpu *v, u64 gpa);
+	/* Before code of any page runs again, code_check_page(). Outside of guest code. */
+	void (*code_look)(struct vcpu *v);
 	/*
 	 * Other vCPUs made code stale that this one has used: drop what is of an old generation
 	 * (code_page_gen). At a boundary, on this vCPU's thread. NULL: each block's generation is

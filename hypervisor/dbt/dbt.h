@@ -163,6 +163,7 @@ struct dspace {
 	u64 epoch[2];		/* change when linear addresses lead elsewhere; [1]: global pages */
 	bool ready;		/* its cells are written */
 	bool overflow;		/* more used than the lists hold */
+	bool entered;		/* something is known, since all was dropped */
 	u32 n_cells, n_jumps;
 	/* in use: numbers, mode << JUMP_BITS | index; with USED_GLOBAL where global pages are meant */
 	u32 cells[USED_MAX], jumps[USED_MAX];
@@ -332,6 +333,7 @@ u32 exec_page(struct vcpu *v, u64 la);
 void space_ready(struct vcpu *v, struct space *s);
 void space_drop_code(struct vcpu *v, struct space *s);
 void space_drop_all(struct vcpu *v);		/* jump tables and cells of every space */
+void spaces_look(struct vcpu *v);		/* the same, but of those that are empty */
 /* The code at these offsets is not to be entered any more. */
 void space_drop_range(struct vcpu *v, struct space *s, u32 from, u32 to);
 void space_set_cell(struct vcpu *v, u32 exit, u32 to);	/* to: offset in the code area */

@@ -392,6 +392,12 @@ static void dbt_code_check(struct vcpu *v)
 	}
 }
 
+static void dbt_code_look(struct vcpu *v)
+{
+	code_flush_lookup(v);
+	spaces_look(v);
+}
+
 const struct cpu_engine_ops dbt_engine = {
 	.name = "dbt",
 	.vcpu_create = dbt_create,
@@ -401,5 +407,6 @@ const struct cpu_engine_ops dbt_engine = {
 	.space_drop = dbt_space_drop,
 	.space_drop_page = dbt_space_drop_page,
 	.code_stale = dbt_code_stale,
+	.code_look = dbt_code_look,
 	.code_check = dbt_code_check,
 };

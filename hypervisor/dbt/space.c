@@ -168,9 +168,11 @@ static void space_drop_some(struct vcpu *v, struct space *s, bool global)
 	ds->epoch[0]++;
 	if (!global)
 		return;
-	memset(ds->filter[1], 0, sizeof(ds->filter[1]));
+	if (ds->halves)
+		memset(ds->filter[1], 0, sizeof(ds->filter[1]));
 	ds->halves = 0;
 	ds->epoch[1]++;
+	ds->entered = false;
 }
 
 void space_drop_code(struct vcpu *v, struct space *s)
@@ -182,6 +184,13 @@ void space_drop_all(struct vcpu *v)
 {
 	for (unsigned int k = 0; k < NR_SPACES; k++)
 		space_drop_code(v, vcpu_space(v, k));
+}
+
+void spaces_look(struct vcpu *v)
+{
+	for (unsigned int k = 0; k < NR_SPACES; k++)
+		if (dbt_of(v)->space[k].entered)
+			space_drop_code(v, vcpu_space(v, k));
 }
 
 void dbt_space_drop(struct vcpu *v, struct space *s, bool global)
@@ -214,6 +223,7 @@ void dbt_space_drop_page(struct vcpu *v, struct space *s, u64 la)
 
 static void used_add(struct dspace *ds, u32 *list, u32 *n, u32 what)
 {
+	ds->entered = true;
 	if (*n == USED_MAX)
 		ds->overflow = true;
 	else
@@ -312,6 +322,7 @@ static u32 exec_fill(struct vcpu *v, struct dspace *ds, u64 la, struct exec_entr
 	code_check_page(v, s, gpa);
 	n = page_get(v, gpa, memslot_code(s, gpa));
 	exec_alias(v, ds, n, la & PAGE_MASK, global);
+	ds->entered = true;
 	ds->filter[global][la >> 18 & 63] |= BIT(la >> 12 & 63);
 	if (global)
 		ds->halves |= 1u << (la >> 63);

@@ -228,4 +228,5 @@ const struct cpu_engine_ops interp_engine = {
 	.vcpu_destroy = interp_destroy,
 	.run = interp_run,
 	.flush_code = code_flush,
+	.code_look = code_flush_lookup,
 };

@@ -140,6 +140,7 @@ static const struct look {
 	u8 n, code[8];
 } looks[] = {
 	{ "no paging", false, 0, { 0 } },
+	{ "an exit", true, 0, { 0 } },
 	{ "WBINVD", true, 2, { 0x0f, 0x09 } },
 	{ "INVD", true, 2, { 0x0f, 0x08 } },
 	{ "CPUID", true, 4, { 0x31, 0xc0, 0x0f, 0xa2 } },
