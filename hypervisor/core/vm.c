@@ -154,6 +154,8 @@ void vcpu_exclusive_end(struct vcpu *v)
 	v->exclusive = false;
 	world_start(v->vm);
 	vcpu_enter(v);
+	/* The watch ends where it sees no vCPU run guest code, and none did meanwhile. */
+	vm_watch(v->vm);
 	/* What was asked of us while we were out is served before anything else is run. */
 	v->boundary = true;
 	if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST))
