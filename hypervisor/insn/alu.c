@@ -26,7 +26,7 @@
 static void fn##_m##size(struct vcpu *v, const struct insn *i)			\
 {										\
 	T s = (T)(src);								\
-	T *p = rmw_ptr(v, i, insn_ea(v, i), size);				\
+	T *p = rmw_ptr(v, i, insn_ea(v, i), size, i->flags & I_LOCK);		\
 	u32 ax;									\
 										\
 	if (unlikely(!p)) {							\
@@ -125,7 +125,7 @@ static void name##_r##size(struct vcpu *v, const struct insn *i)		\
 }										\
 static void name##_m##size(struct vcpu *v, const struct insn *i)		\
 {										\
-	T *p = rmw_ptr(v, i, insn_ea(v, i), size);				\
+	T *p = rmw_ptr(v, i, insn_ea(v, i), size, i->flags & I_LOCK);		\
 	u32 ax;									\
 										\
 	if (unlikely(!p)) {							\
@@ -304,7 +304,7 @@ static void xchg_r##size(struct vcpu *v, const struct insn *i)			\
 static void xchg_m##size(struct vcpu *v, const struct insn *i)			\
 {										\
 	T s = (T)gpr_get(v, i->reg, size);					\
-	T *p = rmw_ptr(v, i, insn_ea(v, i), size);				\
+	T *p = rmw_ptr(v, i, insn_ea(v, i), size, true);			\
 										\
 	if (likely(p)) {							\
 		__asm__ volatile("xchg" sfx " %0, %1" : "+m"(*p), "+q"(s) : : "memory");	\
@@ -335,7 +335,7 @@ static void xadd_r##size(struct vcpu *v, const struct insn *i)			\
 static void xadd_m##size(struct vcpu *v, const struct insn *i)			\
 {										\
 	T s = (T)gpr_get(v, i->reg, size);					\
-	T *p = rmw_ptr(v, i, insn_ea(v, i), size);				\
+	T *p = rmw_ptr(v, i, insn_ea(v, i), size, i->flags & I_LOCK);		\
 	u32 ax;									\
 										\
 	if (unlikely(!p)) {							\
@@ -382,7 +382,7 @@ static void cmpxchg_m##size(struct vcpu *v, const struct insn *i)		\
 {										\
 	T a = (T)v->r[R_RAX];							\
 	T s = (T)gpr_get(v, i->reg, size);					\
-	T *p = rmw_ptr(v, i, insn_ea(v, i), size);				\
+	T *p = rmw_ptr(v, i, insn_ea(v, i), size, i->flags & I_LOCK);		\
 	T d = a;								\
 	u32 ax;									\
 										\
@@ -416,7 +416,7 @@ static u64 cmpxchg8b_at(u64 *p, u64 have, u64 put)
 
 void exec_cmpxchg8b(struct vcpu *v, const struct insn *i)
 {
-	u64 *p = rmw_ptr(v, i, insn_ea(v, i), 8);
+	u64 *p = rmw_ptr(v, i, insn_ea(v, i), 8, i->flags & I_LOCK);
 	u64 want = (u32)v->r[R_RAX] | v->r[R_RDX] << 32;
 	u64 put = (u32)v->r[R_RBX] | v->r[R_RCX] << 32;
 	u64 have;

@@ -32,7 +32,7 @@ static void name##_at##size(struct vcpu *v, const struct insn *i, u64 ea, unsign
 		flags_set_cf(v, mem_read(v, i->seg, ea, size) >> n & 1);	\
 		return;								\
 	}									\
-	p = rmw_ptr(v, i, ea, size);						\
+	p = rmw_ptr(v, i, ea, size, i->flags & I_LOCK);				\
 	if (unlikely(!p)) {							\
 		struct mem_rmw m;						\
 										\

@@ -76,10 +76,12 @@ static inline u64 rmw_slow_load(struct vcpu *v, const struct insn *i, unsigned i
 	return insn_load(v, i, size);
 }
 
-/* The operand at ea of one that may be locked, or NULL: then rmw_begin(), which looks at cache lines, too. */
-static inline void *rmw_ptr(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
+/* The operand at ea, or NULL: then rmw_begin(), which for one that is locked looks at cache lines, too. */
+static inline void *rmw_ptr(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, bool lock)
 {
-	return unlikely(v->vm->bus_lock_exits) ? NULL : mem_ptr(v, i->seg, ea, size, MEM_WRITE);
+	if (unlikely(lock && READ_ONCE(v->vm->bus_lock_exits)))
+		return NULL;
+	return mem_ptr(v, i->seg, ea, size, MEM_WRITE);
 }
 
 /* The same by pointer, for one host instruction on it; then mem_rmw_end(). */

@@ -394,7 +394,7 @@ static void rmw_begin_locked(struct vcpu *v, const struct access *a, u64 la, uns
 /* Locked, and in two cache lines. SDM 3A 9.1.2.3; api.rst 7.22 */
 static bool locks_bus(const struct vcpu *v, u64 la, unsigned int size)
 {
-	return v->vm->bus_lock_exits && (la & (CACHE_LINE - 1)) + size > CACHE_LINE;
+	return READ_ONCE(v->vm->bus_lock_exits) && (la & (CACHE_LINE - 1)) + size > CACHE_LINE;
 }
 
 /* The vCPU leaves behind this instruction. */

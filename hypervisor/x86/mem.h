@@ -42,11 +42,12 @@ void mem_slow_write(struct vcpu *v, unsigned int seg, u64 off, unsigned int size
 void *mem_slow_ptr(struct vcpu *v, unsigned int seg, u64 off, unsigned int size,
 	enum mem_access acc);
 /*
- * Where mem_ptr gave NULL: the operand of a read-modify-write, to be changed between begin and end
- * at the address returned, by one host instruction with LOCK. On memory inside a page that is the
- * operand itself, so atomicity is the host's (pages with code are such memory). Otherwise it is a
- * copy that end writes back; with lock, all other vCPUs stand still meanwhile if it lies across two
- * pages of memory. Locked accesses to devices are not atomic. size up to 16.
+ * Where mem_ptr gave NULL or was not asked: the operand of a read-modify-write, to be changed
+ * between begin and end at the address returned, by one host instruction with LOCK. On memory
+ * inside a page that is the operand itself, so atomicity is the host's (pages with code are such
+ * memory). Otherwise it is a copy that end writes back; with lock, all other vCPUs stand still
+ * meanwhile if it lies across two pages of memory. Locked accesses to devices are not atomic. size
+ * up to 16.
  */
 struct mem_rmw {
 	u64 copy[2] __attribute__((aligned(16)));
