@@ -58,14 +58,17 @@ static u64 compared_flags(void)
 
 /*
  * x87 pointers are sign-extended from the last bit that a linear address may have. Some hosts' processors
- * have 57 bits, whether or not CPUID says so, and the guest's has 48.
+ * have 57 bits, whether or not CPUID says so, and the guest's has 48: what it should say where the host says h.
  */
-#define POINTER_MASK	MASK(47, 0)
+static u64 pointer_of(u64 h)
+{
+	return (u64)((s64)(h << 16) >> 16);
+}
 
 static bool pointers_equal(const struct state *h, const struct state *g)
 {
-	return !((h->x.fx.fip ^ g->x.fx.fip) & POINTER_MASK) &&
-		!((h->x.fx.fdp ^ g->x.fx.fdp) & POINTER_MASK) && h->x.fx.fop == g->x.fx.fop;
+	return pointer_of(h->x.fx.fip) == g->x.fx.fip && pointer_of(h->x.fx.fdp) == g->x.fx.fdp &&
+		h->x.fx.fop == g->x.fx.fop;
 }
 
 /* The x87 pointers are there to be seen only while an error is pending (AMD). */
@@ -139,8 +142,8 @@ static void show_difference(void)
 	show_word("fcw", h->x.fx.fcw, g->x.fx.fcw, ~0ULL);
 	show_word("fsw", h->x.fx.fsw, g->x.fx.fsw, ~0ULL);
 	if (h->x.fx.fsw & FSW_ES) {
-		show_word("fip", h->x.fx.fip, g->x.fx.fip, POINTER_MASK);
-		show_word("fdp", h->x.fx.fdp, g->x.fx.fdp, POINTER_MASK);
+		show_word("fip", pointer_of(h->x.fx.fip), g->x.fx.fip, ~0ULL);
+		show_word("fdp", pointer_of(h->x.fx.fdp), g->x.fx.fdp, ~0ULL);
 		show_word("fop", h->x.fx.fop, g->x.fx.fop, ~0ULL);
 	}
 	show_word("ftw", h->x.fx.ftw, g->x.fx.ftw, ~0ULL);
