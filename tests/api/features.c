@@ -330,6 +330,14 @@ static void test_bus_lock(void **state)
 	machine_free(&m);
 }
 
+static u32 word_at(const u8 *p)
+{
+	u32 word;
+
+	memcpy(&word, p, sizeof(word));
+	return word;
+}
+
 /* Once on, another run of the same code leaves: what had been translated of it is gone. */
 static void test_bus_lock_later(void **state)
 {
@@ -341,11 +349,11 @@ static void test_bus_lock_later(void **state)
 	run_to_halt(&m);
 	set_regs(m.vcpu, &(struct kvm_regs){ .rip = CODE_AT, .rflags = 2 });
 	run_to_halt(&m);
-	assert_int_equal(*(u32 *)(m.ram + SPLIT_AT + 0x3e), 6);
+	assert_int_equal(word_at(m.ram + SPLIT_AT + 0x3e), 6);
 	enable_cap(m.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_EXIT);
 	set_regs(m.vcpu, &(struct kvm_regs){ .rip = CODE_AT, .rflags = 2 });
 	run_until(&m, KVM_EXIT_X86_BUS_LOCK);
-	assert_int_equal(*(u32 *)(m.ram + SPLIT_AT + 0x3e), 9);
+	assert_int_equal(word_at(m.ram + SPLIT_AT + 0x3e), 9);
 	run_to_halt(&m);
 	machine_free(&m);
 }
