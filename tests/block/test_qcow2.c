@@ -225,6 +225,29 @@ static void test_resize_odd(void **state)
 		2 * MIB, "version 2");
 }
 
+/* A snapshot of a machine has its state behind the disk's end, and leaves it there when it is gone back to. */
+static void test_resize_state(void **state)
+{
+	struct block_options o = { .file = in_dir("disk"), .format = "qcow2" };
+	struct block *b;
+	u8 *buf = malloc(MIB);
+
+	(void)state;
+	must("rm -f disk; qemu-img create -q -f qcow2 disk 8M; printf 'savevm a\\nquit\\n' |"
+	     "qemu-system-x86_64 -S -accel tcg -m 16 -nodefaults -display none -monitor stdio -drive file=disk >savevm.log;"
+	     "qemu-img snapshot -a a disk; qemu-img map disk >map");
+	b = open_block(&o);
+	resize(b, 1024 * MIB);
+	for (u64 at = 8 * MIB; at < 1024 * MIB; at += MIB) {
+		assert_int_equal(do_op(b, BLOCK_READ, at, buf, MIB), 0);
+		for (u64 i = 0; i < MIB; i += 8)
+			assert_int_equal(*(u64 *)(buf + i), 0);
+	}
+	assert_int_equal(block_close(b), 0);
+	must("qemu-img check -q disk; qemu-img snapshot -a a disk; qemu-img check -q disk");
+	free(buf);
+}
+
 /* Enough for new refcount blocks and for larger refcount tables. */
 static void test_growth(void **state)
 {
@@ -435,6 +458,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_caches),
+		cmocka_unit_test(test_resize_state),
 		cmocka_unit_test(test_growth),
 		cmocka_unit_test(test_resize),
 		cmocka_unit_test(test_resize_odd),

@@ -57,15 +57,19 @@ static int l1_grow(struct qcow2 *q, u32 size)
 
 /*
  * The rest of the last cluster has what it has, and a backing image that is longer than the disk was
- * would show through.
+ * would show through. Behind that a snapshot that was gone back to may have left its machine's state.
  */
 static int zero_new(struct qcow2 *q, u64 old)
 {
 	u64 size = q->layer.size, end = MIN(size, ALIGN_UP(old, q->cluster_size));
+	int ret = 0;
 
 	if (q->layer.backing)
 		end = MAX(end, MIN(size, q->layer.backing->size));
-	return end > old ? qcow2_zero(&q->layer, old, end - old, true) : 0;
+	if (end > old)
+		ret = qcow2_zero(&q->layer, old, end - old, true);
+	end = ALIGN_UP(MAX(end, old), q->cluster_size);
+	return ret || end >= size ? ret : qcow2_discard(&q->layer, end, size - end);
 }
 
 static int resize_check(const struct qcow2 *q, u64 size, struct error *err)
