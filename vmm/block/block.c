@@ -448,7 +448,7 @@ static int block_open_layers(struct block *b, const struct block_options *o,
 		.ignore_discard = o->ignore_discard,
 		.proto = {
 			.readonly = only_read,
-			.no_lock = o->no_lock,
+			.no_lock = o->no_lock, .no_wait = o->no_wait,
 			.share_write = o->share,
 			.direct = mode->direct,
 			.write_through = mode->write_through,

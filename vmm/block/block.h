@@ -65,6 +65,7 @@ struct block_options {
 	bool readonly;
 	bool snapshot;			/* writes go to a temporary overlay, lost at the end */
 	bool no_lock;			/* do not take, nor look at, the image's lock */
+	bool no_wait;			/* refuse what would take long: NBD, a lock that another one has */
 	bool share;			/* others may write the image as well */
 	bool ignore_discard;		/* discards do nothing; write zeroes never deallocates */
 	const char *cache;		/* writeback, writethrough, none, directsync, unsafe */

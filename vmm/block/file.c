@@ -465,7 +465,7 @@ int file_open(struct proto **out, const char *path, const struct proto_options *
 	if (!ret)
 		ret = file_check_chain(f, path, o->above, err);
 	if (!ret && !o->no_lock)
-		ret = lock_take(f->fd, path, o->readonly, o->share_write, err);
+		ret = lock_take(f->fd, path, o->readonly, o->share_write, !o->no_wait, err);
 	if (ret < 0) {
 		proto_close(&f->proto);
 		return ret;

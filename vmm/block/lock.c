@@ -81,7 +81,7 @@ static int lock_conflict_lasting(int fd, u32 used, u32 shared)
 	return ret;
 }
 
-int lock_take(int fd, const char *path, bool readonly, bool share_write, struct error *err)
+int lock_take(int fd, const char *path, bool readonly, bool share_write, bool wait, struct error *err)
 {
 	u32 used = BIT(PERM_READ), shared = BIT(PERM_READ) | BIT(PERM_WRITE_UNCHANGED);
 	int ret;
@@ -92,7 +92,7 @@ int lock_take(int fd, const char *path, bool readonly, bool share_write, struct 
 		shared |= BIT(PERM_WRITE) | BIT(PERM_RESIZE);
 	ret = lock_all(fd, used, shared);
 	if (!ret)
-		ret = lock_conflict_lasting(fd, used, shared);
+		ret = wait ? lock_conflict_lasting(fd, used, shared) : lock_conflict(fd, used, shared);
 	if (ret > 0 || ret == -EAGAIN || ret == -EACCES)
 		return error_set(err, EBUSY, "%s is in use by another program%s", path,
 			readonly ? ", which writes it" : "");

@@ -8,7 +8,10 @@
 #include "lib/error.h"
 #include "lib/types.h"
 
-/* Held until fd is closed. share_write: others may write the file meanwhile. */
-int lock_take(int fd, const char *path, bool readonly, bool share_write, struct error *err);
+/*
+ * Held until fd is closed. share_write: others may write the file meanwhile. wait: up to a second for
+ * one that ends.
+ */
+int lock_take(int fd, const char *path, bool readonly, bool share_write, bool wait, struct error *err);
 
 #endif

@@ -48,6 +48,9 @@ int proto_open(struct proto **out, const char *name, const struct proto_options 
 {
 	if (starts_with(name, "file:"))
 		return file_open(out, name + strlen("file:"), o, err);
+	if (o->no_wait && proto_has_scheme(name))
+		return error_set(err, ENOTSUP, "%s: not while a machine runs: a file or device of this host",
+			name);
 	if (starts_with(name, "nbd:") || starts_with(name, "nbds:") || starts_with(name, "nbd+unix:") ||
 	    starts_with(name, "nbds+unix:"))
 		return nbd_open(out, name, o, err);

@@ -49,6 +49,7 @@ struct proto_chain {
 struct proto_options {
 	bool readonly;
 	bool no_lock;
+	bool no_wait;		/* a machine runs meanwhile: no other host, and no waiting for a lock */
 	bool share_write;	/* others may write it meanwhile */
 	bool direct;		/* around the page cache */
 	bool write_through;

@@ -98,10 +98,12 @@ static void rng_destroy(void *self)
 	virtio_destroy(&rng->dev);
 }
 
+/* running: nothing that may take long, as the machine waits for it. */
 static int disk_open(struct block **block, struct virtio_slot *s, const struct disk_options *o,
-		     struct error *err)
+		     bool running, struct error *err)
 {
 	const struct block_options image = {
+		.no_wait = running,
 		.file = o->file, .format = o->format, .readonly = o->readonly,
 		.snapshot = o->snapshot, .cache = o->cache, .aio = o->aio,
 		.internal_snapshot = o->internal_snapshot, .throttle = o->throttle,
@@ -118,7 +120,7 @@ static int disk_create(struct virtio_board *b, struct virtio_slot *s, const void
 		.queues = o->queues ? o->queues : MIN(b->env.cpus, 4u), .serial = o->serial };
 	struct virtio_blk *blk = s->self;
 	struct block *block;
-	int ret = disk_open(&block, s, o, err);
+	int ret = disk_open(&block, s, o, false, err);
 
 	s->dev = &blk->dev;
 	return ret < 0 ? ret : virtio_blk_init(blk, block, &disk, b->env.mem, &s->io, err);
@@ -146,7 +148,7 @@ static int scsi_create(struct virtio_board *b, struct virtio_slot *s, const void
 
 		if (!d->scsi)
 			continue;
-		ret = disk_open(&block, s, d, err);
+		ret = disk_open(&block, s, d, false, err);
 		if (ret == 0)
 			virtio_scsi_add(scsi, d->cdrom ? SCSI_CD : SCSI_DISK, block, d->serial);
 	}
@@ -716,7 +718,7 @@ int virtio_board_change(struct virtio_board *board, const char *drive, const cha
 	o.file = file;
 	o.format = format;
 	virtio_lock(p.slot->dev);
-	ret = disk_open(&block, p.slot, &o, err);
+	ret = disk_open(&block, p.slot, &o, true, err);
 	if (ret == 0)
 		ret = drive_eject(u, drive, force, err);
 	if (ret == 0)
