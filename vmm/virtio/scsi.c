@@ -288,17 +288,28 @@ static void event_send(struct virtio_scsi *s, const struct virtio_scsi_event *ev
 	virtio_done(&s->dev, QUEUE_EVENT, &c, sg_write(c.iov + c.outs, c.ins, 0, &e, sizeof(e)));
 }
 
+static void resized_send(struct virtio_scsi *s)
+{
+	while (s->resized && virtio_has(&s->dev, VIRTIO_SCSI_F_CHANGE)) {
+		unsigned unit = __builtin_ctz(s->resized);
+		/* The unit as REPORT LUNS has it, so that Linux knows it again. */
+		const struct virtio_scsi_event event = {
+			.event = VIRTIO_SCSI_T_PARAM_CHANGE, .lun = { 1, unit },
+			.reason = 0x2A | 0x09 << 8,	/* the capacity has changed: ASC and ASCQ */
+		};
+
+		s->resized &= s->resized - 1;
+		event_send(s, &event);
+	}
+}
+
+/* One that is paused tells it when it goes on: then its event queue is kicked. */
 void virtio_scsi_resized(struct virtio_scsi *s, unsigned unit)
 {
-	/* The unit as REPORT LUNS has it, so that Linux knows it again. */
-	const struct virtio_scsi_event event = {
-		.event = VIRTIO_SCSI_T_PARAM_CHANGE, .lun = { 1, unit },
-		.reason = 0x2A | 0x09 << 8,	/* the capacity has changed: ASC and ASCQ */
-	};
-
 	scsi_unit_resized(&s->unit[unit]);
-	if (virtio_running(&s->dev) && virtio_has(&s->dev, VIRTIO_SCSI_F_CHANGE))
-		event_send(s, &event);
+	s->resized |= 1u << unit;
+	if (virtio_running(&s->dev))
+		resized_send(s);
 }
 
 static void scsi_kick(struct virtio_device *d, unsigned queue)
@@ -309,7 +320,9 @@ static void scsi_kick(struct virtio_device *d, unsigned queue)
 		virtio_queue_run(d, queue, control_take);
 	else if (queue != QUEUE_EVENT)
 		requests_run(d, queue);
-	else if (to_scsi(d)->events_missed)
+	else
+		resized_send(to_scsi(d));
+	if (queue == QUEUE_EVENT && to_scsi(d)->events_missed)
 		event_send(to_scsi(d), &missed);
 }
 
@@ -366,6 +379,7 @@ static void scsi_stop(struct virtio_device *d)
 	for (unsigned i = 0; i < s->units; i++)
 		scsi_unit_reset(&s->unit[i]);
 	s->events_missed = false;
+	s->resized = 0;
 	s->sense_size = VIRTIO_SCSI_SENSE_DEFAULT_SIZE;
 	s->cdb_size = VIRTIO_SCSI_CDB_DEFAULT_SIZE;
 }
@@ -410,7 +424,7 @@ static void verb_save(void *dev, void *state)
 	virtio_lock(&s->dev);
 	st->sense_size = s->sense_size;
 	st->cdb_size = s->cdb_size;
-	st->events_missed = s->events_missed;
+	st->events_missed = s->events_missed || s->resized;
 	for (unsigned i = 0; i < s->units; i++) {
 		const struct scsi_unit *u = &s->unit[i];
 

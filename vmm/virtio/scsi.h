@@ -16,6 +16,7 @@ struct virtio_scsi {
 	struct scsi_unit unit[SCSI_UNITS_MAX];
 	u32 sense_size, cdb_size;	/* as the driver says in the configuration */
 	bool events_missed;
+	u32 resized;		/* units, by bit, of which the driver is still to be told */
 	struct scsi_request *free;	/* requests made so far that nobody uses */
 };
 
