@@ -82,6 +82,7 @@ int main(int argc, char *argv[])
 	int sig = 0, status;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);	/* an image that may not grow is EFBIG */
 	status = command(argc, argv, start_ns, &sig, &err);
 	if (err.kind != ERROR_NONE)
 		log_line("%s", err.text);
