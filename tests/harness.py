@@ -140,11 +140,11 @@ def need_qumra(build):
 
 
 def verdicts(path):
-    """{name: (verdict, words, reason)} of a list of others' tests: NAME passes|skips|fails [WORD...][: REASON]"""
+    """{name: (verdict, words, reason)} of a list of others' tests: NAME passes|skips|either|fails [WORD...][: REASON]"""
     rows = {}
     with open(path, encoding="utf-8") as f:
         for line in f:
-            match = re.match(r"(\S+)\s+(passes|skips|fails)((?:\s+[^\s:]+)*?)(?::\s*(.*))?$", line)
+            match = re.match(r"(\S+)\s+(passes|skips|either|fails)((?:\s+[^\s:]+)*?)(?::\s*(.*))?$", line)
             if match and not line.startswith("#"):
                 rows[match[1]] = (match[2], match[3].split(), match[4] or "")
             elif line.strip() and not line.startswith("#"):

@@ -57,7 +57,7 @@ def one(build, name, row, log):
     expected, arguments, reason = row
     result = run(build, name, arguments, log)
     got = verdict(result)
-    if got != expected:
+    if got != expected and not (expected == "either" and got != "fails"):
         raise Fail(f"{got} ({said(result)}); the list says it {expected}{': ' + reason if reason else ''}")
     if got != "passes":
         raise Skip(f"{expected}: {reason}")

@@ -26,8 +26,6 @@ MACHINES = (    # cost a boot each
     ("q35", "split", 2, "host"), ("microvm", "split", 1, "qemu64"))
 # What QEMU 7.2's CPUs lack on AMD's processors, on any KVM: an invariant TSC (unless migratable=off), and the leaf that
 # says SRSO_NO.
-# The interrupts of QEMU's own HPET and RTC come when the host has time for them.
-QEMU_LATE = re.compile(r"hpet: Lost \d+ RTC interrupts")
 QEMU_CPU = re.compile("Marking TSC unstable due to TSCs unsynchronized|Speculative Return Stack Overflow: WARNING")
 
 
@@ -125,7 +123,7 @@ def qemu(build, machine, irqchip, cpus, cpu, log):
                             f"{machine},kernel-irqchip={irqchip}{',rtc=on' if machine == 'microvm' else ''}", "-cpu", cpu, "-smp", str(cpus), "-m", "512", "-display", "none", "-nodefaults", "-no-user-config",
                             "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
                             "-append", f"console=ttyS0 panic=-1 cpus={cpus}"), 240, log)
-    return boot_suite.judge(r, 240, (*CLOCKS, "hpet", "acpi_pm"), (QEMU_CPU, QEMU_LATE))
+    return boot_suite.judge(r, 240, (*CLOCKS, "hpet", "acpi_pm"), (QEMU_CPU, boot_suite.QEMU_LATE))
 
 
 SHELL = b"\x1b[6n"      # ash asks the terminal for its cursor behind each prompt
