@@ -33,6 +33,7 @@
  *    covered, before they are decoded, and compared when a page is entered through a fresh
  *    translation (code_check_page). Translations end where paging says so, at a kernel's CPUID,
  *    WBINVD and INVD, at exits (core/run.c: with paging on, of code only), and interrupts without.
+ *    Each vCPU looks at its own.
  *
  * vm->code_lock guards changes of mask, hash, gen and readers; it is a leaf, held for a
  * microsecond.

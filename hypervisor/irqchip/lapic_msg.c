@@ -42,7 +42,7 @@ static bool match_dest(const struct lapic *l, const struct apic_msg *m)
 		return true;
 	/* A chip or MSI has eight bits: its broadcast reaches x2APICs too, unless user space has
 	 * remapped what it sends. api.rst 7.7 */
-	if (m->dest == XAPIC_BROADCAST && (!x2 || (!m->ipi && !l->vcpu->vm->x2apic_exact)))
+	if (m->dest == XAPIC_BROADCAST && (!x2 || (!m->ipi && !READ_ONCE(l->vcpu->vm->x2apic_exact))))
 		return true;
 	return m->logical ? match_logical(l, m->dest) : match_physical(l, m->dest);
 }

@@ -186,7 +186,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	LEFT_RANGE(C_7_ECX, 17, 21, "MAWAU", "no bound registers"),
 	EMUL(C_7_ECX, 22, F_RDPID, "RDPID"),
 	LEFT(C_7_ECX, 23, F_KEYLOCKER, "KL", "no key locker"),
-	LEFT(C_7_ECX, 24, F_NONE, "BUS_LOCK_DETECT", "locked accesses are not told apart"),
+	LEFT(C_7_ECX, 24, F_NONE, "BUS_LOCK_DETECT", "no debug exception for bus locks"),
 	LEFT(C_7_ECX, 25, F_CLDEMOTE, "CLDEMOTE", "a hint without effect here"),
 	RSVD(C_7_ECX, 26, 26),
 	LEFT(C_7_ECX, 27, F_MOVDIRI, "MOVDIRI", NO_INSN),

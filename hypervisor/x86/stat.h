@@ -13,9 +13,9 @@
 	/* all engines */							\
 	X(runs, COUNT)		/* entries into the engine */			\
 	X(exits, COUNT)		/* returns of KVM_RUN to user space: all, then */\
-	X(io_exits, COUNT)	/* by reason, under KVM's names */		\
-	X(mmio_exits, COUNT)							\
-	X(halt_exits, COUNT)							\
+	X(io_exits, COUNT)	/* by reason. KVM's io_exits and halt_exits */	\
+	X(mmio_exits, COUNT)	/* count what it serves itself, too: here */	\
+	X(halt_exits, COUNT)	/* pio and halts */				\
 	X(irq_window_exits, COUNT)						\
 	X(debug_exits, COUNT)							\
 	X(signal_exits, COUNT)	/* EINTR */					\
