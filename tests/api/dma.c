@@ -5,11 +5,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/api/api.h"
@@ -133,21 +137,6 @@ static void write_function(struct machine *m, struct writer *w, const struct way
 	way->write(w, m->ram + FN_AT, code, sizeof(code));
 }
 
-/* How the guest comes to look again, before it calls the function and says what it got. */
-static const struct look {
-	const char *name;
-	bool paging;
-	u8 n, code[8];
-} looks[] = {
-	{ "no paging", false, 0, { 0 } },
-	{ "an exit", true, 0, { 0 } },
-	{ "WBINVD", true, 2, { 0x0f, 0x09 } },
-	{ "INVD", true, 2, { 0x0f, 0x08 } },
-	{ "CPUID", true, 4, { 0x31, 0xc0, 0x0f, 0xa2 } },
-	{ "CR3", true, 6, { 0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8 } },
-	{ "INVLPG", true, 7, { 0x0f, 0x01, 0x3d, FN_AT & 0xff, FN_AT >> 8, 0, 0 } },
-};
-
 static void machine_page(struct machine *m)
 {
 	struct kvm_sregs s = get_sregs(m->vcpu);
@@ -161,20 +150,50 @@ static void machine_page(struct machine *m)
 	assert_int_equal(call(m->vcpu, KVM_SET_SREGS, &s), 0);
 }
 
-static void program(struct machine *m, const struct look *look)
+/* Protected mode, with paging or without it. */
+static void machine_start(struct machine *m, bool paging)
 {
-	u8 *p = m->ram + CODE_AT;
-	u32 call_at = CODE_AT + look->n;
+	struct kvm_regs r = { .rip = CODE_AT, .rsp = 0x8000, .rflags = 2 };
 
-	memcpy(p, look->code, look->n);
-	p += look->n;
-	*p++ = 0xe8;
-	memcpy(p, &(u32){ FN_AT - (call_at + 5) }, 4);
-	p += 4;
-	*p++ = 0xe7;		/* out %eax, $PORT */
-	*p++ = PORT;
-	*p++ = 0xeb;
-	*p++ = (u8)-(look->n + 9);
+	machine_new(m, 0);
+	flat_mode(m->vcpu);
+	if (paging)
+		machine_page(m);
+	set_regs(m->vcpu, &r);
+}
+
+static u8 *put(u8 *p, const void *code, size_t n)
+{
+	memcpy(p, code, n);
+	return p + n;
+}
+
+/* The instruction ends with a displacement, or an absolute address. */
+static u8 *put_to(u8 *p, const void *code, size_t n, u32 to)
+{
+	return put(put(p, code, n), &to, 4);
+}
+
+static u8 *put_call(struct machine *m, u8 *p)
+{
+	return put_to(p, "\xe8", 1, FN_AT - ((u32)(p - m->ram) + 5));
+}
+
+/* out %eax, $PORT; jmp to */
+static void put_out(u8 *p, const u8 *to)
+{
+	p = put(p, (u8[]){ 0xe7, PORT, 0xeb }, 3);
+	*p = (u8)(to - (p + 1));
+}
+
+/* ---- while the vCPU is out ---- */
+
+/* Calls the function and says what it got, again and again. */
+static void outside_program(struct machine *m)
+{
+	u8 *start = m->ram + CODE_AT;
+
+	put_out(put_call(m, start), start);
 }
 
 static u32 answer(struct machine *m)
@@ -182,44 +201,167 @@ static u32 answer(struct machine *m)
 	assert_int_equal(call_num(m->vcpu, KVM_RUN, 0), 0);
 	assert_int_equal(m->run->exit_reason, KVM_EXIT_IO);
 	assert_int_equal(m->run->io.port, PORT);
-	return *(u32 *)((u8 *)m->run + m->run->io.data_offset);
+	return *(u32 *)io_data(m->run);
 }
 
-static void machine_start(struct machine *m, const struct look *look)
-{
-	struct kvm_regs r = { .rip = CODE_AT, .rsp = 0x8000, .rflags = 2 };
-
-	machine_new(m, 0);
-	flat_mode(m->vcpu);
-	if (look->paging)
-		machine_page(m);
-	program(m, look);
-	set_regs(m->vcpu, &r);
-}
-
-static void look_again(const struct look *look, struct writer *w, const struct way *way)
+static void look_outside(bool paging, struct writer *w, const struct way *way)
 {
 	struct machine m;
 	u32 n, k;
 
-	machine_start(&m, look);
+	machine_start(&m, paging);
+	outside_program(&m);
 	for (n = 1; n < ROUNDS; n++) {
 		write_function(&m, w, way, n * 0x01010101);
 		for (k = 0; k < 4; k++)
 			if (answer(&m) != n * 0x01010101)
-				fail_msg("%s, %s: round %u.%u", way->name, look->name, n, k);
+				fail_msg("%s, paging %d: round %u.%u", way->name, paging, n, k);
 	}
 	machine_free(&m);
 }
 
-static void test_dma(void **state)
+static void test_dma_outside(void **state)
+{
+	struct writer w = { 0 };
+	size_t n = writer_init(&w);
+
+	for (size_t k = 0; k < n; k++) {
+		look_outside(false, &w, &ways[k]);
+		look_outside(true, &w, &ways[k]);
+	}
+	writer_free(&w);
+}
+
+/* ---- while it is inside ---- */
+
+#define READY_AT	0x9000u	/* how often the guest has called the old function, */
+#define FLAG_AT		0x9040u	/* and been told that there is a new one */
+#define TURNS		10u
+#define LIMIT_S		60	/* for one turn */
+
+/* By what a kernel makes the CPU look again; no exit is near, which would do that, too. */
+static const struct look {
+	const char *name;
+	u8 n, code[8];
+} looks[] = {
+	{ "WBINVD", 2, { 0x0f, 0x09 } },
+	{ "INVD", 2, { 0x0f, 0x08 } },
+	{ "CPUID", 4, { 0x31, 0xc0, 0x0f, 0xa2 } },
+	{ "CR3", 6, { 0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8 } },
+	{ "INVLPG", 7, { 0x0f, 0x01, 0x3d, FN_AT & 0xff, FN_AT >> 8, 0, 0 } },
+};
+
+/* call; inc [READY]; wait: cmp [FLAG], esi; je wait; mov esi, [FLAG]; the look; call; out; again */
+static void inside_program(struct machine *m, const struct look *look)
+{
+	u8 *start = m->ram + CODE_AT, *p = put_call(m, start);
+
+	p = put_to(p, "\xff\x05", 2, READY_AT);
+	p = put_to(p, "\x39\x35", 2, FLAG_AT);
+	p = put(p, "\x74\xf8", 2);
+	p = put_to(p, "\x8b\x35", 2, FLAG_AT);
+	p = put(p, look->code, look->n);
+	put_out(put_call(m, p), start);
+}
+
+struct inside {
+	struct machine m;
+	pthread_t thread;
+	u32 answer;	/* of the last turn */
+	u32 turns;	/* done; atomic, as is: */
+	bool over;
+};
+
+static u32 *guest_word(struct inside *s, u32 at)
+{
+	return (u32 *)(void *)(s->m.ram + at);
+}
+
+static void *inside_main(void *arg)
+{
+	struct inside *s = arg;
+
+	for (u32 n = 1; n < TURNS && call_num(s->m.vcpu, KVM_RUN, 0) == 0; n++) {
+		if (s->m.run->exit_reason != KVM_EXIT_IO)
+			break;
+		s->answer = *(u32 *)io_data(s->m.run);
+		store_release(&s->turns, n);
+	}
+	store_release(&s->over, true);
+	return NULL;
+}
+
+static void kick_handler(int sig)
+{
+}
+
+/* In the midst of its turns, if one went wrong. */
+static void inside_end(struct inside *s, bool kick)
+{
+	struct sigaction sa = { .sa_handler = kick_handler }, old;
+
+	sigaction(SIGUSR1, &sa, &old);
+	if (kick) {
+		s->m.run->immediate_exit = 1;
+		pthread_kill(s->thread, SIGUSR1);
+	}
+	pthread_join(s->thread, NULL);
+	sigaction(SIGUSR1, &old, NULL);
+	machine_free(&s->m);
+}
+
+static time_t seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec;
+}
+
+static bool wait_for(struct inside *s, u32 *word, u32 n)
+{
+	time_t end = seconds() + LIMIT_S;
+
+	while (load_acquire(word) != n && !load_acquire(&s->over) && seconds() < end)
+		sched_yield();
+	return load_acquire(word) == n;
+}
+
+/* The guest has called what was there, and waits inside: only then it is written over. */
+static bool inside_turn(struct inside *s, struct writer *w, const struct way *way, u32 n)
+{
+	if (!wait_for(s, guest_word(s, READY_AT), n))
+		return false;
+	write_function(&s->m, w, way, n * 0x01010101);
+	store_release(guest_word(s, FLAG_AT), n);
+	return wait_for(s, &s->turns, n) && s->answer == n * 0x01010101;
+}
+
+static void look_inside(const struct look *look, struct writer *w, const struct way *way)
+{
+	struct inside s = { 0 };
+	u32 n = 1;
+
+	machine_start(&s.m, true);
+	inside_program(&s.m, look);
+	write_function(&s.m, w, way, 0);
+	assert_int_equal(pthread_create(&s.thread, NULL, inside_main, &s), 0);
+	while (n < TURNS && inside_turn(&s, w, way, n))
+		n++;
+	inside_end(&s, n < TURNS);
+	if (n < TURNS)
+		fail_msg("%s, %s: turn %u, got %#x", way->name, look->name, n, s.answer);
+}
+
+/* Each of these serializes, or ends translations. SDM 3A 8.1.3, 8.3, 4.10.4.1 */
+static void test_dma_inside(void **state)
 {
 	struct writer w = { 0 };
 	size_t n = writer_init(&w);
 
 	for (size_t l = 0; l < ARRAY_SIZE(looks); l++)
 		for (size_t k = 0; k < n; k++)
-			look_again(&looks[l], &w, &ways[k]);
+			look_inside(&looks[l], &w, &ways[k]);
 	writer_free(&w);
 }
 
@@ -283,7 +425,8 @@ static void test_rom(void **state)
 int test_user_writes(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_dma),
+		cmocka_unit_test(test_dma_outside),
+		cmocka_unit_test(test_dma_inside),
 		cmocka_unit_test(test_rom),
 	};
 
