@@ -258,56 +258,152 @@ static void test_disable_exits(void **state)
 #define SPLIT_AT	0x5000u
 
 static const struct locked {
-	u8 n, code[12];		/* disp32 is the last four bytes, but for the immediate */
-	u8 imm;
+	bool wide;		/* 64-bit mode */
+	u8 size, n, code[8];	/* its operand is at (E)DI */
 	bool locks;
 } locked[] = {
-	{ 8, { 0xf0, 0x83, 0x05, 0, 0, 0, 0, 3 }, 1, true },		/* lock add dword [], 3 */
-	{ 7, { 0xf0, 0xff, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock inc dword [] */
-	{ 7, { 0xf0, 0x09, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock or [], eax */
-	{ 6, { 0x87, 0x05, 0, 0, 0, 0 }, 0, true },			/* xchg [], eax */
-	{ 8, { 0xf0, 0x0f, 0xc1, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock xadd [], eax */
-	{ 8, { 0xf0, 0x0f, 0xb1, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock cmpxchg [], eax */
-	{ 8, { 0xf0, 0x0f, 0xc7, 0x0d, 0, 0, 0, 0 }, 0, true },		/* lock cmpxchg8b [] */
-	{ 9, { 0xf0, 0x0f, 0xba, 0x2d, 0, 0, 0, 0, 5 }, 1, true },	/* lock bts dword [], 5 */
-	{ 8, { 0xf0, 0x0f, 0xab, 0x05, 0, 0, 0, 0 }, 0, true },		/* lock bts [], eax */
-	{ 7, { 0x83, 0x05, 0, 0, 0, 0, 3 }, 1, false },			/* add dword [], 3 */
-	{ 7, { 0x0f, 0xab, 0x05, 0, 0, 0, 0 }, 0, false },		/* bts [], eax */
+	{ false, 4, 4, { 0xf0, 0x83, 0x07, 3 }, true },			/* lock add dword [], 3 */
+	{ false, 2, 5, { 0x66, 0xf0, 0x83, 0x07, 3 }, true },		/* lock add word [], 3 */
+	{ true, 8, 5, { 0xf0, 0x48, 0x83, 0x07, 3 }, true },		/* lock add qword [], 3 */
+	{ false, 4, 4, { 0xf0, 0x83, 0x2f, 3 }, true },			/* lock sub dword [], 3 */
+	{ false, 2, 4, { 0x66, 0xf0, 0x29, 0x07 }, true },		/* lock sub [], ax */
+	{ true, 8, 4, { 0xf0, 0x48, 0x29, 0x07 }, true },		/* lock sub [], rax */
+	{ false, 4, 3, { 0xf0, 0xff, 0x07 }, true },			/* lock inc dword [] */
+	{ false, 4, 3, { 0xf0, 0xff, 0x0f }, true },			/* lock dec dword [] */
+	{ false, 2, 4, { 0x66, 0xf0, 0xff, 0x0f }, true },		/* lock dec word [] */
+	{ true, 8, 4, { 0xf0, 0x48, 0xff, 0x0f }, true },		/* lock dec qword [] */
+	{ false, 4, 3, { 0xf0, 0xf7, 0x1f }, true },			/* lock neg dword [] */
+	{ false, 2, 4, { 0x66, 0xf0, 0xf7, 0x1f }, true },		/* lock neg word [] */
+	{ true, 8, 4, { 0xf0, 0x48, 0xf7, 0x1f }, true },		/* lock neg qword [] */
+	{ false, 4, 3, { 0xf0, 0xf7, 0x17 }, true },			/* lock not dword [] */
+	{ true, 8, 4, { 0xf0, 0x48, 0xf7, 0x17 }, true },		/* lock not qword [] */
+	{ false, 4, 3, { 0xf0, 0x09, 0x07 }, true },			/* lock or [], eax */
+	{ false, 4, 2, { 0x87, 0x07 }, true },				/* xchg [], eax */
+	{ false, 2, 3, { 0x66, 0x87, 0x07 }, true },			/* xchg [], ax */
+	{ true, 8, 3, { 0x48, 0x87, 0x07 }, true },			/* xchg [], rax */
+	{ false, 4, 4, { 0xf0, 0x0f, 0xc1, 0x07 }, true },		/* lock xadd [], eax */
+	{ true, 8, 5, { 0xf0, 0x48, 0x0f, 0xc1, 0x07 }, true },		/* lock xadd [], rax */
+	{ false, 4, 4, { 0xf0, 0x0f, 0xb1, 0x0f }, true },		/* lock cmpxchg [], ecx */
+	{ false, 2, 5, { 0x66, 0xf0, 0x0f, 0xb1, 0x0f }, true },	/* lock cmpxchg [], cx */
+	{ true, 8, 5, { 0xf0, 0x48, 0x0f, 0xb1, 0x0f }, true },		/* lock cmpxchg [], rcx */
+	{ false, 8, 4, { 0xf0, 0x0f, 0xc7, 0x0f }, true },		/* lock cmpxchg8b [] */
+	{ false, 4, 5, { 0xf0, 0x0f, 0xba, 0x2f, 5 }, true },		/* lock bts dword [], 5 */
+	{ true, 8, 6, { 0xf0, 0x48, 0x0f, 0xba, 0x2f, 50 }, true },	/* lock bts qword [], 50 */
+	{ false, 4, 5, { 0xf0, 0x0f, 0xba, 0x37, 7 }, true },		/* lock btr dword [], 7 */
+	{ false, 4, 5, { 0xf0, 0x0f, 0xba, 0x3f, 7 }, true },		/* lock btc dword [], 7 */
+	{ false, 4, 4, { 0xf0, 0x0f, 0xab, 0x07 }, true },		/* lock bts [], eax */
+	{ false, 4, 4, { 0xf0, 0x0f, 0xb3, 0x07 }, true },		/* lock btr [], eax */
+	{ false, 4, 4, { 0xf0, 0x0f, 0xbb, 0x07 }, true },		/* lock btc [], eax */
+	{ false, 4, 3, { 0x83, 0x07, 3 }, false },			/* add dword [], 3 */
+	{ true, 8, 3, { 0x48, 0xff, 0x0f }, false },			/* dec qword [] */
+	{ false, 4, 3, { 0x0f, 0xab, 0x07 }, false },			/* bts [], eax */
+	{ false, 8, 3, { 0x0f, 0xc7, 0x0f }, false },			/* cmpxchg8b [] */
 };
 
 /* mov [its page], dl, as a first access takes a slow path anyway; the instruction; hlt */
-#define TOUCH 6
+#define TOUCH 2
 
-static void locked_code(struct machine *m, const struct locked *l, u32 at)
+/* CMPXCHG8B finds one of the two values in EDX:EAX, all others one in EAX, or none. */
+static const u64 operands[] = { 0x8382818083828180, 5 };
+
+static void locked_start(struct machine *m, const struct locked *l, u32 at, u64 operand)
 {
-	u8 code[TOUCH + sizeof(l->code) + 1] = { 0x88, 0x15 };
-	u32 page = at & ~0xfffu;
+	struct kvm_regs r = { .rip = CODE_AT, .rflags = 2, .rdi = at, .rsi = at & ~0xfffu, .rax = 5,
+		.rbx = 0x12345678, .rcx = 0x9abcdef0 };
 
-	memcpy(code + 2, &page, 4);
-	memcpy(code + TOUCH, l->code, l->n);
-	memcpy(code + TOUCH + l->n - l->imm - 4, &at, 4);
-	code[TOUCH + l->n] = 0xf4;
-	machine_code(m, code, TOUCH + l->n + 1u);
-	flat_mode(m->vcpu);
+	memcpy(m->ram + CODE_AT, "\x88\x16", TOUCH);
+	memcpy(m->ram + CODE_AT + TOUCH, l->code, l->n);
+	m->ram[CODE_AT + TOUCH + l->n] = 0xf4;
+	memcpy(m->ram + at, &operand, sizeof(operand));
+	set_regs(m->vcpu, &r);
 }
 
-static void run_locked(struct machine *m, const struct locked *l, u32 at, bool leaves)
-{
-	struct kvm_regs r;
+/* Detection off and on, both in the mode of one half of the table; the latter with so many vCPUs. */
+struct lockers {
+	struct machine off, on;
+	int other;
+	struct kvm_run *other_run;
+};
 
-	locked_code(m, l, at);
+static void lockers_mode(struct machine *m, bool wide)
+{
+	if (wide)
+		paged_mode(m);
+	else
+		flat_mode(m->vcpu);
+}
+
+/* The second never runs; but two see a locked access in two pages happen at once. */
+static void lockers_new(struct lockers *k, bool wide, int vcpus)
+{
+	machine_new(&k->off, PLAIN);
+	machine_new(&k->on, PLAIN);
+	k->other = vcpus > 1 ? vcpu_new(k->on.vm, 1, &k->other_run) : -1;
+	enable_cap(k->off.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_OFF);
+	enable_cap(k->on.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_EXIT);
+	lockers_mode(&k->off, wide);
+	lockers_mode(&k->on, wide);
+}
+
+static void lockers_free(struct lockers *k)
+{
+	if (k->other >= 0) {
+		munmap(k->other_run, RUN_SIZE);
+		assert_int_equal(api->close(k->other), 0);
+	}
+	machine_free(&k->on);
+	machine_free(&k->off);
+}
+
+/* Right behind the instruction, or behind the HLT that follows it. */
+static void same_outcome(struct lockers *k, const struct locked *l, u32 at)
+{
+	struct kvm_regs off = get_regs(k->off.vcpu), on = get_regs(k->on.vcpu);
+
+	assert_int_equal(off.rip, CODE_AT + TOUCH + l->n + 1);
+	off.rip = on.rip;
+	assert_memory_equal(&on, &off, sizeof(on));
+	assert_memory_equal(k->on.ram + at - 8, k->off.ram + at - 8, 24);
+}
+
+static void run_locked(struct lockers *k, const struct locked *l, u32 at, u64 operand, bool leaves)
+{
+	struct machine *m = &k->on;
+
+	locked_start(&k->off, l, at, operand);
+	run_to_halt(&k->off);
+	locked_start(m, l, at, operand);
 	if (leaves) {
 		run_until(m, KVM_EXIT_X86_BUS_LOCK);
 		assert_true(m->run->flags & KVM_RUN_X86_BUS_LOCK);
-		r = get_regs(m->vcpu);
-		assert_int_equal(r.rip, CODE_AT + TOUCH + l->n);
+		assert_int_equal(get_regs(m->vcpu).rip, CODE_AT + TOUCH + l->n);
+		same_outcome(k, l, at);
 	}
 	run_to_halt(m);
 	assert_false(m->run->flags & KVM_RUN_X86_BUS_LOCK);
 	assert_int_equal(get_regs(m->vcpu).rip, CODE_AT + TOUCH + l->n + 1);
+	same_outcome(k, l, at);
 }
 
-static void test_bus_lock(void **state)
+static void run_all_locked(bool wide, int vcpus)
+{
+	struct lockers k;
+
+	lockers_new(&k, wide, vcpus);
+	for (size_t i = 0; i < ARRAY_SIZE(locked) * ARRAY_SIZE(operands); i++) {
+		const struct locked *l = &locked[i / ARRAY_SIZE(operands)];
+		u64 operand = operands[i % ARRAY_SIZE(operands)];
+
+		if (l->wide != wide)
+			continue;
+		run_locked(&k, l, SPLIT_AT + 0x38, operand, false);
+		run_locked(&k, l, SPLIT_AT + 0x40 - l->size / 2u, operand, l->locks);
+		run_locked(&k, l, SPLIT_AT + 0x1000 - l->size / 2u, operand, l->locks);
+	}
+	lockers_free(&k);
+}
+
+static void test_bus_lock_modes(void **state)
 {
 	struct kvm_enable_cap bad = { .cap = KVM_CAP_X86_BUS_LOCK_EXIT, .args = { 3 } };
 	struct machine m;
@@ -318,42 +414,42 @@ static void test_bus_lock(void **state)
 	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &bad), -EINVAL);
 	bad.args[0] = 4;
 	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &bad), -EINVAL);
-	enable_cap(m.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_OFF);
-	for (size_t i = 0; i < ARRAY_SIZE(locked); i++)
-		run_locked(&m, &locked[i], SPLIT_AT + 0x3e, false);
-	enable_cap(m.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_EXIT);
-	for (size_t i = 0; i < ARRAY_SIZE(locked); i++) {
-		run_locked(&m, &locked[i], SPLIT_AT + 0x38, false);
-		run_locked(&m, &locked[i], SPLIT_AT + 0x3e, locked[i].locks);
-		run_locked(&m, &locked[i], SPLIT_AT + 0xffe, locked[i].locks);
-	}
 	machine_free(&m);
 }
 
-static u32 word_at(const u8 *p)
-{
-	u32 word;
-
-	memcpy(&word, p, sizeof(word));
-	return word;
-}
-
-/* Once on, another run of the same code leaves: what had been translated of it is gone. */
-static void test_bus_lock_later(void **state)
+static void test_bus_lock(void **state)
 {
 	struct machine m;
 
 	machine_new(&m, PLAIN);
 	require_cap(&m, KVM_CAP_X86_BUS_LOCK_EXIT);
-	locked_code(&m, &locked[0], SPLIT_AT + 0x3e);
+	machine_free(&m);
+	for (int vcpus = 1; vcpus <= 2; vcpus++) {
+		run_all_locked(false, vcpus);
+		run_all_locked(true, vcpus);
+	}
+}
+
+/* Once on, another run of the same code leaves: what had been translated of it is gone. */
+static void test_bus_lock_later(void **state)
+{
+	const u32 at = SPLIT_AT + 0x3e;
+	struct kvm_regs again;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	require_cap(&m, KVM_CAP_X86_BUS_LOCK_EXIT);
+	flat_mode(m.vcpu);
+	locked_start(&m, &locked[0], at, 0);
+	again = get_regs(m.vcpu);
 	run_to_halt(&m);
-	set_regs(m.vcpu, &(struct kvm_regs){ .rip = CODE_AT, .rflags = 2 });
+	set_regs(m.vcpu, &again);
 	run_to_halt(&m);
-	assert_int_equal(word_at(m.ram + SPLIT_AT + 0x3e), 6);
+	assert_memory_equal(m.ram + at, &(u32){ 6 }, 4);
 	enable_cap(m.vm, KVM_CAP_X86_BUS_LOCK_EXIT, KVM_BUS_LOCK_DETECTION_EXIT);
-	set_regs(m.vcpu, &(struct kvm_regs){ .rip = CODE_AT, .rflags = 2 });
+	set_regs(m.vcpu, &again);
 	run_until(&m, KVM_EXIT_X86_BUS_LOCK);
-	assert_int_equal(word_at(m.ram + SPLIT_AT + 0x3e), 9);
+	assert_memory_equal(m.ram + at, &(u32){ 9 }, 4);
 	run_to_halt(&m);
 	machine_free(&m);
 }
@@ -544,6 +640,7 @@ int test_features(void)
 		cmocka_unit_test(test_triple_fault_event),
 		cmocka_unit_test(test_hypercall),
 		cmocka_unit_test(test_disable_exits),
+		cmocka_unit_test(test_bus_lock_modes),
 		cmocka_unit_test(test_bus_lock),
 		cmocka_unit_test(test_bus_lock_later),
 		cmocka_unit_test(test_notify),
