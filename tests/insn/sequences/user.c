@@ -186,10 +186,12 @@ static bool run_machine(unsigned int k)
 	return !machine_stopped_state(m, &t.guest[k]);
 }
 
-/* Linux tells user space that pages of its own half are there. */
+/* Linux tells user space that its own pages are there: those of its half, and the last one below it. */
+#define KERNEL_FROM ((1ULL << 47) - 4096)
+
 static void hide_kernel_pages(struct state *s)
 {
-	if (s->vector == VEC_PF && s->cr2 >> 47)
+	if (s->vector == VEC_PF && s->cr2 >= KERNEL_FROM)
 		s->error &= ~(u32)PF_P;
 }
 
