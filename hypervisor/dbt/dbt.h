@@ -333,7 +333,7 @@ u32 exec_page(struct vcpu *v, u64 la);
 void space_ready(struct vcpu *v, struct space *s);
 void space_drop_code(struct vcpu *v, struct space *s);
 void space_drop_all(struct vcpu *v);		/* jump tables and cells of every space */
-void spaces_look(struct vcpu *v);		/* the same, but of those that are empty */
+void spaces_look(struct vcpu *v);		/* the same, but not where there is nothing */
 /* The code at these offsets is not to be entered any more. */
 void space_drop_range(struct vcpu *v, struct space *s, u32 from, u32 to);
 void space_set_cell(struct vcpu *v, u32 exit, u32 to);	/* to: offset in the code area */
