@@ -13,7 +13,10 @@
 #include "hypervisor/os/os.h"
 #include "hypervisor/preload/preload.h"
 
-/* A thread that has been in KVM_RUN. Its own; others read with the lock, "atomic" without order. */
+/*
+ * A thread that was in a call with the asynchronous type. Its own; others read with the lock, "atomic"
+ * without order.
+ */
 struct runner {
 	struct runner *next;
 	pthread_t thread;
@@ -35,31 +38,51 @@ static bool ready;		/* there is a key */
 
 /* ---- who is in KVM_RUN ----------------------------------------------------------------------- */
 
+/*
+ * Without signals: a handler may cancel a thread, and the thread is not to be cancelled itself with the
+ * lock held. Returns what was blocked before.
+ */
+static u64 list_lock(void)
+{
+	u64 mask = os_signals_block(~0ULL);
+
+	os_mutex_lock(&lock);
+	return mask;
+}
+
+static void list_unlock(u64 mask)
+{
+	os_mutex_unlock(&lock);
+	os_signals_block(mask);
+}
+
 static void runner_remove(void *arg)
 {
 	struct runner **at = &runners;
+	u64 mask = list_lock();
 
-	os_mutex_lock(&lock);
 	while (*at && *at != arg)
 		at = &(*at)->next;
 	if (*at)
 		*at = (*at)->next;
-	os_mutex_unlock(&lock);
+	list_unlock(mask);
 	self.listed = false;
 }
 
 /* It leaves the list when the thread ends. */
 static void runner_add(struct runner *r)
 {
+	u64 mask;
+
 	if (!ready || pthread_setspecific(key, r))
 		return;
 	r->thread = pthread_self();
 	r->mark = qkvm_thread();
 	r->listed = true;
-	os_mutex_lock(&lock);
+	mask = list_lock();
 	r->next = runners;
 	runners = r;
-	os_mutex_unlock(&lock);
+	list_unlock(mask);
 }
 
 void cancel_attach(void)
@@ -86,13 +109,28 @@ void cancel_fork_end(bool child)
 /* ---- calls ----------------------------------------------------------------------------------- */
 
 /*
- * The type too: a cancellation that was sent before looks at nothing else in some versions of the C
- * library.
+ * What was sent before may come now, a signal, and that of glibc 2.36 looks at the type alone, which is
+ * asynchronous again in each function that is a cancellation point: close(2), with a lock of ours
+ * held. Such a function waits at its end for what was sent. So one that does nothing comes first.
+ * The thread may die in there, or behind it: of what was sent before it was in the list.
+ * glibc nptl/cancellation.c __pthread_disable_asynccancel()
  */
+static void async_hold(void)
+{
+	int saved = errno;
+
+	NEXT(pthread_setcanceltype)(PTHREAD_CANCEL_DEFERRED, NULL);
+	if (unlikely(!self.listed))
+		runner_add(&self);
+	NEXT(close)(-1);
+	pthread_testcancel();
+	errno = saved;
+}
+
 void cancel_hold(void)
 {
 	if (unlikely(self.async))
-		NEXT(pthread_setcanceltype)(PTHREAD_CANCEL_DEFERRED, NULL);
+		async_hold();
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &self.state);
 }
 
@@ -121,8 +159,6 @@ static bool self_cancelled(void)
  */
 void cancel_run(int fd)
 {
-	if (unlikely(!self.listed))
-		runner_add(&self);
 	WRITE_ONCE(self.fd, fd);
 	if (unlikely(self.async)) {
 		__atomic_store_n(&self.running, true, __ATOMIC_SEQ_CST);
@@ -140,17 +176,14 @@ static void runner_cancel(struct runner *r)
 		qkvm_interrupt_thread(r->mark, READ_ONCE(r->fd));
 }
 
-/* Without signals: it is not itself to be cancelled with the lock held. */
 static void runners_cancel(pthread_t thread)
 {
-	u64 mask = os_signals_block(~0ULL);
+	u64 mask = list_lock();
 
-	os_mutex_lock(&lock);
 	for (struct runner *r = runners; r; r = r->next)
 		if (pthread_equal(r->thread, thread))
 			runner_cancel(r);
-	os_mutex_unlock(&lock);
-	os_signals_block(mask);
+	list_unlock(mask);
 }
 
 EXPORT int pthread_cancel(pthread_t thread)
