@@ -267,6 +267,7 @@ static long vm_irq_line_status(struct call *c)
 
 	if (!c->vm->irqchip)
 		return -ENXIO;
+	vm_user_wrote(c->vm);
 	ret = irqchip_line(c->vm, 0, line->irq, line->level != 0, &status);
 	line->status = status;
 	return ret;
@@ -289,7 +290,10 @@ static long vm_set_irqchip(struct call *c)
 
 static long vm_signal_msi(struct call *c)
 {
-	return c->vm->irqchip ? irqchip_signal_msi(c->vm, c->data) : -EINVAL;
+	if (!c->vm->irqchip)
+		return -EINVAL;
+	vm_user_wrote(c->vm);
+	return irqchip_signal_msi(c->vm, c->data);
 }
 
 static long vm_set_gsi_routing(struct call *c)

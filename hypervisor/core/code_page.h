@@ -32,8 +32,8 @@
  * 4. User space writes unseen (DMA). The hash over the covered chunks is computed when they are
  *    covered, before they are decoded, and compared when a page is entered through a fresh
  *    translation (code_check_page). Translations end where paging says so, at a kernel's CPUID,
- *    WBINVD and INVD, at exits (core/run.c: with paging on, of code only), and interrupts without.
- *    Each vCPU looks at its own.
+ *    WBINVD and INVD, at exits (core/run.c: with paging on, of code only), and at interrupts behind
+ *    an exit of any vCPU or an interrupt that user space sent.
  *
  * vm->code_lock guards changes of mask, hash, gen and readers; it is a leaf, held for a
  * microsecond.

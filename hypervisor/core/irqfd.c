@@ -43,6 +43,7 @@ static void irqfd_signalled(struct os_wait *w)
 {
 	struct irqfd *i = container_of(w, struct irqfd, wait);
 
+	vm_user_wrote(i->vm);
 	if (i->resample) {
 		irqchip_line(i->vm, IRQ_SOURCE_RESAMPLE, i->gsi, 1, NULL);
 		return;

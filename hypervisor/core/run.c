@@ -165,6 +165,56 @@ static int run_requests(struct vcpu *v)
 	return ret;
 }
 
+/* ---- code that user space writes ----------------------------------------------------------- */
+
+/*
+ * What follows an exit may be code that user space has just written, and so may what follows an interrupt
+ * that it sent: each page is compared before it runs again (core/code_page.h, 4.). That costs an
+ * operating system about 2 us, so there is a budget of a twentieth of the time: of more than 25,000
+ * looks a second, after a burst, some are let be.
+ */
+#define LOOK_US		40u	/* of all time, for each look */
+#define LOOK_BURST	4096u
+
+static bool look_affordable(struct vcpu *v)
+{
+	u64 now = tsc_host(), price = (u64)os_tsc_khz() * LOOK_US / 1000;
+
+	if (now - v->look_paid < price)
+		return false;
+	v->look_paid = MAX(v->look_paid, now - MIN(now, price * LOOK_BURST)) + price;
+	return true;
+}
+
+/* Behind an exit. */
+static void look_at_code(struct vcpu *v)
+{
+	if (!look_affordable(v))
+		return;
+	v->engine->code_look(v);
+	v->user_was_on = true;
+}
+
+/* KVM_RUN begins. Another vCPU may learn from this one of what was written while this one was out. */
+static void user_was_on(struct vcpu *v)
+{
+	if (!v->user_was_on)
+		return;
+	v->user_was_on = false;
+	vm_user_wrote(v->vm);
+}
+
+/* Before an interrupt of whatever kind: it may say that DMA is done. */
+static void irq_look_at_code(struct vcpu *v)
+{
+	u64 wrote = load_acquire(&v->vm->user_wrote);
+
+	if (wrote == v->user_wrote_seen || !look_affordable(v))
+		return;
+	v->user_wrote_seen = wrote;
+	v->engine->code_look(v);
+}
+
 /* ---- what comes next ---------------------------------------------------------------------- */
 
 /* An instruction waits for, or has used, answers of user space: it must finish before any event. */
@@ -227,11 +277,13 @@ static int irq_take(struct vcpu *v)
 	return v->extint_vector;
 }
 
-/* It may say that DMA is done: see run_forgets(). */
+/* Without paging: see run_forgets(). */
 static void irq_queue(struct vcpu *v, int vector)
 {
 	if (!(v->cr0 & CR0_PG))
 		mmu_flush_all(v);
+	else
+		irq_look_at_code(v);
 	event_queue(v, EV_EXTINT, vector, false, 0);
 }
 
@@ -502,30 +554,6 @@ static bool run_forgets(const struct vcpu *v, int ret)
 		why == KVM_EXIT_HLT || why == KVM_EXIT_SHUTDOWN || why == KVM_EXIT_SYSTEM_EVENT;
 }
 
-/*
- * What follows an exit may be code that user space has just written: each page is compared before it
- * runs again (core/code_page.h, 4.). That costs an operating system about 2 us, so there is a budget of
- * a twentieth of the time: of more than 25,000 exits a second, after a burst, some are let be.
- */
-#define LOOK_US		40u	/* of all time, for each look */
-#define LOOK_BURST	4096u
-
-static bool look_affordable(struct vcpu *v)
-{
-	u64 now = tsc_host(), price = (u64)os_tsc_khz() * LOOK_US / 1000;
-
-	if (now - v->look_paid < price)
-		return false;
-	v->look_paid = MAX(v->look_paid, now - MIN(now, price * LOOK_BURST)) + price;
-	return true;
-}
-
-static void look_at_code(struct vcpu *v)
-{
-	if (look_affordable(v))
-		v->engine->code_look(v);
-}
-
 int vcpu_run(struct vcpu *v)
 {
 	bool masked = v->signal_mask_set;
@@ -537,6 +565,7 @@ int vcpu_run(struct vcpu *v)
 			return -EINVAL;
 		v->cr8 = v->run->cr8;
 	}
+	user_was_on(v);
 	io_complete(v);
 	if (unlikely(v->hv))
 		hv_complete(v);
@@ -547,10 +576,12 @@ int vcpu_run(struct vcpu *v)
 	os_run_set(v);
 	ret = v->run->immediate_exit ? run_finish_io(v) : run_loop(v);
 	os_run_set(NULL);
-	if (run_forgets(v, ret))
+	if (run_forgets(v, ret)) {
 		vcpu_request(v, REQ_TLB_FLUSH);
-	else
+		v->user_was_on = true;
+	} else {
 		look_at_code(v);
+	}
 	if (masked)
 		signals_restore(v, mask);
 	run_publish(v, ret);

@@ -5,6 +5,7 @@
 #include "hypervisor/core/vm.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/msr.h"
+#include "hypervisor/x86/system.h"
 #include "hypervisor/x86/hyperv.h"
 #include "lib/poll_time.h"
 
@@ -79,6 +80,11 @@ void vm_put(struct vm *vm)
 {
 	if (__atomic_sub_fetch(&vm->refs, 1, __ATOMIC_ACQ_REL) == 0)
 		vm_destroy(vm);
+}
+
+void vm_user_wrote(struct vm *vm)
+{
+	store_release(&vm->user_wrote, tsc_host());
 }
 
 void vm_request_all(struct vm *vm, int req)

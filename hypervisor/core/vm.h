@@ -150,6 +150,7 @@ struct vm {
 	u32 stopped;		/* no vCPU may enter; under stop_lock, atomic */
 	u32 stop_depth;		/* of vm_stop_vcpus; under lock */
 	struct os_mutex code_lock;	/* core/code_page.h */
+	u64 user_wrote;		/* host TSC when user space may last have written; atomic */
 	struct os_timer watch;	/* core/request.c */
 	u32 watching;		/* it is armed; atomic */
 	/*
@@ -182,6 +183,12 @@ struct vm {
 int vm_create(struct vm **vm);
 void vm_get(struct vm *vm);
 void vm_put(struct vm *vm);	/* the last one destroys it and its vCPUs */
+
+/*
+ * User space may have written to guest memory, and a vCPU is about to learn of it: said before the
+ * interrupt is sent. No lock; registers kept.
+ */
+void vm_user_wrote(struct vm *vm);
 
 /* KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG. vm->lock held. 0 or
  * -errno. */

@@ -272,6 +272,8 @@ struct vcpu {
 	struct os_fault_catch memory_catch;	/* x86/unwind.c */
 	void *guard_arg;	/* for vcpu_guarded()'s function, where it takes one */
 	u64 look_paid;		/* host TSC up to which the budget of looks is spent (core/run.c) */
+	u64 user_wrote_seen;	/* the vm->user_wrote that code was looked at for */
+	bool user_was_on;	/* since the last time that user_wrote was set for this vCPU */
 	bool memory_lost;	/* why the engine comes back with UNWIND_EXIT: KVM_RUN is -EFAULT */
 	bool ran;		/* it has executed an instruction: its CPUID stays */
 	bool code_locked;	/* vm->code_lock is ours (core/code_page.c) */

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tests/api/api.h"
+#include "tests/api/handlers.h"
 
 #define FN_AT		0x3000u
 #define TABLES_AT	0x6000u	/* a page directory */
@@ -137,13 +137,17 @@ static void write_function(struct machine *m, struct writer *w, const struct way
 	way->write(w, m->ram + FN_AT, code, sizeof(code));
 }
 
+#define PDE	0x83u	/* present, writable, 4 MiB */
+#define APIC	0xfee00000u
+
 static void machine_page(struct machine *m)
 {
 	struct kvm_sregs s = get_sregs(m->vcpu);
-	u32 entry = 0x83;	/* present, writable, 4 MiB */
+	u32 *tables = (u32 *)(void *)(m->ram + TABLES_AT);
 
-	memset(m->ram + TABLES_AT, 0, 4096);
-	memcpy(m->ram + TABLES_AT, &entry, sizeof(entry));
+	memset(tables, 0, 4096);
+	tables[0] = PDE;
+	tables[APIC >> 22] = (APIC & 0xffc00000) | PDE;
 	s.cr3 = TABLES_AT;
 	s.cr4 |= 0x10;
 	s.cr0 |= 0x80000000;
@@ -151,11 +155,11 @@ static void machine_page(struct machine *m)
 }
 
 /* Protected mode, with paging or without it. */
-static void machine_start(struct machine *m, bool paging)
+static void machine_start(struct machine *m, bool paging, int irqchip)
 {
 	struct kvm_regs r = { .rip = CODE_AT, .rsp = 0x8000, .rflags = 2 };
 
-	machine_new(m, 0);
+	machine_new(m, irqchip);
 	flat_mode(m->vcpu);
 	if (paging)
 		machine_page(m);
@@ -209,7 +213,7 @@ static void look_outside(bool paging, struct writer *w, const struct way *way)
 	struct machine m;
 	u32 n, k;
 
-	machine_start(&m, paging);
+	machine_start(&m, paging, PLAIN);
 	outside_program(&m);
 	for (n = 1; n < ROUNDS; n++) {
 		write_function(&m, w, way, n * 0x01010101);
@@ -266,7 +270,10 @@ static void inside_program(struct machine *m, const struct look *look)
 
 struct inside {
 	struct machine m;
+	struct machine peer;	/* the same with another vCPU */
 	pthread_t thread;
+	int event;
+	void (*tell)(struct inside *s, u32 n);	/* so that FLAG becomes n */
 	u32 answer;	/* of the last turn */
 	u32 turns;	/* done; atomic, as is: */
 	bool over;
@@ -327,30 +334,41 @@ static bool wait_for(struct inside *s, u32 *word, u32 n)
 	return load_acquire(word) == n;
 }
 
+static void tell_by_memory(struct inside *s, u32 n)
+{
+	store_release(guest_word(s, FLAG_AT), n);
+}
+
 /* The guest has called what was there, and waits inside: only then it is written over. */
 static bool inside_turn(struct inside *s, struct writer *w, const struct way *way, u32 n)
 {
 	if (!wait_for(s, guest_word(s, READY_AT), n))
 		return false;
 	write_function(&s->m, w, way, n * 0x01010101);
-	store_release(guest_word(s, FLAG_AT), n);
+	s->tell(s, n);
 	return wait_for(s, &s->turns, n) && s->answer == n * 0x01010101;
+}
+
+static void inside_turns(struct inside *s, const char *how, struct writer *w, const struct way *way)
+{
+	u32 n = 1;
+
+	write_function(&s->m, w, way, 0);
+	assert_int_equal(pthread_create(&s->thread, NULL, inside_main, s), 0);
+	while (n < TURNS && inside_turn(s, w, way, n))
+		n++;
+	inside_end(s, n < TURNS);
+	if (n < TURNS)
+		fail_msg("%s, %s: turn %u, got %#x", way->name, how, n, s->answer);
 }
 
 static void look_inside(const struct look *look, struct writer *w, const struct way *way)
 {
-	struct inside s = { 0 };
-	u32 n = 1;
+	struct inside s = { .tell = tell_by_memory };
 
-	machine_start(&s.m, true);
+	machine_start(&s.m, true, PLAIN);
 	inside_program(&s.m, look);
-	write_function(&s.m, w, way, 0);
-	assert_int_equal(pthread_create(&s.thread, NULL, inside_main, &s), 0);
-	while (n < TURNS && inside_turn(&s, w, way, n))
-		n++;
-	inside_end(&s, n < TURNS);
-	if (n < TURNS)
-		fail_msg("%s, %s: turn %u, got %#x", way->name, look->name, n, s.answer);
+	inside_turns(&s, look->name, w, way);
 }
 
 /* Each of these serializes, or ends translations. SDM 3A 8.1.3, 8.3, 4.10.4.1 */
@@ -362,6 +380,137 @@ static void test_dma_inside(void **state)
 	for (size_t l = 0; l < ARRAY_SIZE(looks); l++)
 		for (size_t k = 0; k < n; k++)
 			look_inside(&looks[l], &w, &ways[k]);
+	writer_free(&w);
+}
+
+/* ---- and is told by an interrupt ---- */
+
+#define IDT_AT		0xa000u
+#define GDT_AT		0xb000u
+#define HANDLER_AT	0xc000u
+#define PEER_AT		0xd000u
+#define VECTOR		0x61
+#define GSI		40
+
+static void tell_by_irqfd(struct inside *s, u32 n)
+{
+	signal_eventfd(s->event);
+}
+
+static void tell_by_line(struct inside *s, u32 n)
+{
+	struct kvm_irq_level line = { .irq = GSI, .level = 1 };
+
+	assert_int_equal(call(s->m.vm, KVM_IRQ_LINE, &line), 0);
+}
+
+static void tell_by_msi(struct inside *s, u32 n)
+{
+	struct kvm_msi msi = { .address_lo = MSI_ADDRESS, .data = VECTOR };
+
+	assert_int_equal(call(s->m.vm, KVM_SIGNAL_MSI, &msi), 1);
+}
+
+/* It comes out and in again, and sends an IPI. */
+static void tell_by_peer(struct inside *s, u32 n)
+{
+	run_until(&s->peer, KVM_EXIT_IO);
+}
+
+static const struct teller {
+	const char *name;
+	void (*tell)(struct inside *s, u32 n);
+} tellers[] = {
+	{ "irqfd", tell_by_irqfd },
+	{ "KVM_IRQ_LINE", tell_by_line },
+	{ "KVM_SIGNAL_MSI", tell_by_msi },
+	{ "another vCPU", tell_by_peer },
+};
+
+/* inc [FLAG]; EOI; iret */
+static void handler_install(struct machine *m)
+{
+	const u8 gate[8] = { HANDLER_AT & 0xff, HANDLER_AT >> 8, 8, 0, 0, 0x8e };
+	const u8 segment[8] = { 0xff, 0xff, 0, 0, 0, 0x9b, 0xcf };
+	struct kvm_sregs s = get_sregs(m->vcpu);
+	u8 *p = m->ram + HANDLER_AT;
+
+	p = put_to(p, "\xff\x05", 2, FLAG_AT);
+	p = put_to(put_to(p, "\xc7\x05", 2, APIC + 0xb0), "", 0, 0);
+	*p = 0xcf;
+	memcpy(m->ram + IDT_AT + VECTOR * 8, gate, sizeof(gate));
+	memcpy(m->ram + GDT_AT + 8, segment, sizeof(segment));
+	s.idt = (struct kvm_dtable){ .base = IDT_AT, .limit = 0x7ff };
+	s.gdt = (struct kvm_dtable){ .base = GDT_AT, .limit = 0xf };
+	s.cs.selector = 8;
+	assert_int_equal(call(m->vcpu, KVM_SET_SREGS, &s), 0);
+}
+
+/* out; IPI to the first; again. It waits before its first IPI. */
+static void peer_start(struct inside *s)
+{
+	struct kvm_mp_state runs = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	struct kvm_regs r = { .rip = PEER_AT, .rsp = 0x7000, .rflags = 2 };
+	u8 *p = s->m.ram + PEER_AT;
+
+	p = put(p, (u8[]){ 0xe7, PORT }, 2);
+	p = put_to(put_to(p, "\xc7\x05", 2, APIC + 0x310), "", 0, 0);
+	p = put_to(put_to(p, "\xc7\x05", 2, APIC + 0x300), "", 0, 0x4000 | VECTOR);
+	p = put(p, (u8[]){ 0xeb, (u8)(s->m.ram + PEER_AT - (p + 2)) }, 2);
+	s->peer = s->m;
+	s->peer.vcpu = vcpu_new(s->m.vm, 1, &s->peer.run);
+	assert_int_equal(call(s->peer.vcpu, KVM_SET_MP_STATE, &runs), 0);
+	flat_mode(s->peer.vcpu);
+	machine_page(&s->peer);
+	apic_on(&s->peer, LINT0_MASKED);
+	set_regs(s->peer.vcpu, &r);
+	run_until(&s->peer, KVM_EXIT_IO);
+}
+
+static void irq_start(struct inside *s)
+{
+	static const struct look none = { "", 0, { 0 } };
+	struct kvm_irqfd irqfd = { .gsi = GSI };
+	struct kvm_regs r;
+
+	machine_start(&s->m, true, WITH_IRQCHIP);
+	apic_on(&s->m, LINT0_MASKED);
+	handler_install(&s->m);
+	inside_program(&s->m, &none);
+	r = get_regs(s->m.vcpu);
+	r.rflags |= 0x200;
+	set_regs(s->m.vcpu, &r);
+	route_msi(&s->m, GSI, VECTOR);
+	s->event = new_eventfd();
+	irqfd.fd = (u32)s->event;
+	assert_int_equal(call(s->m.vm, KVM_IRQFD, &irqfd), 0);
+	peer_start(s);
+}
+
+static void look_at_irq(const struct teller *t, struct writer *w, const struct way *way)
+{
+	struct inside s = { .tell = t->tell };
+	struct kvm_run *run;
+	int peer;
+
+	irq_start(&s);
+	run = s.peer.run;
+	peer = s.peer.vcpu;
+	inside_turns(&s, t->name, w, way);
+	munmap(run, RUN_SIZE);
+	api->close(peer);
+	close(s.event);
+}
+
+/* Paging stays, and the vCPU does not come out. */
+static void test_dma_irq(void **state)
+{
+	struct writer w = { 0 };
+	size_t n = writer_init(&w);
+
+	for (size_t t = 0; t < ARRAY_SIZE(tellers); t++)
+		for (size_t k = 0; k < n; k++)
+			look_at_irq(&tellers[t], &w, &ways[k]);
 	writer_free(&w);
 }
 
@@ -427,6 +576,7 @@ int test_user_writes(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_dma_outside),
 		cmocka_unit_test(test_dma_inside),
+		cmocka_unit_test(test_dma_irq),
 		cmocka_unit_test(test_rom),
 	};
 
