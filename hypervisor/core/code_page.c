@@ -163,8 +163,10 @@ void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
 	if (stale)
 		page_stale(v, p);
 	code_unlock(v);
-	if (stale)
-		own_stale(v, gpa);
+	if (!stale)
+		return;
+	v->looks_vain = 0;
+	own_stale(v, gpa);
 }
 
 /* ---- writers --------------------------------------------------------------------------------- */

@@ -271,7 +271,8 @@ struct vcpu {
 	u32 unwind_reason;	/* enum unwind */
 	struct os_fault_catch memory_catch;	/* x86/unwind.c */
 	void *guard_arg;	/* for vcpu_guarded()'s function, where it takes one */
-	u64 look_paid;		/* host TSC up to which the budget of looks is spent (core/run.c) */
+	u64 looked;		/* host TSC of the last look at code that user space may have written, */
+	u32 looks_vain;		/* and how many found nothing since one did (core/run.c) */
 	u64 user_wrote_seen;	/* the vm->user_wrote that code was looked at for */
 	bool user_was_on;	/* since the last time that user_wrote was set for this vCPU */
 	bool memory_lost;	/* why the engine comes back with UNWIND_EXIT: KVM_RUN is -EFAULT */
