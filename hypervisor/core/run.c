@@ -544,16 +544,19 @@ static void signals_restore(struct vcpu *v, u64 mask)
 /*
  * While the vCPU is out, user space may write to code unseen. Code is compared with what it was
  * where a page is entered through a fresh translation (core/code_page.h, 4.), so there have to be
- * fresh ones where a debugger, or who runs pieces of code one by one, goes on; and without paging,
- * where a boot loader's disk accesses bring code and nothing ever ends a translation. Behind
- * other exits only what leads to code is dropped: look_at_code().
+ * fresh ones where a debugger, or who runs pieces of code one by one, goes on (regs_set(), too); and
+ * without paging, where a boot loader's disk accesses bring code and nothing ever ends a translation.
+ * Behind other exits, and signals, only what leads to code is dropped: look_at_code(). With PIC and
+ * APICs of user space, which sends signals and sees each HLT, all of it was half of a guest's time.
  */
 static bool run_forgets(const struct vcpu *v, int ret)
 {
 	u32 why = v->run->exit_reason;
 
-	return ret == -EINTR || !(v->cr0 & CR0_PG) || why == KVM_EXIT_DEBUG ||
-		why == KVM_EXIT_HLT || why == KVM_EXIT_SHUTDOWN || why == KVM_EXIT_SYSTEM_EVENT;
+	if (!(v->cr0 & CR0_PG))
+		return true;
+	return ret == 0 && (why == KVM_EXIT_DEBUG || why == KVM_EXIT_SHUTDOWN ||
+		why == KVM_EXIT_SYSTEM_EVENT);
 }
 
 int vcpu_run(struct vcpu *v)
