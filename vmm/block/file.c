@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@ struct file {
 	bool no_nowait;		/* the host cannot read just what its page cache has */
 	unsigned flushes;	/* under way, in any thread */
 	u64 away_until;		/* monotonic ns: the host makes who writes wait, so others do it */
+	u64 doubt_until;	/* monotonic ns: it may be about to */
 	bool lost;		/* a flush failed: the page cache may have dropped what was written */
 };
 
@@ -166,15 +168,27 @@ static int file_writev(struct proto *p, const struct iovec *iov, unsigned iovs, 
 /*
  * Between guest memory and the page cache a transfer is a copy, done sooner here than a ring or a thread
  * is told of it. A read takes what the cache has. A write may wait for the host's own writing back: not
- * beside a flush, not where a page is to be read first, and for a while not after one that took long.
+ * beside a flush, not where a page is to be read first, and for a while not after one that slept long.
+ * One that took long may also have lost its CPU to others: it is the reason to look at the next ones.
  */
 #define HERE_MAX (1U << 20)
 #define LONG_NS	 2000000
 #define AWAY_NS	 200000000	/* the longest that Linux holds up a writer at a time */
+#define DOUBT_NS 1000000000
+
+/* How often the thread gave its CPU away by itself. */
+static long thread_sleeps(void)
+{
+	struct rusage u;
+
+	return getrusage(RUSAGE_THREAD, &u) ? 0 : u.ru_nvcsw;
+}
 
 static bool write_here(struct file *f, const struct iovec *iov, unsigned iovs, u64 offset, u64 bytes)
 {
-	u64 start;
+	u64 start, end;
+	bool doubt;
+	long sleeps;
 	ssize_t n;
 
 	if (READ_ONCE(f->flushes) || (offset | bytes) & 4095)
@@ -182,9 +196,15 @@ static bool write_here(struct file *f, const struct iovec *iov, unsigned iovs, u
 	start = clock_monotonic_ns();
 	if (start < f->away_until)
 		return false;
+	doubt = start < f->doubt_until;
+	sleeps = doubt ? thread_sleeps() : 0;
 	n = pwritev(f->fd, iov, iovs, offset);
-	if (clock_monotonic_ns() - start > LONG_NS)
-		f->away_until = start + AWAY_NS;
+	end = clock_monotonic_ns();
+	if (end - start > LONG_NS) {
+		if (doubt && thread_sleeps() != sleeps)
+			f->away_until = end + AWAY_NS;
+		f->doubt_until = end + AWAY_NS + DOUBT_NS;
+	}
 	return n == (ssize_t)bytes;
 }
 
