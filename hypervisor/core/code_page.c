@@ -165,7 +165,7 @@ void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
 	code_unlock(v);
 	if (!stale)
 		return;
-	v->looks_vain = 0;
+	v->look_paid = 0;
 	own_stale(v, gpa);
 }
 

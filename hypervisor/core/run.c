@@ -169,41 +169,58 @@ static int run_requests(struct vcpu *v)
 
 /*
  * What follows an exit may be code that user space has just written, and so may what follows an interrupt
- * that it sent: each page is compared before it runs again (core/code_page.h, 4.). An exit costs a kernel
- * up to 180 us then, as nothing is linked any more: a request to a disk whose driver leaves took 229 us
- * and not 48. So a vCPU that has looked in vain for long, as nearly all will, looks now and then only.
- * 20 times a second are still 6 % of fio's time, while it copies large pieces.
+ * that it sent: each page is compared before it runs again (core/code_page.h, 4.), and what leads to code
+ * is found anew. For firmware that polls that is a microsecond or three, for a kernel under load a
+ * millisecond: a request to a disk whose driver leaves took 229 us and not 48. So there is a budget of a
+ * hundredth of the time, some of it in advance, and what a look costs is charged as it shows: by what
+ * was found anew since. A look that finds something was worth it, and makes room for others.
  */
-#define LOOK_VAIN	64u
-#define LOOK_MS		250u
+#define LOOK_SHARE	100u
+#define LOOK_NS		1000u	/* of each */
+#define FILL_NS		500u	/* of each entry of the tables that is filled again, measured, */
+#define FILLS_MAX	2000u	/* but for more than these: the guest's own doing */
+#define LOOK_ADVANCE_MS	500u
+
+static u64 look_price(u64 ns)
+{
+	return ns * LOOK_SHARE * os_tsc_khz() / 1000000;
+}
+
+static void look_charge(struct vcpu *v)
+{
+	u64 fills = v->stat.jump_fills + v->stat.cell_fills;
+	u64 n = MIN(fills - v->look_fills, v->look_fills_left);
+
+	v->look_fills = fills;
+	v->look_fills_left -= n;
+	if (n)
+		v->look_paid += look_price(n * FILL_NS);
+}
 
 static bool look_due(struct vcpu *v)
 {
-	u64 now = tsc_host();
+	u64 now = tsc_host(), advance = (u64)LOOK_ADVANCE_MS * os_tsc_khz();
 
-	if (v->looks_vain >= LOOK_VAIN && now - v->looked < (u64)os_tsc_khz() * LOOK_MS)
+	look_charge(v);
+	if (v->look_paid > now)
 		return false;
-	v->looked = now;
-	v->looks_vain++;	/* code_check_page() begins anew where it finds something */
+	v->look_paid = MAX(v->look_paid, now - MIN(now, advance)) + look_price(LOOK_NS);
+	v->look_fills_left = FILLS_MAX;
 	return true;
 }
 
 /* Behind an exit. */
 static void look_at_code(struct vcpu *v)
 {
-	if (!look_due(v))
-		return;
-	v->engine->code_look(v);
-	v->user_was_on = true;
+	if (look_due(v))
+		v->engine->code_look(v);
 }
 
-/* KVM_RUN begins. Another vCPU may learn from this one of what was written while this one was out. */
-static void user_was_on(struct vcpu *v)
+/* KVM_RUN begins. Others may learn from this vCPU of what was written while it was out. */
+static void others_look(struct vcpu *v)
 {
-	if (!v->user_was_on)
-		return;
-	v->user_was_on = false;
-	vm_user_wrote(v->vm);
+	if (READ_ONCE(v->vm->nr_vcpus) > 1)
+		vm_user_wrote(v->vm);
 }
 
 /* Before an interrupt of whatever kind: it may say that DMA is done. */
@@ -570,7 +587,7 @@ int vcpu_run(struct vcpu *v)
 			return -EINVAL;
 		v->cr8 = v->run->cr8;
 	}
-	user_was_on(v);
+	others_look(v);
 	io_complete(v);
 	if (unlikely(v->hv))
 		hv_complete(v);
@@ -581,12 +598,10 @@ int vcpu_run(struct vcpu *v)
 	os_run_set(v);
 	ret = v->run->immediate_exit ? run_finish_io(v) : run_loop(v);
 	os_run_set(NULL);
-	if (run_forgets(v, ret)) {
+	if (run_forgets(v, ret))
 		vcpu_request(v, REQ_TLB_FLUSH);
-		v->user_was_on = true;
-	} else {
+	else
 		look_at_code(v);
-	}
 	if (masked)
 		signals_restore(v, mask);
 	run_publish(v, ret);

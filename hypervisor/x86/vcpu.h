@@ -271,10 +271,11 @@ struct vcpu {
 	u32 unwind_reason;	/* enum unwind */
 	struct os_fault_catch memory_catch;	/* x86/unwind.c */
 	void *guard_arg;	/* for vcpu_guarded()'s function, where it takes one */
-	u64 looked;		/* host TSC of the last look at code that user space may have written, */
-	u32 looks_vain;		/* and how many found nothing since one did (core/run.c) */
+	/* Looks at code that user space may have written (core/run.c): */
+	u64 look_paid;		/* host TSC up to which their budget is spent, */
+	u64 look_fills;		/* what was filled when it was last charged, */
+	u64 look_fills_left;	/* and what may still be charged for the last look */
 	u64 user_wrote_seen;	/* the vm->user_wrote that code was looked at for */
-	bool user_was_on;	/* since the last time that user_wrote was set for this vCPU */
 	bool memory_lost;	/* why the engine comes back with UNWIND_EXIT: KVM_RUN is -EFAULT */
 	bool ran;		/* it has executed an instruction: its CPUID stays */
 	bool code_locked;	/* vm->code_lock is ours (core/code_page.c) */
