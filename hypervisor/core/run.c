@@ -177,7 +177,7 @@ static int run_requests(struct vcpu *v)
  */
 #define LOOK_SHARE	100u
 #define LOOK_NS		1000u	/* of each */
-#define FILL_NS		500u	/* of each entry of the tables that is filled again, measured, */
+#define FILL_NS		500u	/* of each entry of the tables that is filled again, by estimate, */
 #define FILLS_MAX	2000u	/* but for more than these: the guest's own doing */
 #define LOOK_ADVANCE_MS	500u
 
