@@ -71,10 +71,12 @@ static __always_inline_ void block_run(struct vcpu *v, const struct block *b)
 /* One instruction outside the cache. */
 static void insn_run(struct vcpu *v, const struct insn *i)
 {
+	bool counted = v->insns_counted;
+
 	i->exec(v, i);
 	if (!(i->flags & I_BRANCH))
 		v->r[R_RIP] = (v->r[R_RIP] + i->len) & v->rip_mask;
-	if (unlikely(v->insns_counted))
+	if (unlikely(counted))
 		insn_count(v, i);
 	if (v->boundary)
 		interp_end_boundary(v);

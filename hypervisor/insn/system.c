@@ -182,8 +182,12 @@ void exec_rdmsr(struct vcpu *v, const struct insn *i)
 
 void exec_wrmsr(struct vcpu *v, const struct insn *i)
 {
+	bool counted = v->insns_counted;
+
 	require_cpl0(v);
 	msr_guest_write(v, (u32)v->r[R_RCX], get_edx_eax(v));
+	/* The first to be counted is the one that starts the counter, as under KVM. */
+	v->pmu.insns += v->insns_counted && !counted;
 	vcpu_update_mode(v);
 }
 

@@ -59,6 +59,17 @@ static void events(void)
 	count(1, 0, 0);
 }
 
+/* The WRMSR that starts the counter is one of them, the one that stops it is not. */
+static void start_and_stop(void)
+{
+	u32 low = (u32)(INSNS | EN | OS);
+
+	group("start and stop");
+	count(0, 0, 0);
+	asm volatile("wrmsr; nop; nop; xor %%eax, %%eax; wrmsr" : "+a"(low) : "c"(EVNTSEL(0)), "d"(0) : "cc");
+	expect("instructions", rdmsr(PERFCTR(0)), 4);
+}
+
 /* A fault is not a retired instruction; what handles it is some. */
 static void faults(void)
 {
@@ -156,6 +167,7 @@ void guest_main(void)
 		return;
 	}
 	events();
+	start_and_stop();
 	faults();
 	registers();
 	overflows();
