@@ -25,7 +25,7 @@ DEVICES = ("--no-reboot -nodefaults -vnc none -serial stdio -device pc-testdev -
 # QEMU's isa-debug-exit ends it with twice the guest's status and one; the guest's for a skip is 77 / 2.
 PASSED, SKIPPED = 1, 77
 # Ours: the counters of Intel's kind, which their own row finds on Intel hosts only.
-MORE = {"pmu-intel": {"file": "pmu.flat", "extra_params": "-cpu max,vendor=GenuineIntel"}}
+MORE = {"pmu-intel": {"file": "pmu.flat", "qemu_params": "-cpu max,vendor=GenuineIntel"}}
 
 
 def trees():
@@ -65,8 +65,16 @@ def limit(stanza, options):
     return max([LIMIT, float(stanza.get("timeout", 0)), *named])
 
 
+def options_of(stanza):
+    """QEMU's options: trees up to 2025 have all in extra_params, later ones the guest's own words in test_args."""
+    def split(value):
+        return shlex.split(value.replace("`date +%s`", str(int(time.time()))))
+    args = split(stanza.get("test_args", ""))
+    return [*split(stanza.get("qemu_params", stanza.get("extra_params", ""))), *(["-append", " ".join(args)] if args else [])]
+
+
 def command(stanza, folder, accel):
-    words = shlex.split(stanza.get("extra_params", "").replace("`date +%s`", str(int(time.time()))))
+    words = options_of(stanza)
     return [QEMU, *DEVICES, "-machine", f"accel={accel}", "-kernel", os.path.join(folder, "x86", stanza["file"]),
             "-smp", stanza.get("smp", "1"), *(w for w in words if w != "-enable-kvm")]
 
