@@ -14,7 +14,7 @@
 /* CR2 for #PF, the new bits of DR6 for #DB. */
 static bool event_has_payload(const struct event *ev)
 {
-	return !ev->injected && (ev->vector == VEC_DB || (ev->vector == VEC_PF && ev->type == EV_FAULT));
+	return !ev->settled && (ev->vector == VEC_DB || (ev->vector == VEC_PF && ev->type == EV_FAULT));
 }
 
 /* As if delivery had begun. */
@@ -24,7 +24,7 @@ static void payload_deliver(struct vcpu *v, struct event *ev)
 		v->cr2 = ev->payload;
 	else if (ev->payload)
 		debug_commit(v, ev->payload);
-	ev->injected = true;
+	ev->settled = true;
 }
 
 /*
@@ -39,7 +39,7 @@ static void exception_get(struct vcpu *v, struct kvm_vcpu_events *e)
 	if (payload && !v->vm->exception_payload)
 		payload_deliver(v, ev);
 	e->exception.injected = !v->vm->exception_payload || ev->injected;
-	e->exception.pending = !e->exception.injected;
+	e->exception.pending = !ev->injected;
 	e->exception.nr = ev->vector;
 	e->exception.has_error_code = ev->has_error;
 	e->exception.error_code = ev->error;
@@ -49,21 +49,22 @@ static void exception_get(struct vcpu *v, struct kvm_vcpu_events *e)
 	}
 }
 
+/*
+ * Software interrupts and exceptions are not told of, as the structure has no place for the length of
+ * their instruction. RIP is still there, so they come again.
+ */
 static void event_get(struct vcpu *v, struct kvm_vcpu_events *e)
 {
 	switch (v->event.type) {
 	case EV_EXTINT:
-	case EV_SOFTINT:
 		e->interrupt.injected = 1;
 		e->interrupt.nr = v->event.vector;
-		e->interrupt.soft = v->event.type == EV_SOFTINT;
 		break;
 	case EV_NMI:
 		e->nmi.injected = 1;
 		break;
 	case EV_FAULT:
 	case EV_TRAP:
-	case EV_SOFTEXC:
 	case EV_ICEBP:
 		exception_get(v, e);
 		break;
@@ -129,23 +130,44 @@ static bool events_valid(const struct vcpu *v, const struct kvm_vcpu_events *e)
 
 static void event_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 {
+	bool pending = e->flags & KVM_VCPUEVENT_VALID_PAYLOAD && e->exception.pending;
+
+	/* Accesses of a delivery that had begun went with it. */
+	if (v->event.type != EV_NONE && v->event.injected)
+		memset(&v->io, 0, sizeof(v->io));
 	v->event.type = EV_NONE;
 	v->extint_pending = false;
 	if (exception_given(e)) {
 		event_queue(v, EV_FAULT, e->exception.nr, e->exception.has_error_code,
 			e->exception.error_code);
-		if (e->flags & KVM_VCPUEVENT_VALID_PAYLOAD && e->exception.pending) {
-			v->event.injected = !e->exception_has_payload;
+		v->event.injected = !pending;
+		if (pending) {
+			v->event.settled = !e->exception_has_payload;
 			v->event.payload = e->exception_payload;
 		}
 	} else if (e->nmi.injected) {
 		event_queue(v, EV_NMI, VEC_NMI, false, 0);
 	} else if (e->interrupt.injected && e->interrupt.soft) {
 		event_queue(v, EV_SOFTINT, e->interrupt.nr, false, 0);
-	} else if (e->interrupt.injected) {
+	}
+	if (e->interrupt.injected && !e->interrupt.soft) {
 		v->extint_pending = true;
 		v->extint_vector = e->interrupt.nr;
 	}
+}
+
+/* One that comes with an exception waits for it. It has not been served, whatever blocks others. */
+static void nmi_set(struct vcpu *v, const struct kvm_vcpu_events *e)
+{
+	bool waits = e->nmi.injected && v->event.type != EV_NMI;
+
+	v->nmi_blocked = e->nmi.masked && !waits;
+	if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING) {
+		v->nmi_pending = 0;
+		event_nmi(v, e->nmi.pending);
+	}
+	if (waits)
+		event_nmi(v, 1);
 }
 
 static void smm_events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
@@ -167,11 +189,7 @@ int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 		v->mov_ss_shadow = e->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
 		v->irq_shadow = e->interrupt.shadow != 0;
 	}
-	v->nmi_blocked = e->nmi.masked;
-	if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING) {
-		v->nmi_pending = 0;
-		event_nmi(v, e->nmi.pending);
-	}
+	nmi_set(v, e);
 	if (e->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
 		v->sipi_vector = e->sipi_vector;
 	if (e->flags & KVM_VCPUEVENT_VALID_SMM)

@@ -43,9 +43,11 @@ void regs_set(struct vcpu *v, const struct kvm_regs *r)
 	 * other code (run_forgets()). */
 	if (v->r[R_RIP] != rip) {
 		memset(&v->io, 0, sizeof(v->io));
-		v->event.type = EV_NONE;
 		vcpu_request(v, REQ_TLB_FLUSH);
 	}
+	/* A pending exception was that of the old registers; what has begun goes on, as in KVM. */
+	if (!v->event.injected)
+		v->event.type = EV_NONE;
 	vcpu_update_mode(v);
 }
 

@@ -48,7 +48,7 @@ static u64 event_rflags(const struct vcpu *v, const struct event *e)
 /* CR2 and DR6 are written when delivery begins, whatever comes of it. */
 static void event_commit_payload(struct vcpu *v, struct event *e)
 {
-	if (e->injected)
+	if (e->settled)
 		return;
 	if (e->vector == VEC_PF && e->type == EV_FAULT)
 		v->cr2 = e->payload;
@@ -348,7 +348,7 @@ static void event_merge_pending(struct vcpu *v)
 	if (!event_is_debug(e) || v->pending_db.type == EV_NONE)
 		return;
 	e->payload |= v->pending_db.payload;
-	e->injected = false;
+	e->settled = false;
 	pending_db_clear(v);
 }
 
@@ -393,6 +393,8 @@ enum unwind event_deliver(struct vcpu *v)
 			if (!event_combine(v, &e))
 				return UNWIND_SHUTDOWN;
 		} else {
+			e.settled = true;
+			e.injected = true;
 			v->event = e;
 			if (why != UNWIND_RESTART)
 				return why;
@@ -424,7 +426,7 @@ void event_soft(struct vcpu *v, enum event_type type, u8 vector, u8 insn_len)
  */
 void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error, u32 error)
 {
-	bool soft = type == EV_FAULT && (vector == VEC_BP || vector == VEC_OF);
+	bool soft = type == EV_FAULT && vector_is_soft(vector);
 
 	v->event = (struct event) {
 		.type = (u8)(soft ? EV_SOFTEXC : type),
@@ -432,7 +434,8 @@ void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error
 		.has_error = has_error,
 		.insn_len = soft ? 1 : 0,
 		.error = error,
-		.injected = true,
+		.settled = true,
+		.injected = type != EV_FAULT && type != EV_TRAP,
 	};
 }
 

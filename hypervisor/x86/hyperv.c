@@ -267,7 +267,7 @@ static void call_finish(struct vcpu *v)
 	vcpu_update_mode(v);
 	if (v->rflags & RFLAGS_TF) {
 		event_queue(v, EV_TRAP, VEC_DB, false, 0);
-		v->event.injected = false;
+		v->event.settled = false;
 		v->event.payload = DR6_BS;
 	}
 }

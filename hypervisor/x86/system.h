@@ -61,8 +61,13 @@ __noreturn_ void event_soft(struct vcpu *v, enum event_type type, u8 vector, u8 
  */
 enum unwind event_deliver(struct vcpu *v);
 
-/* Queues an event from outside the instruction stream. No unwinding. */
+/* Queues an event from outside the instruction stream; exceptions are pending. No unwinding. */
 void event_queue(struct vcpu *v, enum event_type type, u8 vector, bool has_error, u32 error);
+/* INT3 and INTO come again with their instruction, and only that knows its length. */
+static inline bool vector_is_soft(u8 vector)
+{
+	return vector == VEC_BP || vector == VEC_OF;
+}
 /* n NMIs have come. */
 void event_nmi(struct vcpu *v, u32 n);
 

@@ -66,7 +66,10 @@ struct event {
 	u8 vector;
 	bool has_error;
 	u8 insn_len;	/* soft events: RIP pushed is R_RIP + insn_len */
-	bool injected;	/* by user space or a chip: no payload, CR2 and DR6 stay */
+	bool settled;	/* by user space or a chip: no payload, CR2 and DR6 stay */
+	/* Delivery has begun, or came about without an instruction: what KVM calls injected. Others
+	 * are pending, and come again if the instruction at RIP does. */
+	bool injected;
 	u32 error;
 	u64 payload;	/* CR2 for #PF, DR6 bits for #DB */
 };

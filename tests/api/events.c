@@ -194,6 +194,162 @@ static void test_saved_events(void **state)
 	machine_free(&m);
 }
 
+static struct kvm_vcpu_events get_events(struct machine *m)
+{
+	struct kvm_vcpu_events e;
+
+	assert_int_equal(call(m->vcpu, KVM_GET_VCPU_EVENTS, &e), 0);
+	return e;
+}
+
+static void set_events(struct machine *m, const struct kvm_vcpu_events *e)
+{
+	assert_int_equal(call(m->vcpu, KVM_SET_VCPU_EVENTS, e), 0);
+}
+
+static void set_rip(struct machine *m, u64 rip)
+{
+	struct kvm_regs r = get_regs(m->vcpu);
+
+	r.rip = rip;
+	set_regs(m->vcpu, &r);
+}
+
+/* New registers drop a pending exception, wherever RIP goes, and none that is injected, nor an NMI. */
+static void test_set_regs_drops_pending(void **state)
+{
+	struct kvm_vcpu_events e;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	require_cap(&m, KVM_CAP_EXCEPTION_PAYLOAD);
+	enable_cap(m.vm, KVM_CAP_EXCEPTION_PAYLOAD, 1);
+	vectors_to_halts(&m);
+	CODE(&m, 0x90, 0xf4);
+	e = get_events(&m);
+	e.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	e.exception.pending = 1;
+	e.exception.nr = 6;
+	set_events(&m, &e);
+	e = get_events(&m);
+	assert_int_equal(e.exception.pending, 1);
+	assert_int_equal(e.exception.injected, 0);
+	set_rip(&m, CODE_AT);
+	assert_int_equal(get_events(&m).exception.pending, 0);
+	run_to_halt(&m);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT + 2);
+	e = get_events(&m);
+	e.exception.injected = 1;
+	e.exception.nr = 6;
+	set_events(&m, &e);
+	set_rip(&m, CODE_AT + 1);
+	assert_int_equal(get_events(&m).exception.injected, 1);
+	expect_vector(&m, 6);
+	assert_int_equal(*(u16 *)(m.ram + 0x7ffa), CODE_AT + 1);
+	e = get_events(&m);
+	e.nmi.injected = 1;
+	set_events(&m, &e);
+	set_rip(&m, CODE_AT);
+	assert_int_equal(get_events(&m).nmi.injected, 1);
+	expect_vector(&m, 2);
+	machine_free(&m);
+}
+
+static void answer_gate(struct machine *m, u32 vector)
+{
+	u32 gate = 0x1800 + vector;
+
+	run_until(m, KVM_EXIT_MMIO);
+	assert_int_equal(m->run->mmio.phys_addr, 0x200000 + 4 * vector);
+	memcpy(m->run->mmio.data, &gate, sizeof(gate));
+}
+
+/*
+ * In the midst of INT n, INT3: its gate lies in a device. Nothing is told of it, so that who saves and
+ * restores has the instruction again, and what it returns to is right.
+ */
+static void soft_event(const u8 *insn, size_t size, u32 vector)
+{
+	struct kvm_vcpu_events e;
+	struct kvm_sregs s;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	vectors_to_halts(&m);
+	machine_code(&m, insn, size);
+	s = get_sregs(m.vcpu);
+	s.idt.base = 0x200000;
+	s.idt.limit = 0x3ff;
+	assert_int_equal(call(m.vcpu, KVM_SET_SREGS, &s), 0);
+	answer_gate(&m, vector);
+	e = get_events(&m);
+	assert_int_equal(e.interrupt.injected | e.interrupt.soft, 0);
+	assert_int_equal(e.exception.injected | e.exception.pending, 0);
+	set_events(&m, &e);
+	answer_gate(&m, vector);
+	expect_vector(&m, vector);
+	assert_int_equal(*(u16 *)(m.ram + 0x7ffa), CODE_AT + size);
+	machine_free(&m);
+}
+
+static void test_soft_events(void **state)
+{
+	static const u8 int21[] = { 0xcd, 0x21 }, int3[] = { 0xcc };
+
+	/* Its processor walks the gates, and knows no devices there. */
+	if (api_is_host())
+		skip();
+	soft_event(int21, sizeof(int21), 0x21);
+	soft_event(int3, sizeof(int3), 3);
+}
+
+/* An exception goes first, and the interrupt or NMI that was set with it is still there. */
+static void test_exception_with_others(void **state)
+{
+	struct kvm_vcpu_events e;
+	struct kvm_regs r;
+	struct machine m;
+
+	if (api_is_host())
+		skip();
+	machine_new(&m, PLAIN);
+	vectors_to_halts(&m);
+	CODE(&m, 0x90, 0xf4);
+	*(u32 *)(m.ram + 6 * 4) = 0x1900;
+	memcpy(m.ram + 0x1900, "\x90\xeb\x00\xf4", 4);	/* nop; jmp +0; hlt */
+	e = get_events(&m);
+	e.exception.injected = 1;
+	e.exception.nr = 6;
+	e.nmi.injected = 1;
+	e.interrupt.injected = 1;
+	e.interrupt.nr = 0x21;
+	set_events(&m, &e);
+	e = get_events(&m);
+	assert_int_equal(e.exception.injected, 1);
+	assert_int_equal(e.interrupt.injected, 1);
+	assert_int_equal(e.interrupt.nr, 0x21);
+	/* The NMI follows at the handler's beginning. */
+	expect_vector(&m, 2);
+	assert_int_equal(*(u16 *)(m.ram + 0x7ffa), CODE_AT);
+	assert_in_range(*(u16 *)(m.ram + 0x7ff4), 0x1900, 0x1903);
+	e = get_events(&m);
+	assert_int_equal(e.interrupt.injected, 1);
+	assert_int_equal(e.nmi.masked, 1);
+	r = get_regs(m.vcpu);
+	r.rflags |= 0x200;
+	set_regs(m.vcpu, &r);
+	expect_vector(&m, 0x21);
+	/* The same with an NMI alone. */
+	e = get_events(&m);
+	e.nmi.injected = 1;
+	e.interrupt.injected = 1;
+	e.interrupt.nr = 0x22;
+	set_events(&m, &e);
+	expect_vector(&m, 2);
+	assert_int_equal(get_events(&m).interrupt.nr, 0x22);
+	machine_free(&m);
+}
+
 static void test_shadow(void **state)
 {
 	struct kvm_vcpu_events e;
@@ -277,6 +433,9 @@ int test_events(void)
 		cmocka_unit_test(test_many_nmis),
 		cmocka_unit_test(test_many_nmi_messages),
 		cmocka_unit_test(test_saved_events),
+		cmocka_unit_test(test_set_regs_drops_pending),
+		cmocka_unit_test(test_soft_events),
+		cmocka_unit_test(test_exception_with_others),
 		cmocka_unit_test(test_shadow),
 		cmocka_unit_test(test_single_step),
 		cmocka_unit_test(test_breakpoints),
