@@ -43,7 +43,6 @@ static const int capability[] = {
 	[KVM_CAP_EXT_CPUID] = 1,
 	[KVM_CAP_CLOCKSOURCE] = 1,
 	[KVM_CAP_VAPIC] = 1,
-	[KVM_CAP_NR_VCPUS] = MAX_VCPUS,
 	[KVM_CAP_NR_MEMSLOTS] = MAX_SLOTS,
 	[KVM_CAP_PIT] = 1,
 	[KVM_CAP_NOP_IO_DELAY] = 1,
@@ -139,11 +138,15 @@ static const int capability[] = {
 	[KVM_CAP_ASYNC_PF_INT] = 1,
 	[KVM_CAP_PMU_EVENT_FILTER] = 1,
 	[KVM_CAP_PMU_CAPABILITY] = KVM_PMU_CAP_DISABLE,
+	[KVM_CAP_VM_DISABLE_NX_HUGE_PAGES] = 1,
 	[KVM_CAP_XSAVE2] = sizeof(struct kvm_xsave),
 };
 
 int capability_value(u64 cap)
 {
+	/* The recommended number. */
+	if (cap == KVM_CAP_NR_VCPUS)
+		return MIN(os_processors(), MAX_VCPUS);
 	if (cap == KVM_CAP_STEAL_TIME)
 		return os_delay_known();
 	return cap < ARRAY_SIZE(capability) ? capability[cap] : 0;
@@ -170,6 +173,14 @@ static int enable_notify(const struct vm *vm, u32 flags)
 	if (flags & ~NOTIFY_FLAGS || !(flags & KVM_X86_NOTIFY_VMEXIT_ENABLED))
 		return -EINVAL;
 	return vm->nr_vcpus ? -EINVAL : 0;
+}
+
+/* There are no pages of that kind here. Who may ask is checked as in KVM, whose host it may hurt. */
+static int disable_nx_huge_pages(const struct vm *vm, u64 arg)
+{
+	if (!os_may_reboot())
+		return -EPERM;
+	return arg || vm->nr_vcpus ? -EINVAL : 0;
 }
 
 int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
@@ -244,6 +255,8 @@ int capability_enable(struct vm *vm, const struct kvm_enable_cap *cap)
 			return -EINVAL;
 		vm->pmu_disabled = arg & KVM_PMU_CAP_DISABLE;
 		return 0;
+	case KVM_CAP_VM_DISABLE_NX_HUGE_PAGES:
+		return disable_nx_huge_pages(vm, arg);
 	case KVM_CAP_MAX_VCPU_ID:
 		if (arg > MAX_VCPU_IDS || (vm->max_vcpu_ids && vm->max_vcpu_ids != arg))
 			return -EINVAL;

@@ -34,16 +34,39 @@ long sys_get_supported_cpuid(struct call *c)
 	return ret;
 }
 
-/* What is emulated whether the host has it or not: MOVBE, RDPID. */
+/* Of the n entries that user space has room for: their padding is to be zero. */
+static bool padding_clean(const struct call *c, u32 n)
+{
+	struct kvm_cpuid_entry2 e;
+	u32 i;
+
+	for (i = 0; i < n; i++) {
+		if (os_user_read(&e, entries_of(c) + i * ENTRY_SIZE, ENTRY_SIZE))
+			return false;
+		if (e.padding[0] | e.padding[1] | e.padding[2])
+			return false;
+	}
+	return true;
+}
+
+/*
+ * What is emulated whether the host has it or not: MOVBE, RDPID. KVM wants room for one entry more, of
+ * the leaves that it looks at and finds empty.
+ */
 long sys_get_emulated_cpuid(struct call *c)
 {
+	const struct kvm_cpuid2 *head = c->data;
 	static const struct kvm_cpuid_entry2 e[] = {
 		{ .function = 0, .eax = 7 },
 		{ .function = 1, .ecx = BIT(22) },
 		{ .function = 7, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX, .ecx = BIT(22) },
 	};
 
-	return entries_out(c, e, ARRAY_SIZE(e));
+	if (!head->nent)
+		return -E2BIG;
+	if (!padding_clean(c, MIN(head->nent, MAX_ENTRIES)))
+		return -EINVAL;
+	return head->nent > ARRAY_SIZE(e) ? entries_out(c, e, ARRAY_SIZE(e)) : -E2BIG;
 }
 
 static bool entries_equal(const struct kvm_cpuid_entry2 *a, const struct kvm_cpuid_entry2 *b)
@@ -73,6 +96,19 @@ static long cpuid_unchanged(struct vcpu *v, const struct kvm_cpuid_entry2 *e, u3
 	return same ? 0 : -EINVAL;
 }
 
+/* Canonical addresses have 48 bits or 57, as far as the kernel knows. */
+static bool entries_valid(const struct kvm_cpuid_entry2 *e, u32 n)
+{
+	u32 i, bits;
+
+	for (i = 0; i < n && e[i].function != 0x80000008; i++)
+		;
+	if (i == n)
+		return true;
+	bits = e[i].eax >> 8 & 0xff;
+	return !bits || bits == 48 || bits == 57;
+}
+
 /* Which instructions exist, and which physical addresses, was decided by the old table. */
 static long cpuid_install(struct vcpu *v, const struct kvm_cpuid_entry2 *e, u32 n)
 {
@@ -80,6 +116,8 @@ static long cpuid_install(struct vcpu *v, const struct kvm_cpuid_entry2 *e, u32 
 
 	if (v->ran)
 		return cpuid_unchanged(v, e, n);
+	if (!entries_valid(e, n))
+		return -EINVAL;
 	ret = cpuid_set(v, e, n);
 	if (ret)
 		return ret;

@@ -4,6 +4,7 @@
  * 4.87.
  */
 #include "hypervisor/api/api.h"
+#include "hypervisor/core/halt.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/mmu.h"
 #include "hypervisor/x86/segment.h"
@@ -214,7 +215,7 @@ long vcpu_get_mp_state(struct call *c)
 		lapic_accept_events(c->v);
 	s->mp_state = c->v->mp_state;
 	/* It has been kicked (KVM_HC_KICK_CPU), but not run yet. */
-	if (s->mp_state == KVM_MP_STATE_HALTED && pv_unhalted(&c->v->pv))
+	if (mp_state_halted(s->mp_state) && pv_unhalted(&c->v->pv))
 		s->mp_state = KVM_MP_STATE_RUNNABLE;
 	return 0;
 }
@@ -234,6 +235,7 @@ long vcpu_set_mp_state(struct call *c)
 		/* fall through */
 	case KVM_MP_STATE_UNINITIALIZED:
 	case KVM_MP_STATE_HALTED:
+	case KVM_MP_STATE_AP_RESET_HOLD:
 		/* Only the local APIC's messages and interrupts lead out of these. */
 		if (!v->lapic)
 			return -EINVAL;

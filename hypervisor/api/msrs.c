@@ -84,25 +84,41 @@ long vm_set_msr_filter(struct call *c)
 	return ret;
 }
 
-/* Entry by entry; stops at the first that fails and returns how many did not. */
+/* Stops at the first that fails, and returns how many did not. */
+static long msr_each(struct vcpu *v, struct kvm_msr_entry *e, u32 n,
+	int (*access)(struct vcpu *v, struct kvm_msr_entry *e))
+{
+	u32 i;
+
+	for (i = 0; i < n; i++)
+		if (access(v, &e[i]))
+			break;
+	return i;
+}
+
+/* The whole list is read before anything is done, and written back as a whole. */
 static long msr_io(struct call *c, int (*access)(struct vcpu *v, struct kvm_msr_entry *e), bool out)
 {
 	const struct kvm_msrs *head = c->data;
+	size_t size = head->nmsrs * sizeof(struct kvm_msr_entry);
 	u64 at = c->arg + sizeof(*head);
-	struct kvm_msr_entry e;
-	u32 i;
+	struct kvm_msr_entry *e;
+	long ret;
 
 	if (head->nmsrs >= MAX_ENTRIES)
 		return -E2BIG;
-	for (i = 0; i < head->nmsrs; i++, at += sizeof(e)) {
-		if (os_user_read(&e, at, sizeof(e)))
-			return -EFAULT;
-		if (access(c->v, &e))
-			break;
-		if (out && os_user_write(at, &e, sizeof(e)))
-			return -EFAULT;
-	}
-	return i;
+	if (!head->nmsrs)
+		return 0;
+	e = os_alloc(size);
+	if (!e)
+		return -ENOMEM;
+	ret = os_user_read(e, at, size);
+	if (!ret)
+		ret = msr_each(c->v, e, head->nmsrs, access);
+	if (ret >= 0 && out && os_user_write(at, e, size))
+		ret = -EFAULT;
+	os_free(e);
+	return ret;
 }
 
 long sys_get_msrs(struct call *c)

@@ -309,14 +309,15 @@ long vcpu_set_xcrs(struct call *c)
 
 	if (x->nr_xcrs > KVM_MAX_XCRS || x->flags)
 		return -EINVAL;
-	for (i = 0; i < x->nr_xcrs; i++) {
-		if (x->xcrs[i].xcr != 0)
-			continue;
-		if (!xcr0_valid(v, x->xcrs[i].value))
-			return -EINVAL;
-		v->xcr0 = x->xcrs[i].value;
-		cpuid_update(v);
-		vcpu_update_mode(v);
-	}
+	/* The first entry for XCR0 counts. */
+	for (i = 0; i < x->nr_xcrs && x->xcrs[i].xcr; i++)
+		;
+	if (i == x->nr_xcrs)
+		return 0;
+	if (!xcr0_valid(v, x->xcrs[i].value))
+		return -EINVAL;
+	v->xcr0 = x->xcrs[i].value;
+	cpuid_update(v);
+	vcpu_update_mode(v);
 	return 0;
 }

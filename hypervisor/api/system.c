@@ -33,6 +33,12 @@ static long sys_vcpu_mmap_size(struct call *c)
 	return c->arg ? -EINVAL : VCPU_MMAP_SIZE;
 }
 
+/* The numbers of a tracing interface that was before tracepoints. */
+static long sys_trace(struct call *c)
+{
+	return -EOPNOTSUPP;
+}
+
 static const struct ioctl_row rows[] = {
 	ROW(KVM_GET_API_VERSION, sys_api_version),
 	ROW(KVM_CREATE_VM, sys_create_vm),
@@ -48,6 +54,9 @@ static const struct ioctl_row rows[] = {
 	ROW(KVM_HAS_DEVICE_ATTR, sys_has_attr),
 	ROW(KVM_GET_EMULATED_CPUID, sys_get_emulated_cpuid),
 	ROW(KVM_GET_SUPPORTED_HV_CPUID, sys_get_hv_cpuid),
+	ROW_DIR(KVM_TRACE_ENABLE, 0, 0, sys_trace),
+	ROW(KVM_TRACE_PAUSE, sys_trace),
+	ROW(KVM_TRACE_DISABLE, sys_trace),
 };
 
 const struct ioctl_class system_ioctls = {

@@ -8,6 +8,7 @@
 #include <linux/errno.h>
 
 #include "hypervisor/core/halt.h"
+#include "hypervisor/irqchip/irqchip.h"
 #include "lib/poll_time.h"
 
 /* True: there is something to look at. */
@@ -39,9 +40,16 @@ static int halt_sleep(struct vcpu *v)
 	return ret;
 }
 
+bool vcpu_born(struct vcpu *v)
+{
+	if (v->lapic)
+		lapic_accept_events(v);
+	return v->mp_state != KVM_MP_STATE_UNINITIALIZED;
+}
+
 int vcpu_wait(struct vcpu *v)
 {
-	bool halted = v->mp_state == KVM_MP_STATE_HALTED;
+	bool halted = mp_state_halted(v->mp_state), unborn = v->mp_state == KVM_MP_STATE_UNINITIALIZED;
 	int ret;
 
 	if (halted && vcpu_event_waits(v)) {
@@ -55,7 +63,7 @@ int vcpu_wait(struct vcpu *v)
 		       os_event_wait(&v->wake, OS_FOREVER, &v->run->immediate_exit);
 	vcpu_enter(v);
 	if (ret != -EINTR)
-		return 1;
+		return unborn && vcpu_born(v) ? -EAGAIN : 1;
 	v->run->exit_reason = KVM_EXIT_INTR;
 	return ret;
 }

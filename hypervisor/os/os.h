@@ -196,6 +196,10 @@ int os_delay_read(struct os_delay *d, u64 *ns);
 void os_delay_close(struct os_delay *d);
 bool os_delay_known(void);	/* does the host count that at all? */
 
+u32 os_processors(void);	/* that are on line */
+/* Has this process the privilege to take the whole machine down (CAP_SYS_BOOT)? */
+bool os_may_reboot(void);
+
 /* Can two host processors of this machine be threads of one core? */
 bool os_smt_possible(void);
 

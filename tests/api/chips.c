@@ -88,6 +88,29 @@ static void test_without_lapic(void **state)
 	machine_free(&m);
 }
 
+/* The state of an encrypted guest's processor: any interrupt ends it, as HLT. */
+static void test_reset_hold(void **state)
+{
+	struct kvm_mp_state mp = { .mp_state = KVM_MP_STATE_AP_RESET_HOLD };
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	assert_int_equal(call(m.vcpu, KVM_SET_MP_STATE, &mp), -EINVAL);
+	machine_free(&m);
+	machine_new(&m, WITH_IRQCHIP);
+	CODE(&m, 0xe6, 0x42);		/* out 0x42, al */
+	assert_int_equal(call(m.vcpu, KVM_SET_MP_STATE, &mp), 0);
+	mp.mp_state = 0;
+	assert_int_equal(call(m.vcpu, KVM_GET_MP_STATE, &mp), 0);
+	assert_int_equal(mp.mp_state, KVM_MP_STATE_AP_RESET_HOLD);
+	*(u32 *)(m.ram + 2 * 4) = CODE_AT;
+	assert_int_equal(call_num(m.vcpu, KVM_NMI, 0), 0);
+	run_until(&m, KVM_EXIT_IO);
+	assert_int_equal(call(m.vcpu, KVM_GET_MP_STATE, &mp), 0);
+	assert_int_equal(mp.mp_state, KVM_MP_STATE_RUNNABLE);
+	machine_free(&m);
+}
+
 /* The local APIC on, LINT0 open for the PIC, PIC base 0x20 with all lines open. */
 static void chips_on(struct machine *m)
 {
@@ -269,6 +292,7 @@ int test_chips(void)
 		cmocka_unit_test(test_creation),
 		cmocka_unit_test(test_saved_chips),
 		cmocka_unit_test(test_without_lapic),
+		cmocka_unit_test(test_reset_hold),
 		cmocka_unit_test(test_line_and_msi),
 		cmocka_unit_test(test_routing),
 		cmocka_unit_test(test_timer_restored),

@@ -100,6 +100,30 @@ static void test_ends_midway(void **state)
 	machine_free(&m);
 }
 
+/* Where the list of MSRs reaches into memory that is not there, none of it counts. */
+static void test_msrs_at_an_edge(void **state)
+{
+	u8 *p = half_page(PROT_NONE);
+	struct kvm_msrs *msrs = (void *)(p + PAGE - sizeof(*msrs) - sizeof(msrs->entries[0]));
+	struct machine m;
+	u64 before;
+
+	machine_new(&m, PLAIN);
+	settle(&m);
+	before = get_msr(m.vcpu, 0x174);
+	msrs->nmsrs = 2;
+	msrs->entries[0] = (struct kvm_msr_entry){ .index = 0x174, .data = before + 8 };
+	assert_int_equal(call(m.vcpu, KVM_SET_MSRS, msrs), -EFAULT);
+	assert_true(get_msr(m.vcpu, 0x174) == before);
+	assert_int_equal(call(m.vcpu, KVM_GET_MSRS, msrs), -EFAULT);
+	assert_true(msrs->entries[0].data == before + 8);
+	msrs->nmsrs = 1;
+	assert_int_equal(call(m.vcpu, KVM_SET_MSRS, msrs), 1);
+	assert_true(get_msr(m.vcpu, 0x174) == before + 8);
+	machine_free(&m);
+	munmap(p, 2 * PAGE);
+}
+
 /* What lies behind the fixed part: the kernel returns EFAULT for these lists, too. */
 static void test_lists(void **state)
 {
@@ -262,6 +286,7 @@ int test_pointers(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_arguments),
 		cmocka_unit_test(test_ends_midway),
+		cmocka_unit_test(test_msrs_at_an_edge),
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_data_gone),
 		cmocka_unit_test(test_code_gone),

@@ -196,7 +196,13 @@ static void test_xcrs(void **state)
 	assert_int_equal(call(m.vcpu, KVM_SET_XCRS, &x), -EINVAL);
 	x.xcrs[0].value = BIT(62) | 1;
 	assert_int_equal(call(m.vcpu, KVM_SET_XCRS, &x), -EINVAL);
-	x.xcrs[0].value = 1;
+	/* The first of several counts, and others are not looked at. */
+	x.nr_xcrs = 3;
+	x.xcrs[0] = (struct kvm_xcr){ .xcr = 1, .value = 6 };
+	x.xcrs[1] = (struct kvm_xcr){ .value = 7 };
+	x.xcrs[2] = (struct kvm_xcr){ .value = 6 };
+	assert_int_equal(call(m.vcpu, KVM_SET_XCRS, &x), 0);
+	x.xcrs[0] = (struct kvm_xcr){ .value = 1 };
 	x.nr_xcrs = KVM_MAX_XCRS + 1;
 	assert_int_equal(call(m.vcpu, KVM_SET_XCRS, &x), -EINVAL);
 	x.nr_xcrs = 1;

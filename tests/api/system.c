@@ -1,7 +1,10 @@
 /* The system descriptor: version, capabilities, lists, and how wrong requests are refused. */
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "tests/api/api.h"
 
@@ -132,6 +135,111 @@ static void test_cpuid(void **state)
 	free(back);
 }
 
+static long put_linear_bits(int vcpu, struct kvm_cpuid2 *c, u32 bits)
+{
+	struct kvm_cpuid_entry2 *e = (struct kvm_cpuid_entry2 *)cpuid_find(c, 0x80000008, 0);
+
+	e->eax = (e->eax & ~0xff00u) | bits << 8;
+	return call(vcpu, KVM_SET_CPUID2, c);
+}
+
+static void test_linear_bits(void **state)
+{
+	struct kvm_cpuid old = { .nent = 1 };
+	struct kvm_cpuid2 *c = cpuid_new(256);
+	struct { struct kvm_cpuid head; struct kvm_cpuid_entry e; } one = {
+		.head = old, .e = { .function = 0x80000008, .eax = 0x3a28 },
+	};
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	assert_int_equal(call(m.sys, KVM_GET_SUPPORTED_CPUID, c), 0);
+	assert_int_equal(put_linear_bits(m.vcpu, c, 47), -EINVAL);
+	assert_int_equal(put_linear_bits(m.vcpu, c, 64), -EINVAL);
+	assert_int_equal(put_linear_bits(m.vcpu, c, 0), 0);
+	assert_int_equal(put_linear_bits(m.vcpu, c, 57), 0);
+	assert_int_equal(put_linear_bits(m.vcpu, c, 48), 0);
+	assert_int_equal(call(m.vcpu, KVM_SET_CPUID, &one), -EINVAL);
+	one.e.eax = 0x3028;
+	assert_int_equal(call(m.vcpu, KVM_SET_CPUID, &one), 0);
+	machine_free(&m);
+	free(c);
+}
+
+static long emulated(int sys, struct kvm_cpuid2 *c, u32 n)
+{
+	c->nent = n;
+	return call(sys, KVM_GET_EMULATED_CPUID, c);
+}
+
+/* Three entries, with room for one more; the padding of all that are offered is clean. */
+static void test_emulated_cpuid(void **state)
+{
+	struct kvm_cpuid2 *c = cpuid_new(256);
+	int sys = api->open();
+
+	assert_int_equal(emulated(sys, c, 0), -E2BIG);
+	assert_int_equal(emulated(sys, c, 2), -E2BIG);
+	assert_int_equal(emulated(sys, c, 3), -E2BIG);
+	assert_int_equal(emulated(sys, c, 4), 0);
+	assert_int_equal(c->nent, 3);
+	c->entries[7].padding[2] = 1;
+	assert_int_equal(emulated(sys, c, 7), 0);
+	assert_int_equal(emulated(sys, c, 8), -EINVAL);
+	assert_int_equal(emulated(sys, c, 100000), -EINVAL);
+	c->entries[7].padding[2] = 0;
+	assert_int_equal(emulated(sys, c, 256), 0);
+	api->close(sys);
+	free(c);
+}
+
+static void test_old_tracing(void **state)
+{
+	int sys = api->open();
+
+	assert_int_equal(call_num(sys, KVM_TRACE_ENABLE, 0), -EOPNOTSUPP);
+	assert_int_equal(call_num(sys, KVM_TRACE_PAUSE, 0), -EOPNOTSUPP);
+	assert_int_equal(call_num(sys, KVM_TRACE_DISABLE, 0), -EOPNOTSUPP);
+	api->close(sys);
+}
+
+/* As many vCPUs are recommended as there are processors. */
+static void test_nr_vcpus(void **state)
+{
+	int sys = api->open();
+
+	assert_int_equal(call_num(sys, KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS), sysconf(_SC_NPROCESSORS_ONLN));
+	api->close(sys);
+}
+
+static bool may_reboot(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { { 0 } };
+
+	assert_int_equal(syscall(SYS_capget, &head, data), 0);
+	return data[0].effective & 1u << CAP_SYS_BOOT;
+}
+
+/* A capability for those who may take the host down. */
+static void test_nx_huge_pages(void **state)
+{
+	struct kvm_enable_cap c = { .cap = KVM_CAP_VM_DISABLE_NX_HUGE_PAGES };
+	bool may = may_reboot();
+	struct machine m;
+	int vm;
+
+	machine_new(&m, PLAIN);
+	require_cap(&m, KVM_CAP_VM_DISABLE_NX_HUGE_PAGES);
+	vm = call_num(m.sys, KVM_CREATE_VM, 0);
+	assert_int_equal(call(vm, KVM_ENABLE_CAP, &c), may ? 0 : -EPERM);
+	assert_int_equal(call(m.vm, KVM_ENABLE_CAP, &c), may ? -EINVAL : -EPERM);
+	c.args[0] = 1;
+	assert_int_equal(call(vm, KVM_ENABLE_CAP, &c), may ? -EINVAL : -EPERM);
+	api->close(vm);
+	machine_free(&m);
+}
+
 static void check_msr_list(int sys, unsigned long request, u32 must)
 {
 	struct kvm_msr_list *l = calloc(1, sizeof(*l) + 1024 * 4);
@@ -175,6 +283,11 @@ int test_system(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_cpuid),
+		cmocka_unit_test(test_linear_bits),
+		cmocka_unit_test(test_emulated_cpuid),
+		cmocka_unit_test(test_old_tracing),
+		cmocka_unit_test(test_nr_vcpus),
+		cmocka_unit_test(test_nx_huge_pages),
 		cmocka_unit_test(test_msr_lists),
 	};
 

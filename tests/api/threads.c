@@ -332,6 +332,35 @@ static void test_startup_ipi(void **state)
 	machine_free(&r.m);
 }
 
+/*
+ * KVM_RUN of a processor that waits for its first INIT ends with EAGAIN when that comes, and before
+ * anything runs. What struct kvm_run says of registers is not looked at.
+ */
+static void test_first_init(void **state)
+{
+	struct kvm_msi init = { .address_lo = 0xfee01000, .data = 0x4500 };
+	struct kvm_mp_state mp;
+	struct runner r;
+
+	skip_on_emulated_host("takes no INIT from KVM_SIGNAL_MSI");
+	machine_new(&r.m, WITH_IRQCHIP);
+	api->close(r.m.vcpu);
+	munmap(r.m.run, RUN_SIZE);
+	r.m.vcpu = vcpu_new(r.m.vm, 1, &r.m.run);
+	r.m.run->immediate_exit = 1;
+	assert_int_equal(call_num(r.m.vcpu, KVM_RUN, 0), -EINTR);
+	r.m.run->immediate_exit = 0;
+	r.m.run->kvm_dirty_regs = ~0ULL;
+	runner_start(&r);
+	call(r.m.vm, KVM_SIGNAL_MSI, &init);
+	pthread_join(r.thread, NULL);
+	assert_int_equal(r.ret, -EAGAIN);
+	assert_int_equal(call(r.m.vcpu, KVM_GET_MP_STATE, &mp), 0);
+	assert_int_equal(mp.mp_state, KVM_MP_STATE_INIT_RECEIVED);
+	assert_int_equal(call_num(r.m.vcpu, KVM_RUN, 0), -EINVAL);
+	machine_free(&r.m);
+}
+
 /* ---- faults that follow each other for ever ------------------------------------------------ */
 
 #define FAULTS_GDT	0x2000
@@ -428,6 +457,7 @@ int test_threads(void)
 		cmocka_unit_test(test_log_under_running),
 		cmocka_unit_test(test_smp_locked),
 		cmocka_unit_test(test_startup_ipi),
+		cmocka_unit_test(test_first_init),
 		cmocka_unit_test(test_endless_faults),
 	};
 
