@@ -44,6 +44,12 @@ static int call_ioctl(int fd, unsigned long request, unsigned long arg)
 	return (int)answer(ret);
 }
 
+/* Those that a kernel answers for every file, before it asks KVM. */
+static bool is_of_any_file(u32 request)
+{
+	return request == FIOCLEX || request == FIONCLEX || request == FIONBIO || request == FIOASYNC;
+}
+
 EXPORT int ioctl(int fd, unsigned long request, ...)
 {
 	unsigned long arg;
@@ -52,7 +58,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, unsigned long);
 	va_end(ap);
-	if (!qkvm_owns(fd))
+	if (!qkvm_owns(fd) || is_of_any_file((u32)request))
 		return NEXT(ioctl)(fd, request, arg);
 	return call_ioctl(fd, request, arg);
 }

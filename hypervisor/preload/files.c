@@ -5,12 +5,14 @@
  * KVM's) and the mapping of a vCPU's need nothing of ours.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/kvm.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -18,34 +20,125 @@
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
+/* An absolute path, without a look at what is there: empty components and "." do not count. */
 static bool same_path(const char *path, const char *want)
 {
 	while (*want) {
 		if (*path++ != *want)
 			return false;
-		while (*want == '/' && *path == '/')
+		while (*want == '/' && (*path == '/' || (*path == '.' && path[1] == '/')))
 			path++;
 		want++;
 	}
 	return !*path;
 }
 
-/* Not inlined: callers are declared to get no NULL, and some do. */
-static __attribute__((noinline)) bool is_kvm(const char *path)
+static const char *last_component(const char *path)
 {
-	return path && path[0] == '/' && same_path(path, "/dev/kvm");
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
 }
 
+/* Relative to a folder: AT_FDCWD or a descriptor. */
+static bool is_kvm_in(int dir, const char *path)
+{
+	char link[32] = "/proc/self/cwd", full[64];
+	ssize_t n;
+
+	if (strcmp(last_component(path), "kvm") || strlen(path) > 32)
+		return false;
+	if (dir != AT_FDCWD)
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
+	n = readlink(link, full, 24);
+	if (n <= 0 || n >= 24)
+		return false;
+	snprintf(full + n, sizeof(full) - (size_t)n, "/%s", path);
+	return same_path(full, "/dev/kvm");
+}
+
+/* Not inlined: callers are declared to get no NULL, and some do. */
 static __attribute__((noinline)) bool is_kvm_at(int dir, const char *path)
 {
-	char link[32], target[8];
+	int before = errno;
+	bool is;
 
-	if (!path || path[0] == '/' || dir < 0)
-		return is_kvm(path);
-	if (strcmp(path, "kvm"))
+	if (!path || !*path)
 		return false;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
-	return readlink(link, target, sizeof(target)) == 4 && !memcmp(target, "/dev", 4);
+	is = path[0] == '/' ? same_path(path, "/dev/kvm") : is_kvm_in(dir, path);
+	errno = before;
+	return is;
+}
+
+static bool is_kvm(const char *path)
+{
+	return is_kvm_at(AT_FDCWD, path);
+}
+
+/* A "kvm" in a folder that is /dev by another name. */
+static bool is_kvm_by_folder(int dir, const char *path)
+{
+	const char *last = last_component(path);
+	char folder[PATH_MAX];
+	bool is;
+	int fd;
+
+	if (strcmp(last, "kvm") || last == path)
+		return false;
+	snprintf(folder, sizeof(folder), "%.*s", (int)(last - path), path);
+	fd = NEXT(openat)(dir, folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	is = is_kvm_in(fd, "kvm");
+	NEXT(close)(fd);
+	return is;
+}
+
+/* The path, with what the link at its end says in that place. */
+static bool follow(int dir, char path[PATH_MAX])
+{
+	char target[PATH_MAX];
+	ssize_t n = readlinkat(dir, path, target, sizeof(target) - 1);
+	size_t at = n > 0 && target[0] == '/' ? 0 : (size_t)(last_component(path) - path);
+
+	if (n <= 0 || at + (size_t)n >= PATH_MAX)
+		return false;
+	memcpy(path + at, target, (size_t)n);
+	path[at + (size_t)n] = 0;
+	return true;
+}
+
+#define LINKS_MAX 40	/* as in the kernel */
+
+/*
+ * What the system did not find, or did not let the program have: is it /dev/kvm by another name, through
+ * links and ".."? Where the node exists, the number that the system finds tells (is_node()).
+ */
+static __attribute__((noinline)) bool leads_to_kvm(int dir, const char *name)
+{
+	char path[PATH_MAX];
+	int before = errno;
+	bool found = false;
+
+	if (!name || strlen(name) >= sizeof(path))
+		return false;
+	memcpy(path, name, strlen(name) + 1);
+	for (int i = 0; i < LINKS_MAX && !found; i++) {
+		found = is_kvm_at(dir, path) || is_kvm_by_folder(dir, path);
+		if (!found && !follow(dir, path))
+			break;
+	}
+	errno = before;
+	return found;
+}
+
+#define KVM_RDEV	makedev(10, 232)
+
+static bool is_node(int fd)
+{
+	struct stat st;
+
+	return !syscall(SYS_fstat, fd, &st) && S_ISCHR(st.st_mode) && st.st_rdev == KVM_RDEV;
 }
 
 /* ---- open ------------------------------------------------------------------------------------ */
@@ -76,6 +169,20 @@ static int fresh(int fd)
 	return fd;
 }
 
+/* What the system has opened, or not. */
+static int opened(int dir, const char *path, int flags, int fd)
+{
+	if (flags & O_PATH)
+		return fresh(fd);
+	if (fd < 0)
+		return !(flags & O_NOFOLLOW) && leads_to_kvm(dir, path) ? open_kvm(flags) : fd;
+	fresh(fd);
+	if (!is_node(fd))
+		return fd;
+	NEXT(close)(fd);
+	return open_kvm(flags);
+}
+
 #define GET_MODE(mode, flags) do { \
 	if ((flags) & O_CREAT || ((flags) & O_TMPFILE) == O_TMPFILE) { \
 		va_list ap_; \
@@ -92,7 +199,7 @@ static int fresh(int fd)
 		GET_MODE(mode, flags); \
 		if (!(flags & O_PATH) && is_kvm(path)) \
 			return open_kvm(flags); \
-		return fresh(NEXT(name)(path, flags, mode)); \
+		return opened(AT_FDCWD, path, flags, NEXT(name)(path, flags, mode)); \
 	}
 #define OPENAT(name) \
 	EXPORT int name(int dir, const char *path, int flags, ...) \
@@ -101,7 +208,7 @@ static int fresh(int fd)
 		GET_MODE(mode, flags); \
 		if (!(flags & O_PATH) && is_kvm_at(dir, path)) \
 			return open_kvm(flags); \
-		return fresh(NEXT(name)(dir, path, flags, mode)); \
+		return opened(dir, path, flags, NEXT(name)(dir, path, flags, mode)); \
 	}
 OPEN(open)
 OPEN(open64)
@@ -117,13 +224,14 @@ int __openat64_2(int dir, const char *path, int flags);
 #define OPEN_2(name) \
 	EXPORT int name(const char *path, int flags) \
 	{ \
-		return is_kvm(path) ? open_kvm(flags) : fresh(NEXT(name)(path, flags)); \
+		return is_kvm(path) ? open_kvm(flags) \
+				    : opened(AT_FDCWD, path, flags, NEXT(name)(path, flags)); \
 	}
 #define OPENAT_2(name) \
 	EXPORT int name(int dir, const char *path, int flags) \
 	{ \
 		return is_kvm_at(dir, path) ? open_kvm(flags) \
-					    : fresh(NEXT(name)(dir, path, flags)); \
+					    : opened(dir, path, flags, NEXT(name)(dir, path, flags)); \
 	}
 OPEN_2(__open_2)
 OPEN_2(__open64_2)
@@ -237,6 +345,27 @@ EXPORT ssize_t read(int fd, void *buf, size_t size)
 	return qkvm_owns(fd) ? answer(-EINVAL) : NEXT(read)(fd, buf, size);
 }
 
+EXPORT ssize_t write(int fd, const void *buf, size_t size)
+{
+	return qkvm_owns(fd) ? answer(-EINVAL) : NEXT(write)(fd, buf, size);
+}
+
+/* They have no place, and any is as good. Linux kvm_main.c, noop_llseek() */
+static off_t seek_ours(int whence)
+{
+	return answer(whence >= SEEK_SET && whence <= SEEK_HOLE ? 0 : -EINVAL);
+}
+
+EXPORT off_t lseek(int fd, off_t off, int whence)
+{
+	return qkvm_owns(fd) ? seek_ours(whence) : NEXT(lseek)(fd, off, whence);
+}
+
+EXPORT off64_t lseek64(int fd, off64_t off, int whence)
+{
+	return qkvm_owns(fd) ? seek_ours(whence) : NEXT(lseek64)(fd, off, whence);
+}
+
 /* The dirty ring is shared, and no code. Linux kvm_main.c kvm_vcpu_mmap() */
 static bool ring_refused(int prot, int flags, off_t off)
 {
@@ -283,7 +412,6 @@ MMAP(mmap64, off64_t)
 
 /* ---- looks ----------------------------------------------------------------------------------- */
 
-#define KVM_RDEV	makedev(10, 232)
 #define KVM_MODE	(S_IFCHR | 0666)
 
 static int kvm_access(int mode)
@@ -294,7 +422,8 @@ static int kvm_access(int mode)
 #define ACCESS(name) \
 	EXPORT int name(const char *path, int mode) \
 	{ \
-		return is_kvm(path) ? kvm_access(mode) : NEXT(name)(path, mode); \
+		int ret_ = is_kvm(path) ? kvm_access(mode) : NEXT(name)(path, mode); \
+		return ret_ && leads_to_kvm(AT_FDCWD, path) ? kvm_access(mode) : ret_; \
 	}
 ACCESS(access)
 ACCESS(eaccess)
@@ -302,7 +431,9 @@ ACCESS(euidaccess)
 
 EXPORT int faccessat(int dir, const char *path, int mode, int flags)
 {
-	return is_kvm_at(dir, path) ? kvm_access(mode) : NEXT(faccessat)(dir, path, mode, flags);
+	int ret = is_kvm_at(dir, path) ? kvm_access(mode) : NEXT(faccessat)(dir, path, mode, flags);
+
+	return ret && !(flags & AT_SYMLINK_NOFOLLOW) && leads_to_kvm(dir, path) ? kvm_access(mode) : ret;
 }
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "one on x86-64");
@@ -325,20 +456,25 @@ static bool is_system(int fd)
 }
 
 /* The second of each pair is what programs built for older C libraries call. */
-#define STAT(name, old, type) \
+#define STAT(name, old, type, follows) \
+	static int name##_by(const char *path, struct type *st, int ret) \
+	{ \
+		return ret && follows && leads_to_kvm(AT_FDCWD, path) ? kvm_stat(st) : ret; \
+	} \
 	EXPORT int name(const char *path, struct type *st) \
 	{ \
-		return is_kvm(path) ? kvm_stat(st) : NEXT(name)(path, st); \
+		return is_kvm(path) ? kvm_stat(st) : name##_by(path, st, NEXT(name)(path, st)); \
 	} \
 	int old(int version, const char *path, struct type *st); \
 	EXPORT int old(int version, const char *path, struct type *st) \
 	{ \
-		return is_kvm(path) ? kvm_stat(st) : NEXT(old)(version, path, st); \
+		return is_kvm(path) ? kvm_stat(st) \
+				    : name##_by(path, st, NEXT(old)(version, path, st)); \
 	}
-STAT(stat, __xstat, stat)
-STAT(stat64, __xstat64, stat64)
-STAT(lstat, __lxstat, stat)
-STAT(lstat64, __lxstat64, stat64)
+STAT(stat, __xstat, stat, true)
+STAT(stat64, __xstat64, stat64, true)
+STAT(lstat, __lxstat, stat, false)
+STAT(lstat64, __lxstat64, stat64, false)
 
 #define FSTAT(name, old, type) \
 	EXPORT int name(int fd, struct type *st) \
@@ -354,23 +490,32 @@ FSTAT(fstat, __fxstat, stat)
 FSTAT(fstat64, __fxstat64, stat64)
 
 #define FSTATAT(name, old, type) \
+	static int name##_by(int dir, const char *path, struct type *st, int flags, int ret) \
+	{ \
+		bool follows = !(flags & AT_SYMLINK_NOFOLLOW); \
+		return ret && follows && leads_to_kvm(dir, path) ? kvm_stat(st) : ret; \
+	} \
 	EXPORT int name(int dir, const char *path, struct type *st, int flags) \
 	{ \
-		return is_kvm_at(dir, path) ? kvm_stat(st) : NEXT(name)(dir, path, st, flags); \
+		return is_kvm_at(dir, path) ? kvm_stat(st) \
+			: name##_by(dir, path, st, flags, NEXT(name)(dir, path, st, flags)); \
 	} \
 	int old(int version, int dir, const char *path, struct type *st, int flags); \
 	EXPORT int old(int version, int dir, const char *path, struct type *st, int flags) \
 	{ \
 		return is_kvm_at(dir, path) ? kvm_stat(st) \
-					    : NEXT(old)(version, dir, path, st, flags); \
+			: name##_by(dir, path, st, flags, NEXT(old)(version, dir, path, st, flags)); \
 	}
 FSTATAT(fstatat, __fxstatat, stat)
 FSTATAT(fstatat64, __fxstatat64, stat64)
 
 EXPORT int statx(int dir, const char *path, int flags, unsigned int mask, struct statx *st)
 {
-	if (!is_kvm_at(dir, path))
-		return NEXT(statx)(dir, path, flags, mask, st);
+	int ret = is_kvm_at(dir, path) ? 0 : NEXT(statx)(dir, path, flags, mask, st);
+
+	if (!is_kvm_at(dir, path) &&
+		(!ret || flags & AT_SYMLINK_NOFOLLOW || !leads_to_kvm(dir, path)))
+		return ret;
 	memset(st, 0, sizeof(*st));
 	st->stx_mask = STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_UID | STATX_GID;
 	st->stx_mode = KVM_MODE;

@@ -32,12 +32,12 @@ sighandler_t bsd_signal(int sig, sighandler_t handler);
 #define NEXT_FUNCTIONS(X) \
 	X(open) X(open64) X(openat) X(openat64) X(__open_2) X(__open64_2) X(__openat_2) \
 	X(__openat64_2) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) \
-	X(fcntl64) X(mmap) X(mmap64) X(read) X(ioctl) X(access) X(eaccess) X(euidaccess) \
-	X(faccessat) X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) \
-	X(fstatat64) X(statx) X(__xstat) X(__xstat64) X(__lxstat) X(__lxstat64) X(__fxstat) \
-	X(__fxstat64) X(__fxstatat) X(__fxstatat64) X(sigaction) X(signal) X(bsd_signal) \
-	X(ssignal) X(sysv_signal) X(__sysv_signal) X(sigprocmask) X(pthread_sigmask) \
-	X(pthread_cancel) X(pthread_setcanceltype)
+	X(fcntl64) X(mmap) X(mmap64) X(read) X(write) X(lseek) X(lseek64) X(ioctl) X(access) \
+	X(eaccess) X(euidaccess) X(faccessat) X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) \
+	X(fstat64) X(fstatat) X(fstatat64) X(statx) X(__xstat) X(__xstat64) X(__lxstat) \
+	X(__lxstat64) X(__fxstat) X(__fxstat64) X(__fxstatat) X(__fxstatat64) X(sigaction) \
+	X(signal) X(bsd_signal) X(ssignal) X(sysv_signal) X(__sysv_signal) X(sigprocmask) \
+	X(pthread_sigmask) X(pthread_cancel) X(pthread_setcanceltype)
 enum next_name {
 #define NEXT_ENUM(name) NEXT_##name,
 	NEXT_FUNCTIONS(NEXT_ENUM)

@@ -39,6 +39,79 @@ static void test_open(void)
 	CHECK_FAILS(ioctl(fd, KVM_GET_API_VERSION, 0), ENOTTY);
 }
 
+static void opens_kvm(const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDWR);
+
+	if (!is_kvm(fd))
+		fprintf(stderr, "open %s\n", path);
+	CHECK(is_kvm(fd));
+	CHECK(close(fd) == 0);
+	CHECK(access(path, R_OK | W_OK) == 0);
+	CHECK(stat(path, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(10, 232));
+	CHECK(fstatat(AT_FDCWD, path, &st, 0) == 0 && S_ISCHR(st.st_mode));
+}
+
+/* One file by many names. */
+static void test_names(void)
+{
+	char folder[] = "/tmp/softkvm-names-XXXXXX";
+	struct stat st;
+	int fd;
+
+	opens_kvm("/dev/./kvm");
+	opens_kvm("//dev/kvm");
+	opens_kvm("/./dev///.//kvm");
+	opens_kvm("/dev/../dev/kvm");
+	CHECK(chdir("/dev") == 0);
+	opens_kvm("kvm");
+	opens_kvm("./kvm");
+	fd = openat(AT_FDCWD, "kvm", O_RDWR);
+	CHECK(is_kvm(fd));
+	CHECK(chdir("/") == 0);
+	opens_kvm("dev/kvm");
+	CHECK_FAILS(open("kvm", O_RDWR), ENOENT);
+	CHECK(mkdtemp(folder) && chdir(folder) == 0);
+	CHECK(symlink("/dev/kvm", "absolute") == 0 && symlink("absolute", "twice") == 0);
+	CHECK(symlink("/dev", "devices") == 0 && symlink("devices/kvm", "relative") == 0);
+	CHECK(symlink("kvm", "nowhere") == 0 && symlink("round", "round") == 0);
+	opens_kvm("absolute");
+	opens_kvm("twice");
+	opens_kvm("relative");
+	opens_kvm("devices/kvm");
+	CHECK(lstat("absolute", &st) == 0 && S_ISLNK(st.st_mode));
+	CHECK_FAILS(open("nowhere", O_RDWR), ENOENT);
+	CHECK_FAILS(open("round", O_RDWR), ELOOP);
+	CHECK_FAILS(open("absolute", O_RDWR | O_NOFOLLOW), ELOOP);
+	CHECK_FAILS(open("kvm", O_RDWR), ENOENT);
+	CHECK(!unlink("absolute") && !unlink("twice") && !unlink("devices") && !unlink("relative"));
+	CHECK(!unlink("nowhere") && !unlink("round") && !rmdir(folder));
+}
+
+/* What any file takes, and what files of this kind refuse. */
+static void test_any_file(void)
+{
+	struct guest g;
+	int on = 1, off = 0;
+
+	guest_new(&g, code_halt, sizeof(code_halt));
+	for (int i = 0; i < 3; i++) {
+		int fd = i == 0 ? g.sys : i == 1 ? g.vm : g.vcpu;
+
+		CHECK(ioctl(fd, FIONCLEX) == 0 && fcntl(fd, F_GETFD) == 0);
+		CHECK(ioctl(fd, FIOCLEX) == 0 && fcntl(fd, F_GETFD) == FD_CLOEXEC);
+		CHECK(ioctl(fd, FIONBIO, &on) == 0 && fcntl(fd, F_GETFL) & O_NONBLOCK);
+		CHECK(ioctl(fd, FIONBIO, &off) == 0 && !(fcntl(fd, F_GETFL) & O_NONBLOCK));
+		CHECK(ioctl(fd, FIOASYNC, &off) == 0);
+		CHECK_FAILS(ioctl(fd, FIOASYNC, &on), ENOTTY);
+		CHECK_FAILS(write(fd, &on, sizeof(on)), EINVAL);
+		CHECK(lseek(fd, 100, SEEK_SET) == 0 && lseek(fd, 0, SEEK_END) == 0);
+		CHECK_FAILS(lseek(fd, 0, 77), EINVAL);
+	}
+	CHECK(guest_run(&g) == 0 && guest_count(&g) == 1);
+}
+
 static void test_looks(void)
 {
 	struct stat st;
@@ -135,6 +208,7 @@ static void test_many(void)
 }
 
 const struct client_test file_tests[] = {
-	{ "open", test_open }, { "looks", test_looks }, { "copies", test_copies },
+	{ "open", test_open }, { "names", test_names },
+	{ "any-file", test_any_file }, { "looks", test_looks }, { "copies", test_copies },
 	{ "maps", test_maps }, { "waits", test_waits }, { "many", test_many }, { 0 },
 };
