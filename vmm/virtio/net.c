@@ -59,11 +59,12 @@ static bool net_transmit(struct virtio_device *d, unsigned queue, struct virtq_c
 	n = sg_slice(c->iov, c->outs, sizeof(h), len, part);
 	/* A frame that no wire carries is dropped, like one while the cable is out. */
 	if (len >= ETHERNET_MIN && len <= NET_FRAME_MAX && !net->link_down) {
+		/* Before it is sent: the user network may answer at once. */
+		if (net->control.pairs > 1)
+			net->flow[flow_of(head, sg_read(part, n, 0, head, sizeof(head)))] = queue / 2;
 		if (!net->backend->ops->send(net->backend, &h, part, n, len))
 			return false;
 		net_pcap_frame(&net->pcap, part, n, len);
-		if (net->control.pairs > 1)
-			net->flow[flow_of(head, sg_read(part, n, 0, head, sizeof(head)))] = queue / 2;
 	}
 	virtio_done(d, queue, c, 0);
 	return true;
