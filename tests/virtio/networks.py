@@ -240,7 +240,7 @@ class Networks:
         if self.root and (f"Uid:\t{NOBODY}\t{NOBODY}" not in status or "CapEff:\t0000000000000000" not in status):
             raise Fail("the machine is not an ordinary user's")
 
-    def judge(self, download):
+    def judge(self, download, _):
         if self.resolver and not self.resolver.asked:
             raise Fail("the name server was not asked")
         judge_peer(self.peer, f"{self.folder}/peer.pcap")

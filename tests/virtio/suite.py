@@ -15,6 +15,7 @@ from harness import GUEST_FILES, ROOT, SANITIZER_WORDS, Fail, Test, environment,
 
 HERE = os.path.join(ROOT, "tests", "virtio")
 sys.path.append(HERE)
+import disks  # noqa: E402
 import durability  # noqa: E402
 import networks  # noqa: E402
 import parts  # noqa: E402
@@ -31,7 +32,7 @@ def sha256(data):
 
 
 class Plain:
-    """A machine with nothing more than all have. See networks.py for more: forward is an option's end, files NAME=PATH."""
+    """A machine with nothing more than all have. See networks.py and disks.py for more: forward is an option's end, files NAME=PATH."""
     words, forward, checks, name = "", "", 0, None
 
     def files(self):
@@ -46,7 +47,7 @@ class Plain:
     def meet(self, guest):
         pass
 
-    def judge(self, download):
+    def judge(self, download, text):
         pass
 
 
@@ -183,7 +184,7 @@ def all_devices(build, log, bus, cpus, extra="", more=None):
             server.shutdown()
         judge(guest.text, status, upload, back, folder, CHECKS + more.checks)
         networks.judge_user(f"{folder}/net.pcap", download, 4 << 20)
-        more.judge(download)
+        more.judge(download, guest.text)
         if "nomsi" not in extra:
             judge_exits(guest, 0 if "pci" in bus or "microvm,pcie=on" in bus else 2)
 
@@ -195,9 +196,10 @@ BUSES = {"mmio": ("--virtio", "mmio"), "pci": ("--virtio", "pci"), "microvm": ("
 
 def judge_exits(guest, each):
     """Kicks stay in the hypervisor: those of the console's output alone are 20000. Exits are set-up, and as many as each for an
-    interrupt: a device in memory is asked what it is about, and told that it was heard."""
+    interrupt: every device in memory of a line is asked what it is about, and told that it was heard."""
     figures = {name: int(n) for name, n in re.findall(r"^(mmio|exits_mmio) (\d+)$", guest.errors, re.M)}
-    interrupts = sum(int(n) for line in re.findall(r"^INTERRUPTS .*?:((?: +\d+)+) ", guest.text, re.M) for n in line.split())
+    interrupts = sum(int(n) * names.count("virtio") for counts, names in re.findall(
+        r"^INTERRUPTS .*?:((?: +\d+)+) (.*)", guest.text, re.M) for n in counts.split())
     if figures["exits_mmio"] - each * interrupts > 3000 or figures["mmio"] - figures["exits_mmio"] < 20000:
         raise Fail(f"exits for kicks: {figures}, {interrupts} interrupts")
 
@@ -238,10 +240,11 @@ def tests(build):
     if not build.name:
         yield Test("virtio/mmio-smp", lambda log: all_devices(build, log, BUSES["mmio"], 3), cost=60)
         yield Test("virtio/pci-smp", lambda log: all_devices(build, log, BUSES["pci"], 3, more=networks.Networks), cost=60)
-        yield Test("virtio/pci-pin", lambda log: all_devices(build, log, BUSES["pci"], 1, extra="pci=nomsi"), cost=60)
+        yield Test("virtio/pci-pin", lambda log: all_devices(
+            build, log, BUSES["pci"], 1, extra="pci=nomsi", more=disks.Threads), cost=60)
         # On the i8259s: ACPI's interrupt links say which line.
         yield Test("virtio/pci-pic", lambda log: all_devices(build, log, BUSES["pci"], 1, extra="pci=nomsi noapic"), cost=60)
         yield Test("virtio/microvm", lambda log: all_devices(build, log, BUSES["microvm"], 1), cost=60)
-        yield Test("virtio/microvm-smp", lambda log: all_devices(build, log, BUSES["microvm"], 4), cost=60)
+        yield Test("virtio/microvm-smp", lambda log: all_devices(build, log, BUSES["microvm"], 4, more=disks.Disks), cost=60)
         yield Test("virtio/microvm-pci", lambda log: all_devices(build, log, BUSES["microvm-pci"], 2), cost=60)
         yield Test("virtio/microvm-pci-pin", lambda log: all_devices(build, log, BUSES["microvm-pci"], 1, extra="pci=nomsi"), cost=60)
