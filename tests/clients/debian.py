@@ -63,8 +63,8 @@ class System:
         if " ".join(said.split()) != "hello, configured install ok installed install ok installed":
             raise Fail(f"the package says {said.strip()!r}")
 
-    def live(self, cpus, repository, check_log):
-        """To a login; a package; reboot; the package is there; power-off."""
+    def until_rebooted(self, cpus, repository, check_log):
+        """To a login; a package; reboot; the package is there; all of the system is up."""
         self.login()
         if self.sh("nproc").strip() != str(cpus):
             raise Fail(f"not {cpus} CPUs")
@@ -74,6 +74,9 @@ class System:
         self.login()
         self.installed()
         self.sh("systemctl is-system-running --wait", 120)
+
+    def live(self, cpus, repository, check_log):
+        self.until_rebooted(cpus, repository, check_log)
         self.power_off()
 
     def power_off(self, seconds=120):

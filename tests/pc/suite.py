@@ -1,11 +1,12 @@
-"""Debian from a disk on our own machine: firmware, GRUB, a login, packages over the network, reboot, power-off."""
+"""Debian from a disk on our own machine: firmware, GRUB, a login, packages over the network, reboot, ssh, power-off."""
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 
-from harness import ROOT, Fail, Test, need_qumra
+from harness import ROOT, Fail, Test, need_qumra, run_process
 
 sys.path[:0] = [os.path.join(ROOT, "tests", "clients"), os.path.join(ROOT, "tests", "softkvm"), os.path.join(ROOT, "tests", "pc")]
 import bootorder  # noqa: E402
@@ -30,13 +31,38 @@ def check_log(guest):
     guest.check_log(boot_suite.BAD, [*boot_suite.known(), boot_suite.OVMF_ROM])
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def ssh(guest, folder, port, log):
+    """A user's way in: the forwarded port, a key, a command, a megabyte there and back."""
+    key, noise = f"{folder}/key", os.urandom(1 << 20)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    with open(f"{key}.pub", encoding="ascii") as f:
+        guest.sh(f"mkdir -p /root/.ssh && echo '{f.read().strip()}' >/root/.ssh/authorized_keys")
+    words = ["ssh", "-F", "none", "-i", key, "-p", str(port), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o",
+             f"UserKnownHostsFile={folder}/hosts", "root@127.0.0.1"]
+    r = run_process([*words, "uname -n"], 60, log)
+    if r.status or r.out != b"guest\n":
+        raise Fail(f"ssh: status {r.status}, {r.out!r}")
+    r = run_process([*words, "cat"], 60, None, noise)
+    if r.status or r.out != noise:
+        raise Fail(f"ssh: status {r.status}, {len(r.out)} bytes came back, or others")
+
+
 def debian(build, firmware, cpus, log):
     need_qumra(build)
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder, Repository(os.path.join(folder, "repository")) as repository:
         words = [*build.run, "--firmware", firmware, "--cpus", str(cpus), "--memory", "512M",
-                 "--disk", qcow2(folder), "--net", "user"]
+                 "--disk", qcow2(folder), "--net", f"user,forward=tcp:{port}:22"]
         with Debian(words, log) as guest:
-            guest.live(cpus, repository, check_log)
+            guest.until_rebooted(cpus, repository, check_log)
+            ssh(guest, folder, port, log)
+            guest.power_off()
 
 
 GRUB = """serial --unit=0 --speed=115200
