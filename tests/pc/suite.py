@@ -15,9 +15,15 @@ import screens  # noqa: E402
 from debian import Repository, System, qcow2  # noqa: E402
 from qemu_guest import Guest  # noqa: E402
 
-spec = importlib.util.spec_from_file_location("boot_suite", os.path.join(ROOT, "tests", "boot", "suite.py"))
-boot_suite = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(boot_suite)
+
+def suite(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_suite", os.path.join(ROOT, "tests", name, "suite.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+boot_suite, control_suite = suite("boot"), suite("control")
 
 # firmware, CPUs
 MACHINES = (("bios", 1), ("uefi", 4))
@@ -53,16 +59,27 @@ def ssh(guest, folder, port, log):
         raise Fail(f"ssh: status {r.status}, {len(r.out)} bytes came back, or others")
 
 
+def button(guest, path):
+    """The power button: the SCI, Linux's input, systemd-logind, which powers off."""
+    client = control_suite.greeted(path)
+    client.do("system_powerdown")
+    guest.drain(120)
+    client.event("POWERDOWN")
+    control_suite.expect(client.event("SHUTDOWN"), {"guest": True, "reason": "guest-shutdown"})
+    client.close()
+    control_suite.expect(guest.process.wait(10), 0)
+
+
 def debian(build, firmware, cpus, log):
     need_qumra(build)
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, Repository(os.path.join(folder, "repository")) as repository:
         words = [*build.run, "--firmware", firmware, "--cpus", str(cpus), "--memory", "512M",
-                 "--disk", qcow2(folder), "--net", f"user,forward=tcp:{port}:22"]
+                 "--disk", qcow2(folder), "--net", f"user,forward=tcp:{port}:22", "--control", f"{folder}/control"]
         with Debian(words, log) as guest:
             guest.until_rebooted(cpus, repository, check_log)
             ssh(guest, folder, port, log)
-            guest.power_off()
+            button(guest, f"{folder}/control")
 
 
 GRUB = """serial --unit=0 --speed=115200
