@@ -53,7 +53,7 @@ void vmm_request_reset(struct vmm *vmm, const char *cause)
 {
 	vmm->reset_cause = cause;
 	if (vmm->config.no_reboot) {
-		if (vmm->panicked)
+		if (vmm->panicked || vmm->panic_on_console)
 			vmm_end(vmm, VMM_CRASHED, 0, "the guest rebooted after a kernel panic");
 		else
 			vmm_end(vmm, VMM_REBOOTED, 0, "");
@@ -110,8 +110,9 @@ static void vmm_screenshot(void *arg, char *text, size_t size)
 }
 
 /*
- * Stock initial RAM disks have no pvpanic driver, so a panic is also told by its message on the
- * console. It decides about the exit status of a reboot and about nothing else.
+ * Stock initial RAM disks have no pvpanic driver, so a panic's message on the console counts, too:
+ * for the exit status of a reboot and for nothing else, as any program can print it. The event is
+ * the device's.
  */
 static void vmm_on_output(void *arg, const u8 *data, size_t n)
 {
@@ -125,7 +126,7 @@ static void vmm_on_output(void *arg, const u8 *data, size_t n)
 		else
 			vmm->panic_seen = data[i] == message[0];
 		if (vmm->panic_seen == sizeof(message) - 1) {
-			vmm_on_panic(vmm);
+			vmm->panic_on_console = true;
 			vmm->panic_seen = 0;
 		}
 	}
@@ -215,7 +216,7 @@ static int vmm_reset(struct vmm *vmm, struct error *err)
 	}
 	if (ret < 0)
 		return ret;
-	vmm->panicked = false;
+	vmm->panicked = vmm->panic_on_console = false;
 	for (unsigned i = 0; i < vmm->cpus; i++)
 		vmm->cpu[i].boot = entry;
 	cpu_control_reset(&vmm->control, vmm->cpu, vmm->cpus);

@@ -82,7 +82,8 @@ struct vmm {
 	unsigned cpus;		/* created */
 	struct chip_state *chips; /* interrupt controllers and i8254 as they were at power-on */
 	int signal_fd, signal_watch;
-	bool panicked;		/* the guest said so since its last reset */
+	/* Since the last reset: the guest told pvpanic; its console showed a panic's message. */
+	bool panicked, panic_on_console;
 	unsigned panic_seen;	/* characters of the panic message seen in a row on the console */
 	bool reset_due;
 	const char *reset_cause;	/* QEMU's ShutdownCause of the next reset */

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from harness import ROOT, SANITIZER_WORDS, Fail, Test, environment, need_qumra, run_process
+from harness import ROOT, SANITIZER_WORDS, Fail, Test, environment, need_qumra, run_process, script_output
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "softkvm"))
 from qemu_guest import Guest  # noqa: E402
@@ -176,24 +177,57 @@ def verbs(guest, client, machine):
     guest.expect(PROMPT)
 
 
-def guest_ends(build, log):
-    """What the guest does itself is told as well."""
+# A panic as pvpanic alone tells it: the kernel's messages go nowhere.
+PANIC_BY_DEVICE = "insmod /modules/pvpanic.ko; insmod /modules/pvpanic-mmio.ko; echo N >/sys/class/tty/ttyS0/console; " \
+                  "echo c >/proc/sysrq-trigger"
+PANIC_BY_CONSOLE = "echo c >/proc/sysrq-trigger"
+MESSAGE = b"Kernel panic - not syncing"
+
+
+def shell_with_pvpanic(build, folder, *more):
+    with softkvm_suite.boot_suite.fetch_lock:
+        modules = script_output("scripts/fetch-modules", "linux-image-cloud-amd64", "pvpanic", "pvpanic-mmio")
+        shutil.copytree(modules, f"{folder}/modules")
+        busybox = script_output("scripts/fetch-busybox", "amd64")
+    script_output("scripts/make-initramfs", f"{folder}/initrd", busybox, "scripts/init-shell", f"modules={folder}/modules")
+    words = shell(build, *more)
+    words[words.index("--initrd") + 1] = f"{folder}/initrd"
+    return words
+
+
+def guest_ends(build, machine, log):
+    """What the guest does itself is told as well; that it panicked by pvpanic only, whatever its console shows."""
     need_qumra(build)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "control")
-        with Guest(shell(build, "--control", path), log) as guest:
+        with Guest(shell_with_pvpanic(build, folder, "--machine", machine, "--control", path), log) as guest:
             guest.expect(PROMPT)
             client = greeted(path)
             guest.type("reboot -f")
             expect(client.event("RESET"), {"guest": True, "reason": "guest-reset"})
             guest.expect(PROMPT)
-            guest.type("echo c > /proc/sysrq-trigger")
+            guest.type(PANIC_BY_CONSOLE)
+            expect(client.event("RESET")["guest"], True)
+            expect(MESSAGE in guest.expect(PROMPT), True)
+            guest.type(PANIC_BY_DEVICE)
             expect(client.event("GUEST_PANICKED"), {"action": "run"})
             expect(client.event("RESET")["guest"], True)
-            guest.expect(PROMPT)
+            expect(MESSAGE in guest.expect(PROMPT), False)
             guest.type("poweroff -f")
             expect(client.event("SHUTDOWN"), {"guest": True, "reason": "guest-shutdown"})
             client.close()
+
+
+def panic_status(build, log):
+    """Under --no-reboot: that of a crash, where pvpanic or the console tells of a panic."""
+    need_qumra(build)
+    with tempfile.TemporaryDirectory() as folder:
+        words = shell_with_pvpanic(build, folder, "--no-reboot")
+        for line, message, status in ((PANIC_BY_DEVICE, False, 3), (PANIC_BY_CONSOLE, True, 3), ("reboot -f", False, 0)):
+            with Guest(words, log) as guest:
+                guest.expect(PROMPT)
+                guest.type(line)
+                expect((MESSAGE in guest.drain(60), guest.process.wait(30)), (message, status))
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------
@@ -351,7 +385,8 @@ def tests(build):
     if not build.name:
         for machine in PRESSED:
             yield Test(f"control/session-{machine}", lambda log, m=machine: session(build, m, log), cost=15)
-        yield Test("control/guest-ends", lambda log: guest_ends(build, log), cost=15)
+            yield Test(f"control/guest-ends-{machine}", lambda log, m=machine: guest_ends(build, m, log), cost=15)
+        yield Test("control/panic-status", lambda log: panic_status(build, log), cost=10)
     yield Test(build.test("control/protocol"), lambda log: protocol(build, log), cost=2)
     yield Test(build.test("control/hostile"), lambda log: hostile(build, log), cost=5)
     yield Test(build.test("control/tool"), lambda log: tool(build, log), cost=5)

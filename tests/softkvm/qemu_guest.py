@@ -44,13 +44,14 @@ class Guest:
         return before
 
     def drain(self, seconds):
-        """Reads the console until the machine ends."""
+        """Reads the console until the machine ends; returns what stood there."""
         end = time.monotonic() + seconds
         while select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
             chunk = os.read(self.process.stdout.fileno(), 65536)
             if not chunk:
-                return
+                return self.text
             self.log.write(chunk)
+            self.text += chunk
         raise Fail(f"the machine did not end within {seconds} s")
 
     def type(self, line):
