@@ -12,13 +12,13 @@ from qemu_guest import Guest  # noqa: E402
 ROMS = "/usr/lib/ipxe/qemu"
 SCRIPT = """#!ipxe
 echo the word is {word}
-kernel vmlinuz initrd=initrd.cpio console=ttyS0 panic=-1
+kernel vmlinuz initrd=initrd.cpio console=ttyS0 panic=-1 cpus={cpus}
 initrd initrd.cpio
 boot
 """
 
 
-def netboot(build, firmware, boot_suite, log, *more):
+def netboot(build, firmware, cpus, boot_suite, log):
     """The script that DHCP names, and what that fetches by TFTP; the kernel's init reports and powers off."""
     need_qumra(build)
     if not os.path.exists(f"{ROMS}/efi-virtio.rom"):
@@ -29,14 +29,15 @@ def netboot(build, firmware, boot_suite, log, *more):
         shutil.copy(kernel, f"{folder}/vmlinuz")
         shutil.copy(initrd, f"{folder}/initrd.cpio")
         with open(f"{folder}/start.ipxe", "w", encoding="ascii") as f:
-            f.write(SCRIPT.format(word=word))
-        words = [*build.run, "--firmware", firmware, "--memory", "512M",
-                 "--net", f"user,tftp={folder},bootfile=start.ipxe", *more]
+            f.write(SCRIPT.format(word=word, cpus=cpus))
+        words = [*build.run, "--firmware", firmware, "--cpus", str(cpus), "--memory", "512M",
+                 "--net", f"user,tftp={folder},bootfile=start.ipxe"]
         with Guest(words, log) as guest:
             guest.expect(b"Open Source Network Boot Firmware", 60)
             guest.expect(b"using virtio-net", 60)
             guest.expect(word.encode(), 60)
             guest.expect(b"INIT 6.", 120)
+            guest.expect(b"CHECK ok cpuinfo")
             guest.drain(120)
             if guest.process.wait(10):
                 raise Fail(f"status {guest.process.returncode}")
@@ -54,5 +55,5 @@ def tests(build, boot_suite):
     yield Test(build.test("pc/rom-off"), lambda log: no_rom(build, log), cost=3 * build.slow)
     if build.name:
         return
-    for firmware in ("bios", "uefi"):
-        yield Test(f"pc/ipxe-{firmware}", lambda log, f=firmware: netboot(build, f, boot_suite, log), cost=40)
+    for firmware, cpus in (("bios", 1), ("uefi", 4)):
+        yield Test(f"pc/ipxe-{firmware}-{cpus}", lambda log, f=firmware, n=cpus: netboot(build, f, n, boot_suite, log), cost=40)

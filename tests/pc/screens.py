@@ -41,13 +41,13 @@ def no_boot(build, log):
                 raise Fail("the last picture is another one")
 
 
-def memtest(build, fade, log):
+def memtest(build, cpus, fade, log):
     """One pass over 8 MiB. The bit fade test only waits, for minutes: without it by the menu, so by keys."""
     need_qumra(build)
     with tempfile.TemporaryDirectory() as folder:
         vnc = os.path.join(folder, "vnc")
-        with Screen(bios(build, "--memory", "8M", "--serial", "none", "--kernel", need(MEMTEST), "--append", "nosm",
-                         "--display", f"vnc=unix:{vnc}"), folder, log) as screen:
+        with Screen(bios(build, "--cpus", str(cpus), "--memory", "8M", "--serial", "none", "--kernel", need(MEMTEST),
+                         "--append", "nosm", "--display", f"vnc=unix:{vnc}"), folder, log) as screen:
             screen.wait_for_text(r"Memory  :    8MB(.*\n)*.*<Enter> to start testing")
             with Viewer(vnc) as viewer:
                 if not fade:
@@ -65,6 +65,8 @@ def memtest(build, fade, log):
             text = screen.wait_for_text(r"Pass:  [1-9]", 400 if fade else 120)
     if not re.search(r"Status: Pass .*\n.*Errors: 0 *$", text, re.M):
         raise Fail(f"memtest86+ found errors:\n{text}")
+    if cpus > 1 and f"SMP: {cpus}T" not in text:
+        raise Fail(f"memtest86+ did not use {cpus} CPUs:\n{text}")
     return re.search(r"Time: +(\S+)", text)[1]
 
 
@@ -93,9 +95,9 @@ def changed(rows, picture):
     return [y for y, row in enumerate(rows) if y >= len(now) or row != now[y]]
 
 
-def installer_serial(build, log):
+def installer_serial(build, cpus, log):
     need_qumra(build)
-    words = [*build.run, "--memory", "1G", "--kernel", need(f"{INSTALLER}/linux"), "--initrd", f"{INSTALLER}/initrd.gz",
+    words = [*build.run, "--cpus", str(cpus), "--memory", "1G", "--kernel", need(f"{INSTALLER}/linux"), "--initrd", f"{INSTALLER}/initrd.gz",
              "--append", "console=ttyS0 quiet"]
     with Guest(words, log) as guest:
         guest.expect(b"Select a language", 300)
@@ -127,12 +129,12 @@ def tests(build):
     yield Test(build.test("pc/screen-bios"), lambda log: no_boot(build, log), cost=5 * build.slow)
     if build.name:
         return
-    yield Test("pc/memtest", lambda log: memtest(build, False, log), cost=20)
     yield Test("pc/screen-uefi", lambda log: uefi_shell(build, log), cost=30)
-    # The same picture, by OVMF's driver for virtio-gpu.
-    yield Test("pc/screen-uefi-gpu", lambda log: uefi_shell(build, log, "--device", "gpu"), cost=40)
+    # The same picture, by OVMF's driver for virtio-gpu, and with all CPUs.
+    yield Test("pc/screen-uefi-gpu", lambda log: uefi_shell(build, log, "--device", "gpu", "--cpus", "4"), cost=40)
     for cpus in (1, 4):
-        yield Test(f"pc/installer-screen-{cpus}cpu", lambda log, n=cpus: installer(build, n, log), cost=60)
-    yield Test("pc/installer-serial", lambda log: installer_serial(build, log), cost=50)
+        yield Test(f"pc/memtest-{cpus}", lambda log, n=cpus: memtest(build, n, False, log), cost=20)
+        yield Test(f"pc/installer-screen-{cpus}", lambda log, n=cpus: installer(build, n, log), cost=60)
+        yield Test(f"pc/installer-serial-{cpus}", lambda log, n=cpus: installer_serial(build, n, log), cost=50)
     if SLOW:
-        yield Test("pc/memtest-fade", lambda log: memtest(build, True, log), cost=200)
+        yield Test("pc/memtest-fade", lambda log: memtest(build, 1, True, log), cost=200)

@@ -1,5 +1,6 @@
 """Debian from a disk on our own machine: firmware, GRUB, a login, packages over the network, reboot, ssh, power-off."""
 import importlib.util
+import itertools
 import os
 import socket
 import subprocess
@@ -26,7 +27,7 @@ def suite(name):
 boot_suite, control_suite = suite("boot"), suite("control")
 
 # firmware, CPUs
-MACHINES = (("bios", 1), ("uefi", 4))
+MACHINES = tuple(itertools.product(("bios", "uefi"), (1, 4)))
 
 
 class Debian(System, Guest):
@@ -91,7 +92,7 @@ halt
 """
 
 
-def cd(build, firmware, log):
+def cd(build, firmware, cpus, log):
     """A CD of grub-mkrescue: GRUB starts from it, reads a file, powers off."""
     need_qumra(build)
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +104,7 @@ def cd(build, firmware, log):
         subprocess.run(["grub-mkrescue", "-o", f"{folder}/cd.iso", f"{folder}/iso"], check=True, stdout=log, stderr=log)
         with open(f"{folder}/empty.img", "wb") as f:
             f.truncate(1 << 20)
-        words = [*build.run, "--firmware", firmware, "--memory", "256M", "--cdrom", f"{folder}/cd.iso", "--disk",
+        words = [*build.run, "--firmware", firmware, "--cpus", str(cpus), "--memory", "256M", "--cdrom", f"{folder}/cd.iso", "--disk",
                  f"{folder}/empty.img,format=raw"]
         with Debian(words, log) as guest:
             guest.expect(word.encode(), 120)
@@ -118,7 +119,6 @@ def tests(build):
     yield from bootorder.tests(build)
     if build.name:
         return
-    for firmware in ("bios", "uefi"):
-        yield Test(f"pc/cd-{firmware}", lambda log, f=firmware: cd(build, f, log), cost=15)
     for firmware, cpus in MACHINES:
+        yield Test(f"pc/cd-{firmware}-{cpus}", lambda log, f=firmware, n=cpus: cd(build, f, n, log), cost=15)
         yield Test(f"pc/debian-{firmware}-{cpus}", lambda log, f=firmware, n=cpus: debian(build, f, n, log), cost=50)
