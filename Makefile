@@ -3,13 +3,14 @@
 #   make          build/qumra
 #   make run      boot Debian's own kernel to a shell
 #   make test     all tests (tests/run NAME... for some)
+#   make ci       as CI runs them: what cannot run for want of a package has failed
 #   make bench    measurements, side by side with QEMU
 #   make clean
 
 BUILD := build
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all run test bench clean
+.PHONY: all run test ci bench clean
 
 all:
 	@scripts/need build
@@ -22,6 +23,10 @@ run: all
 test:
 	@scripts/need build test
 	@tests/run
+
+ci:
+	@scripts/need build test
+	@tests/run --ci
 
 bench: all
 	@scripts/need run bench

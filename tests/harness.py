@@ -23,6 +23,10 @@ class Skip(Exception):
     """Raised by a test that cannot run here; its text is the reason."""
 
 
+class Missing(Skip):
+    """What scripts/need installs, or Debian's mirror has, is not there: a failure in CI, where a guest must not stay out unseen."""
+
+
 class Fail(Exception):
     """Raised by a test that failed; its text is the detail."""
 

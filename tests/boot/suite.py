@@ -12,7 +12,7 @@ import threading
 import time
 import types
 
-from harness import (GUEST_FILES, ROOT, Fail, Skip, Test, environment, kill_group, need_qumra, run_process,
+from harness import (GUEST_FILES, ROOT, Fail, Missing, Test, environment, kill_group, need_qumra, run_process,
                      script_output)
 
 HERE = os.path.join(ROOT, "tests", "boot")
@@ -150,7 +150,7 @@ def on_qemu(name, log):
                          "-nodefaults", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
                          "-append", "console=ttyS0 panic=-1"], 240, log)
     except FileNotFoundError:
-        raise Skip("no QEMU") from None
+        raise Missing("no QEMU") from None
     return judge(r, 240, ("tsc", "tsc-early", "acpi_pm", "hpet", "refined-jiffies", "kvm-clock"), (TCG_CLOCK, QEMU_LATE))
 
 
@@ -224,7 +224,7 @@ def microvm_start(build, log):
     try:
         pairs = [(seconds_to_init(ours, log), seconds_to_init(qemu, log)) for _ in range(3)]
     except FileNotFoundError:
-        raise Skip("no QEMU") from None
+        raise Missing("no QEMU") from None
     ours, qemu = (min(p[i] for p in pairs) for i in (0, 1))
     if ours > qemu / 2:
         raise Fail(f"{ours:.2f} s, QEMU {qemu:.2f} s")

@@ -12,7 +12,7 @@ import tempfile
 import termios
 import time
 
-from harness import ROOT, SANITIZER_WORDS, Fail, Skip, Test, environment, need_qumra, run_process
+from harness import ROOT, SANITIZER_WORDS, Fail, Missing, Test, environment, need_qumra, run_process
 
 spec = importlib.util.spec_from_file_location("guest_suite", os.path.join(ROOT, "tests", "guest", "suite.py"))
 guest_suite = importlib.util.module_from_spec(spec)
@@ -163,7 +163,7 @@ def truncated_kernels(build, log):
     if not os.path.exists(kernel):
         subprocess.run(["scripts/fetch-kernel", "linux-image-cloud-amd64"], cwd=ROOT, stderr=log, stdout=log, check=False)
     if not os.path.exists(kernel):
-        raise Skip("no kernel")
+        raise Missing("no kernel")
     with open(kernel, "rb") as f:
         whole = f.read()
     problems = []

@@ -11,7 +11,7 @@ import subprocess
 import tarfile
 import threading
 
-from harness import GUEST_FILES, ROOT, Fail, Skip
+from harness import GUEST_FILES, ROOT, Fail, Missing
 
 FOLDER = os.path.join(GUEST_FILES, "debian")
 DISK, KERNEL, INITRD = (os.path.join(FOLDER, name) for name in ("disk.img", "vmlinuz", "initrd.img"))
@@ -46,7 +46,7 @@ def make_root():
         f.write(r.stdout)
     if r.returncode:
         reasons = [line for line in r.stdout.decode(errors="replace").splitlines() if line.startswith("E:")]
-        raise Skip("Debian's packages cannot be had here: " + (reasons or ["mmdebstrap failed"])[0])
+        raise Missing("Debian's packages cannot be had here: " + (reasons or ["mmdebstrap failed"])[0])
 
 
 def extract(tar, link, out):
@@ -105,7 +105,7 @@ def make():
     missing = [t for t in TOOLS if not shutil.which(t, path=PATH)]
     missing += [d for d in ("i386-pc", "x86_64-efi") if not os.path.isdir(os.path.join(GRUB, d))]
     if missing:
-        raise Skip("not installed: " + ", ".join(missing))
+        raise Missing("not installed: " + ", ".join(missing))
     if not os.path.exists(path("root.tar")) or newer(SOURCES[:3], path("root.tar")):
         make_root()
     with tarfile.open(path("root.tar")) as tar:

@@ -6,7 +6,7 @@ import shutil
 import tarfile
 
 import disk
-from harness import Fail, Skip, environment, run_process
+from harness import Fail, Missing, Skip, environment, run_process
 
 MODULES = os.path.join(disk.FOLDER, "modules")
 CACHE = os.path.join(disk.FOLDER, "appliance")
@@ -79,7 +79,7 @@ def guestfish(softkvm, script, folder, env, log):
 def image(softkvm, folder, log):
     """Makes, mounts and writes an image; another one reads it, on a KVM guest's clock."""
     if not shutil.which("guestfish"):
-        raise Skip("no guestfish")
+        raise Missing("no guestfish")
     env = surroundings(CACHE)
     noise = os.urandom(8 << 20)
     with open(os.path.join(folder, "noise"), "wb") as f:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 
-from harness import ROOT, Fail, Skip, Test
+from harness import ROOT, Missing, Test
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import disk  # noqa: E402
@@ -46,7 +46,7 @@ CPUS = ("host", "host,migratable=off", "qemu64", "Skylake-Client")
 
 def command(build, machine, irqchip, cpus, cpu, firmware, where, net, drive, folder, memory=512):
     if not shutil.which("qemu-system-x86_64"):
-        raise Skip("no QEMU")
+        raise Missing("no QEMU")
     more = MACHINE_MORE.get((machine, irqchip), MACHINE_MORE.get(machine, ""))
     if firmware == "ovmf" and cpu.startswith("host"):
         cpu += ",host-phys-bits-limit=40"
@@ -59,7 +59,7 @@ def command(build, machine, irqchip, cpus, cpu, firmware, where, net, drive, fol
              "-netdev", "user,id=n", "-device", f"{NETS[net]},netdev=n"]
     if firmware == "ovmf":
         if not os.path.exists(OVMF[0]):
-            raise Skip("no OVMF")
+            raise Missing("no OVMF")
         variables = os.path.join(folder, "vars.fd")
         shutil.copy(OVMF[1], variables)
         words += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF[0]}",
@@ -92,7 +92,7 @@ def monitor(build, machine, log):
 def shell(build, accel, machine, cpu, cpus, memory=256):
     """QEMU's command for a small guest with a shell."""
     if not shutil.which("qemu-system-x86_64"):
-        raise Skip("no QEMU")
+        raise Missing("no QEMU")
     kernel, _ = softkvm_suite.boot_suite.files("cloud-amd64")
     return softkvm_suite.softkvm(
         build, "qemu-system-x86_64", "-accel", accel, "-machine", machine, "-cpu", cpu, "-smp", str(cpus), "-m", str(memory),

@@ -5,7 +5,7 @@ import subprocess
 import threading
 from collections import namedtuple
 
-from harness import ROOT, Fail, Skip, Test, environment, need_qumra, run_process
+from harness import ROOT, Fail, Missing, Skip, Test, environment, need_qumra, run_process
 
 HERE = os.path.join(ROOT, "tests", "guest")
 OUT = os.path.join(ROOT, "build", "guest-tests")
@@ -94,7 +94,7 @@ def on_qemu(guest, log):
                          "-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
                          "-kernel", built(guest, log)], 240, log)
     except FileNotFoundError:
-        raise Skip("no QEMU") from None
+        raise Missing("no QEMU") from None
     want = 0 if guest.options.get("status") == "3" else int(guest.options.get("status", PASSED))
     return verdict(r, want, list(known_of_qemu(guest)))
 

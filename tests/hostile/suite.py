@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 
-from harness import ROOT, Fail, Skip, Test, environment, run_process
+from harness import ROOT, Fail, Missing, Skip, Test, environment, run_process
 
 HERE = os.path.join(ROOT, "tests", "hostile", "guests")
 BUILD_GUEST = os.path.join(ROOT, "tests", "guest", "build-guest")
@@ -60,7 +60,7 @@ def built(name, bits, log):
 def run(build, engine, words, log):
     host = os.path.join(build.path, "tests", "hostile", "hostile")
     if not os.path.exists(host):
-        raise Skip("not built: cmocka or Zydis is missing")
+        raise Missing("not built: cmocka or Zydis is missing")
     r = run_process([host, *words], 90 * build.slow, log, env=environment(QUMRA_ENGINE=engine))
     if r.status == 77:
         raise Skip("no such engine")

@@ -9,7 +9,7 @@ import tempfile
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from harness import ROOT, Fail, Skip, Test, need_qumra, run_process, script_output  # noqa: E402
+from harness import ROOT, Fail, Missing, Test, need_qumra, run_process, script_output  # noqa: E402
 
 HERE = os.path.join(ROOT, "tests", "kvm-host")
 VIRTIO = os.path.join(ROOT, "tests", "virtio")
@@ -78,7 +78,7 @@ def machine(build, folder, part):
 def run(build, log, name, accel, limit):
     need_qumra(build)
     if not shutil.which("qemu-system-x86_64"):
-        raise Skip("no QEMU")
+        raise Missing("no QEMU")
     part, words, checks = TESTS[name]
     with tempfile.TemporaryDirectory() as folder:
         kernel, initrd = machine(build, folder, part)

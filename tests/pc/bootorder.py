@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 
-from harness import ROOT, Fail, Skip, Test, need_qumra
+from harness import ROOT, Fail, Missing, Test, need_qumra
 
 sys.path[:0] = [os.path.join(ROOT, "tests", "softkvm")]
 from qemu_guest import Guest  # noqa: E402
@@ -51,7 +51,7 @@ def words(folder, order):
 def bootorder(build, firmware, log):
     need_qumra(build)
     if not os.path.exists("/usr/lib/ipxe/qemu/efi-virtio.rom"):
-        raise Skip("Debian's package ipxe-qemu is not installed")
+        raise Missing("Debian's package ipxe-qemu is not installed")
     with tempfile.TemporaryDirectory() as folder:
         images(folder, log)
         for order, want in ORDERS:

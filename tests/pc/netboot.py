@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 
-from harness import ROOT, Fail, Skip, Test, need_qumra
+from harness import ROOT, Fail, Missing, Test, need_qumra
 
 sys.path[:0] = [os.path.join(ROOT, "tests", "softkvm")]
 from qemu_guest import Guest  # noqa: E402
@@ -22,7 +22,7 @@ def netboot(build, firmware, cpus, boot_suite, log):
     """The script that DHCP names, and what that fetches by TFTP; the kernel's init reports and powers off."""
     need_qumra(build)
     if not os.path.exists(f"{ROMS}/efi-virtio.rom"):
-        raise Skip("Debian's package ipxe-qemu is not installed")
+        raise Missing("Debian's package ipxe-qemu is not installed")
     kernel, initrd = boot_suite.files("cloud-amd64")
     word = os.urandom(8).hex()
     with tempfile.TemporaryDirectory() as folder:

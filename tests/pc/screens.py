@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 
-from harness import ROOT, Fail, Skip, Test, need_qumra
+from harness import ROOT, Fail, Missing, Test, need_qumra
 
 sys.path[:0] = [os.path.join(ROOT, "tests", "pc"), os.path.join(ROOT, "tests", "softkvm")]
 from qemu_guest import Guest  # noqa: E402
@@ -19,7 +19,7 @@ SCREENS = os.path.join(ROOT, "tests", "pc", "screens")
 
 def need(path):
     if not os.path.exists(path):
-        raise Skip(f"there is no {path}")
+        raise Missing(f"there is no {path}")
     return path
 
 

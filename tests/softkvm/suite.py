@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-from harness import ROOT, Fail, Skip, Test, environment, run_process, script_output
+from harness import ROOT, Fail, Missing, Skip, Test, environment, run_process, script_output
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from qemu_guest import Qemu  # noqa: E402
@@ -44,7 +44,7 @@ def preloaded(build):
 def built_test(build, *path):
     path = os.path.join(build.path, "tests", *path)
     if not os.path.exists(path):
-        raise Skip("the tests' libraries are not installed")
+        raise Missing("the tests' libraries are not installed")
     return path
 
 
@@ -117,7 +117,7 @@ def own_vmm(build, log):
 
 def qemu(build, machine, irqchip, cpus, cpu, log):
     if not shutil.which("qemu-system-x86_64"):
-        raise Skip("no QEMU")
+        raise Missing("no QEMU")
     kernel, initrd = boot_suite.files("cloud-amd64")
     r = run_process(softkvm(build, "qemu-system-x86_64", "-accel", "kvm", "-machine", 
                             f"{machine},kernel-irqchip={irqchip}{',rtc=on' if machine == 'microvm' else ''}", "-cpu", cpu, "-smp", str(cpus), "-m", "512", "-display", "none", "-nodefaults", "-no-user-config",
@@ -141,7 +141,7 @@ def shell_initramfs():
 def migration(build, machine, cpus, log):
     """A busy guest moves to another QEMU, and is reset and rebooted there."""
     if not shutil.which("qemu-system-x86_64"):
-        raise Skip("no QEMU")
+        raise Missing("no QEMU")
     kernel, _ = boot_suite.files("cloud-amd64")
     initrd = shell_initramfs()
     command = softkvm(build, "qemu-system-x86_64", "-accel", "kvm", "-machine", machine, "-smp", str(cpus), "-m", "256",

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 
-from harness import ROOT, Fail, Skip, Test, need_qumra, script_output
+from harness import ROOT, Fail, Missing, Skip, Test, need_qumra, script_output
 
 control_spec = importlib.util.spec_from_file_location("control_suite", os.path.join(ROOT, "tests", "control", "suite.py"))
 control_suite = importlib.util.module_from_spec(control_spec)
@@ -137,7 +137,7 @@ class Media(Part):
 
     def prepare(self):
         if not shutil.which("nbdkit"):
-            raise Skip("nbdkit needs to be installed")
+            raise Missing("nbdkit needs to be installed")
         noise = random.Random(14)
         file, other = noise.randbytes(1 << 20), noise.randbytes(1 << 20)
         for name, data in (("file", file), ("other", other)):
@@ -297,8 +297,10 @@ class Filesystem(Part):
     modules = ("fuse", "virtiofs", "virtio_console")
 
     def prepare(self):
-        if not VIRTIOFSD or os.geteuid():
-            raise Skip("virtiofsd needs to be installed, and root")
+        if not VIRTIOFSD:
+            raise Missing("virtiofsd needs to be installed")
+        if os.geteuid():
+            raise Skip("virtiofsd needs root")
         file = random.Random(11).randbytes(1 << 20)
         for folder in ("data/many", "other", "outside"):
             os.makedirs(self.path(folder))
@@ -346,7 +348,7 @@ class VhostDisk(Part):
 
     def prepare(self):
         if not shutil.which("qemu-storage-daemon"):
-            raise Skip("qemu-storage-daemon needs to be installed")
+            raise Missing("qemu-storage-daemon needs to be installed")
         data = random.Random(13).randbytes(1 << 20)
         with open(self.write("disk.img", data), "ab") as f:
             f.truncate(64 << 20)
@@ -398,8 +400,10 @@ class Passt(Network):
     def prepare(self):
         route = re.search(r"^default .*?dev (\S+)", subprocess.run(["ip", "-4", "route"], capture_output=True, text=True,
                                                                    check=False).stdout, re.M)
-        if not shutil.which("passt") or not route:
-            raise Skip("passt needs to be installed, and a default route")
+        if not shutil.which("passt"):
+            raise Missing("passt needs to be installed")
+        if not route:
+            raise Skip("passt needs a default route")
         address = subprocess.run(["ip", "-4", "-o", "addr", "show", "dev", route[1]], capture_output=True, text=True, check=True)
         want = self.write("want", re.search(r"inet ([\d.]+)", address.stdout)[1].encode())
         self.port = self.kit.free_port()
