@@ -816,5 +816,5 @@ int main(void)
 		cmocka_unit_test(test_cursor_moves),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return board_run_tests(tests, BOARD_ALL);
 }

@@ -105,11 +105,11 @@ static bool queue_empty(struct machine *m)
 
 static u8 config(struct machine *m, u8 select, u8 subsel, u8 *data)
 {
-	virtio_mmio_io_ops.write(&m->b.mmio, VIRTIO_MMIO_CONFIG, select, 1);
-	virtio_mmio_io_ops.write(&m->b.mmio, VIRTIO_MMIO_CONFIG + 1, subsel, 1);
+	config_out(&m->b, 0, select);
+	config_out(&m->b, 1, subsel);
 	for (unsigned i = 0; i < 128; i++)
-		data[i] = virtio_mmio_io_ops.read(&m->b.mmio, VIRTIO_MMIO_CONFIG + 8 + i, 1);
-	return virtio_mmio_io_ops.read(&m->b.mmio, VIRTIO_MMIO_CONFIG + 2, 1);
+		data[i] = config_in(&m->b, 8 + i);
+	return config_in(&m->b, 2);
 }
 
 static bool has(const u8 *map, unsigned bit)
@@ -164,8 +164,8 @@ static void test_config(void **state)
 		}
 		assert_int_equal(config(m, VIRTIO_INPUT_CFG_ID_NAME, 1, d), 0);
 		/* Other bytes are not the driver's. */
-		virtio_mmio_io_ops.write(&m->b.mmio, VIRTIO_MMIO_CONFIG + 2, 99, 1);
-		virtio_mmio_io_ops.write(&m->b.mmio, VIRTIO_MMIO_CONFIG + 8, 99, 1);
+		config_out(&m->b, 2, 99);
+		config_out(&m->b, 8, 99);
 		config(m, VIRTIO_INPUT_CFG_ID_NAME, 0, d);
 		assert_int_equal(d[0], 'Q');
 		machine_end(m);
@@ -403,5 +403,5 @@ int main(void)
 		cmocka_unit_test(test_bad_drivers), cmocka_unit_test(test_moves), cmocka_unit_test(test_pause),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return board_run_tests(tests, BOARD_ALL);
 }

@@ -249,9 +249,9 @@ static void test_session(void **state)
 
 		share_drive(s, layouts[l]);
 		assert_true(s->b.features & 1);
-		assert_int_equal(virtio_mmio_io_ops.read(&s->b.mmio, VIRTIO_MMIO_CONFIG, 2), 7);
+		assert_int_equal(config_in(&s->b, 0) | config_in(&s->b, 1) << 8, 7);
 		for (int i = 0; i < 7; i++)
-			tag[i] = virtio_mmio_io_ops.read(&s->b.mmio, VIRTIO_MMIO_CONFIG + 2 + i, 1);
+			tag[i] = config_in(&s->b, 2 + i);
 		assert_string_equal(tag, "the-tag");
 		/* Before a version nothing goes. */
 		assert_int_equal(attach(s, 0), EINVAL);
@@ -651,5 +651,5 @@ int main(void)
 		cmocka_unit_test(test_bad_drivers),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return board_run_tests(tests, BOARD_ALL);
 }

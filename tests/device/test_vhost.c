@@ -534,5 +534,5 @@ int main(void)
 		cmocka_unit_test(test_silent), cmocka_unit_test(test_no_node),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return board_run_tests(tests, BIT(BOARD_MMIO) | BIT(BOARD_PCI_MESSAGES));
 }

@@ -1,9 +1,27 @@
 /*
  * reload-vhost KERNEL INITRD ACCEL: a machine on standard input and output with a network, tap0, and
- * sockets, address 9, that the kernel's vhost serves. Whenever it stands still (still.h) the virtio
- * devices' states are saved and loaded.
+ * sockets, address 9, that the kernel's vhost serves. Whenever it stands still (still.h) the states of
+ * the virtio devices and of their PCI functions are saved and loaded.
  */
+#include <stdlib.h>
+
 #include "tests/boot/still.h"
+#include "vmm/virtio/pci.h"
+
+/* The function is first, then its transport. */
+static unsigned reload_functions(struct device_list *l)
+{
+	unsigned transports = 0;
+
+	for (unsigned i = 0; i < l->count; i++) {
+		if (l->device[i].ops == &virtio_pci_device_ops)
+			transports++;
+		else if (l->device[i].ops != &pci_function_ops)
+			continue;
+		still_reload(&l->device[i]);
+	}
+	return transports;
+}
 
 static void reload(struct vmm *vmm)
 {
@@ -12,9 +30,13 @@ static void reload(struct vmm *vmm)
 	for (unsigned i = 0; virtio_board_device(vmm->virtio, i, &dev); i++)
 		if (dev.ops)
 			dev.ops->pause(dev.self);
+	vmm->machine.ops->pause(vmm->machine.self);
+	if (reload_functions(&vmm->pc.devices) != 2)
+		abort();
 	for (unsigned i = 0; virtio_board_device(vmm->virtio, i, &dev); i++)
 		if (dev.ops)
 			still_reload(&dev);
+	vmm->machine.ops->resume(vmm->machine.self);
 	for (unsigned i = 0; virtio_board_device(vmm->virtio, i, &dev); i++)
 		if (dev.ops)
 			dev.ops->resume(dev.self);
