@@ -443,6 +443,44 @@ static void test_bad_state(void **state)
 	rng_end(&b, &rng);
 }
 
+/* A driver that is half way, with registers that no queue could have, and what no driver can come to. */
+static void test_half_way(void **state)
+{
+	const struct { u8 status; bool ready; u64 features; } bad[] = {
+		{ VIRTIO_CONFIG_S_DRIVER_OK, false, ~0ULL }, { VIRTIO_CONFIG_S_DRIVER, true, VERSION_1 } };
+	struct virtio_rng rng;
+	struct board b;
+
+	rng_board(&b, &rng);
+	out(&b, VIRTIO_MMIO_STATUS, 3);
+	agree(&b, VERSION_1);
+	out(&b, VIRTIO_MMIO_QUEUE_SEL, 0);
+	out(&b, VIRTIO_MMIO_QUEUE_NUM, 0xFFFF);
+	out(&b, VIRTIO_MMIO_QUEUE_USED_HIGH, ~0u);
+	board_reload(&b, NULL, NULL);
+	out(&b, VIRTIO_MMIO_QUEUE_NUM, 8);
+	out(&b, VIRTIO_MMIO_QUEUE_DESC_LOW, RAM_BASE);
+	out(&b, VIRTIO_MMIO_QUEUE_AVAIL_LOW, RAM_BASE + 0x1000);
+	out(&b, VIRTIO_MMIO_QUEUE_USED_LOW, RAM_BASE + 0x2000);
+	out(&b, VIRTIO_MMIO_QUEUE_USED_HIGH, 0);
+	out(&b, VIRTIO_MMIO_QUEUE_READY, 1);
+	assert_int_equal(in(&b, VIRTIO_MMIO_QUEUE_READY), 1);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		const struct device dev = { &virtio_device_ops, &rng.dev };
+		struct virtio_device good = rng.dev;
+		u8 saved[4096];
+		long n;
+
+		rng.dev.status = bad[i].status;
+		rng.dev.features = bad[i].features;
+		rng.dev.queue[0].vq.ready = bad[i].ready;
+		n = device_save(&dev, saved, sizeof(saved));
+		rng.dev = good;
+		assert_int_equal(device_load(&dev, saved, n), -EINVAL);
+	}
+	rng_end(&b, &rng);
+}
+
 /* ---- console --------------------------------------------------------------------------------- */
 
 struct con {
@@ -874,7 +912,7 @@ int main(void)
 		cmocka_unit_test(test_rng), cmocka_unit_test(test_blk),
 		cmocka_unit_test(test_blk_ranges), cmocka_unit_test(test_blk_bad_requests),
 		cmocka_unit_test(test_blk_readonly), cmocka_unit_test(test_blk_reset_in_work),
-		cmocka_unit_test(test_blk_moves), cmocka_unit_test(test_bad_state),
+		cmocka_unit_test(test_blk_moves), cmocka_unit_test(test_bad_state), cmocka_unit_test(test_half_way),
 		cmocka_unit_test(test_console), cmocka_unit_test(test_net_transmit),
 		cmocka_unit_test(test_net_receive), cmocka_unit_test(test_net_control),
 		cmocka_unit_test(test_net_bad_drivers), cmocka_unit_test(test_net_offloads),

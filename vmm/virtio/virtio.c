@@ -329,11 +329,13 @@ static int load_queue(struct virtio_device *d, unsigned i, const struct virtio_s
 
 	*config = (struct virtq_config){ st->desc[i], st->driver[i], st->device[i], st->size[i] };
 	*vq = (struct virtq){ 0 };
-	if (st->ready[i] > 1 || st->broken[i] > 1 || config->size > d->queue[i].size_max)
+	if (st->ready[i] > 1 || st->broken[i] > 1)
 		return -EINVAL;
+	/* What a driver has written may be anything until it enables the queue. */
 	if (!st->ready[i])
 		return 0;
-	if (virtq_start(vq, d->mem, config, queue_flags(st->features)) < 0 ||
+	if (!(st->status & VIRTIO_CONFIG_S_FEATURES_OK) || config->size > d->queue[i].size_max ||
+	    virtq_start(vq, d->mem, config, queue_flags(st->features)) < 0 ||
 	    virtq_seek(vq, &at) < 0)
 		return -EINVAL;
 	vq->broken = st->broken[i];
@@ -345,8 +347,10 @@ static int load_locked(struct virtio_device *d, const struct virtio_state *st)
 	struct virtq vq[VIRTIO_QUEUES_MAX];
 	struct virtq_config config[VIRTIO_QUEUES_MAX];
 
-	if (st->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET) ||
-	    (st->status & VIRTIO_CONFIG_S_FEATURES_OK && !features_valid(d, st->features)))
+	if (st->status & ~(DRIVER_STATUS | VIRTIO_CONFIG_S_NEEDS_RESET))
+		return -EINVAL;
+	if (st->status & VIRTIO_CONFIG_S_FEATURES_OK ? !features_valid(d, st->features)
+						     : st->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		return -EINVAL;
 	for (unsigned i = 0; i < d->queues; i++)
 		if (load_queue(d, i, st, &vq[i], &config[i]) < 0)
