@@ -3,6 +3,7 @@ import hashlib
 import os
 import random
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -269,15 +270,72 @@ def bios_reboot(build, log):
           rb"(?s)Linux version.*Kernel panic.*SeaBIOS.*Linux version", 120 * build.slow, log)
 
 
+class Shell:
+    """OVMF's shell on the serial port."""
+
+    def __init__(self, build, variables, log, cpus="1"):
+        self.log, self.limit = log, 120 * build.slow
+        self.process = subprocess.Popen([*build.run, "--firmware", f"uefi,vars={variables}", "--cpus", cpus],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        env=environment(), start_new_session=True)
+        os.set_blocking(self.process.stdout.fileno(), False)
+
+    def __enter__(self):
+        self.hear(rb"Shell>")
+        return self
+
+    def __exit__(self, *_):
+        kill_group(self.process)
+        self.process.wait()
+
+    def hear(self, pattern):
+        """What was said, up to the pattern or more."""
+        text, end = b"", time.monotonic() + self.limit
+        while not re.search(pattern, text):
+            if time.monotonic() > end or self.process.poll() is not None and not text:
+                raise Fail(f"nothing like {pattern}: {text[-200:]!r}")
+            select.select([self.process.stdout], [], [], 0.5)
+            new = self.process.stdout.read() or b""
+            self.log.write(new)
+            text += new
+        return text
+
+    def say(self, line, pattern=rb"Shell>"):
+        os.write(self.process.stdin.fileno(), line.encode() + b"\r")
+        return self.hear(pattern)
+
+    def set(self, name, value, pattern=rb"Shell>"):
+        self.say(f'setvar {name} -guid {VARIABLE} -nv -bs =S"{value}"', pattern)
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.hear(rb"written now")
+        self.process.wait(30)
+
+
+VARIABLE = "c2ac9d0b-0c11-4f5a-b9f1-7c1f0f0d8a11"
+
+
 def uefi_shell(build, log):
-    """OVMF comes to its shell, its variables are in the file, and it starts with that file again, on more CPUs."""
+    """What a guest sets is there at the next start, too, with more CPUs, even if the file could not be written for a while."""
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "vars")
-        for cpus in ("1", "4"):
-            until([*build.run, "--firmware", f"uefi,vars={path}", "--cpus", cpus], rb"Shell>", 120 * build.slow, log)
-            with open(path, "rb") as f:
-                if "BootOrder".encode("utf-16-le") not in f.read():
-                    raise Fail("no BootOrder in the file")
+        with Shell(build, path, log) as shell:
+            shell.set("Early", "killed")
+        with open(path, "rb") as f:
+            if "BootOrder".encode("utf-16-le") not in f.read():
+                raise Fail("no BootOrder in the file")
+        with Shell(build, path, log, "4") as shell:
+            if b"6B 69 6C 6C 65 64" not in shell.say(f"setvar Early -guid {VARIABLE}"):
+                raise Fail("a variable is lost")
+            before = resource.prlimit(shell.process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(shell.process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+            shell.set("Late", "retried", rb"(?s)cannot be written: File too large.*Shell>")
+            resource.prlimit(shell.process.pid, resource.RLIMIT_FSIZE, before)
+            shell.end()
+        with open(path, "rb") as f:
+            if b"retried" not in f.read():
+                raise Fail("what could not be written was not written at the end")
 
 
 # A boot takes a minute: the default engine boots all kernels, others (and sanitizers) one of each word size.

@@ -1,6 +1,12 @@
 /* What firmware talks to: fw_cfg and its content, flash memory, the shadow below 1 MiB. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/device/fixture.h"
@@ -613,6 +619,128 @@ static void test_files(void **state)
 	unlink(rom);
 }
 
+/* ---- UEFI's variables ------------------------------------------------------------------------ */
+
+/* As a full disk: no file may be longer. */
+static void limit_files(rlim_t bytes)
+{
+	struct rlimit r;
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &r), 0);
+	r.rlim_cur = bytes;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
+}
+
+static unsigned files_in(const char *folder)
+{
+	DIR *d = opendir(folder);
+	unsigned n = 0;
+
+	for (struct dirent *e; (e = readdir(d));)
+		n += e->d_name[0] != '.';
+	closedir(d);
+	return n;
+}
+
+static void change(struct firmware *fw, u64 at, u8 value)
+{
+	fw->vars[at] = value;
+	fw->flash.dirty_start = at;
+	fw->flash.dirty_end = at + 1;
+	vars_flush(fw, false);
+}
+
+static void check_byte(const char *path, u64 at, u8 want)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	u8 byte = 0;
+
+	assert_int_equal(pread(fd, &byte, 1, at), 1);
+	assert_int_equal(byte, want);
+	close(fd);
+}
+
+/* A start that cannot write the whole file leaves none, and one that could leaves it whole. */
+static void check_new_file(struct firmware *fw, const char *folder, const char *path)
+{
+	struct error err = ERROR_INIT;
+	struct stat st;
+
+	limit_files(4096);
+	check_refused("uefi", path, "File too large");
+	assert_int_equal(files_in(folder), 0);
+	limit_files(RLIM_INFINITY);
+	assert_int_equal(firmware_open(fw, "uefi", path, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, fw->vars_size);
+	assert_int_equal(files_in(folder), 1);
+	check_refused("uefi", path, "in use by another machine");
+}
+
+/* What could not be written is written with the next change, and at the end. */
+static void check_full_disk(struct firmware *fw, const char *path)
+{
+	struct error err = ERROR_INIT;
+
+	change(fw, 10000, 0x5A);
+	check_byte(path, 10000, 0x5A);
+	limit_files(4096);
+	change(fw, 10000, 0x11);
+	assert_true(fw->vars_unwritten);
+	check_byte(path, 10000, 0x5A);
+	limit_files(RLIM_INFINITY);
+	vars_flush(fw, false);
+	assert_false(fw->vars_unwritten);
+	check_byte(path, 10000, 0x11);
+	limit_files(4096);
+	change(fw, 10000, 0x22);
+	limit_files(RLIM_INFINITY);
+	firmware_close(fw);
+	assert_int_equal(firmware_open(fw, "uefi", path, &err), 0);
+	assert_int_equal(fw->vars[10000], 0x22);
+	firmware_close(fw);
+}
+
+/* An empty file becomes whole, a short one is none of ours. */
+static void check_other_files(struct firmware *fw, const char *path)
+{
+	struct error err = ERROR_INIT;
+	struct stat st;
+
+	assert_int_equal(truncate(path, 100), 0);
+	check_refused("uefi", path, "has 100 bytes");
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(chmod(path, 0640), 0);
+	assert_int_equal(firmware_open(fw, "uefi", path, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, fw->vars_size);
+	assert_int_equal(st.st_mode & 0777, 0640);
+	check_byte(path, 0, fw->vars[0]);
+	check_refused("uefi", path, "in use by another machine");
+	firmware_close(fw);
+}
+
+static void test_variables(void **state)
+{
+	static struct firmware fw;
+	char folder[] = "/tmp/test-vars-XXXXXX", path[64];
+	struct error err = ERROR_INIT;
+
+	(void)state;
+	if (firmware_check("uefi", &err) < 0)
+		skip();
+	signal(SIGXFSZ, SIG_IGN);
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/none/vars", folder);
+	check_refused("uefi", path, "No such file");
+	snprintf(path, sizeof(path), "%s/vars", folder);
+	check_new_file(&fw, folder, path);
+	check_full_disk(&fw, path);
+	check_other_files(&fw, path);
+	unlink(path);
+	rmdir(folder);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -625,6 +753,7 @@ int main(void)
 		cmocka_unit_test_setup(test_flash_state, flash_setup),
 		cmocka_unit_test_setup_teardown(test_shadow, setup, teardown),
 		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_variables),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,8 @@
 /* Firmware's files, and where they are in the machine: see firmware.h. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/firmware/firmware.h"
@@ -77,63 +74,6 @@ out:
 	return ret;
 }
 
-static int vars_write(int fd, const u8 *data, u64 size, u64 offset)
-{
-	while (size) {
-		ssize_t n = pwrite(fd, data, size, offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EIO;
-		data += n;
-		offset += n;
-		size -= n;
-	}
-	return 0;
-}
-
-/* A file that is there must be of the same shape; a new one begins as the distribution's. */
-static int vars_take_file(struct firmware *fw, const char *path, struct error *err)
-{
-	struct stat st;
-	u64 at = 0;
-	int ret = 0;
-
-	if (fstat(fw->vars_fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return error_set(err, EINVAL, "%s: is not a regular file", path);
-	if (st.st_size == 0) {
-		ret = vars_write(fw->vars_fd, fw->vars, fw->vars_size, 0);
-		return ret < 0 ? error_set(err, -ret, "%s: %s", path, strerror(-ret)) : 0;
-	}
-	if ((u64)st.st_size != fw->vars_size)
-		return error_set(err, EINVAL,
-			"%s: has %llu bytes; this firmware's variables have %llu", path,
-			(unsigned long long)st.st_size, (unsigned long long)fw->vars_size);
-	while (at < fw->vars_size) {
-		ssize_t n = pread(fw->vars_fd, fw->vars + at, fw->vars_size - at, at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return error_set(err, n ? errno : EIO, "%s: cannot read", path);
-		at += n;
-	}
-	return 0;
-}
-
-static int vars_open(struct firmware *fw, const char *path, struct error *err)
-{
-	if (!path)
-		return 0;
-	fw->vars_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
-	if (fw->vars_fd < 0)
-		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	if (flock(fw->vars_fd, LOCK_EX | LOCK_NB) < 0)
-		return error_set(err, errno, "%s: is in use by another machine", path);
-	return vars_take_file(fw, path, err);
-}
-
 static int kind_open(struct firmware *fw, const struct firmware_kind *k, struct error *err)
 {
 	unsigned i = access(k->code[0], R_OK) == 0 ? 0 : 1;
@@ -163,6 +103,7 @@ int firmware_open(struct firmware *fw, const char *name, const char *vars, struc
 
 void firmware_close(struct firmware *fw)
 {
+	vars_flush(fw, true);
 	if (fw->rom)
 		munmap(fw->rom, fw->rom_size);
 	if (fw->vars)
@@ -196,24 +137,13 @@ static long rom_set_slot(const struct firmware *fw, u32 number, u64 gpa, u64 siz
 	return kvm_ioctl(fw->kvm, fw->kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
 }
 
-/* What was programmed goes to the file when the firmware is through with it. */
-static void vars_flush(struct firmware *fw)
-{
-	struct pflash *f = &fw->flash;
-
-	if (f->dirty_end > f->dirty_start && fw->vars_fd >= 0)
-		vars_write(fw->vars_fd, fw->vars + f->dirty_start, f->dirty_end - f->dirty_start,
-			f->dirty_start);
-	f->dirty_start = f->dirty_end = 0;
-}
-
 static void vars_set_direct(void *arg, bool direct)
 {
 	struct firmware *fw = arg;
 
 	rom_set_slot(fw, SLOT_FLASH, vars_address(fw), fw->vars_size, direct ? fw->vars : NULL);
 	if (direct)
-		vars_flush(fw);
+		vars_flush(fw, false);
 }
 
 int firmware_map(struct firmware *fw, const struct kvm *kvm, const struct firmware_config *config,

@@ -39,6 +39,8 @@ struct firmware {
 	u8 *vars;	/* below it, or NULL */
 	u64 vars_size;
 	int vars_fd;	/* -1: variables are lost at the end */
+	const char *vars_path;	/* the caller's */
+	bool vars_unwritten;	/* the file could not be written, which was said */
 	struct pflash flash;
 	struct shadow shadow;
 	struct fw_cfg cfg;
@@ -77,6 +79,12 @@ int firmware_set_boot_order(struct firmware *fw, const struct boot_order *order,
 
 /* fw_tables.c: all that fw_cfg shows. */
 int firmware_fill(struct firmware *fw, struct error *err);
+/*
+ * vars.c: takes the variables from the file, or makes it; no path: nothing. What was changed goes to the
+ * file; what does not go there stays "changed". last: nobody will try again.
+ */
+int vars_open(struct firmware *fw, const char *path, struct error *err);
+void vars_flush(struct firmware *fw, bool last);
 /* fw_kernel.c */
 int firmware_add_kernel(struct firmware *fw, struct error *err);
 
