@@ -122,6 +122,7 @@ static void trace_argument(int fd, unsigned long request, unsigned long arg, lon
 	const struct kvm_irq_level *line = (const void *)arg;
 	const struct kvm_interrupt *irq = (const void *)arg;
 	const struct kvm_msi *msi = (const void *)arg;
+	const struct kvm_irqfd *irqfd = (const void *)arg;
 	const struct kvm_userspace_memory_region *r = (const void *)arg;
 
 	switch (request) {
@@ -138,6 +139,14 @@ static void trace_argument(int fd, unsigned long request, unsigned long arg, lon
 		break;
 	case KVM_NMI:
 		trace_line("irq", "vcpu fd %d: NMI", fd);
+		break;
+	case KVM_SMI:
+		trace_line("irq", "vcpu fd %d: SMI", fd);
+		break;
+	case KVM_IRQFD:
+		trace_line("irq", "irqfd %d%s gsi %u flags %#x = %ld", (int)irqfd->fd,
+			irqfd->flags & KVM_IRQFD_FLAG_DEASSIGN ? " no longer" : "",
+			irqfd->gsi, irqfd->flags, ret);
 		break;
 	case KVM_SET_USER_MEMORY_REGION:
 		trace_line("memory", "slot %u flags %u: %#llx, %#llx bytes at %#llx = %ld",

@@ -3,6 +3,7 @@ import importlib.util
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -90,15 +91,18 @@ def reachable_by_nobody(build):
                                                  check=False).returncode
 
 
-def without_device(build, log):
-    """An ordinary user, and no device node at all."""
-    if not reachable_by_nobody(build):
-        raise Skip("other users cannot reach the build")
-    program = built_test(build, "softkvm", "softkvm-client")
-    inner = 'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && test ! -e /dev/kvm && exec "$@"'
+def bare(build, command, *files):
+    """The command as an ordinary user's, and no device node at all."""
     if os.getuid():
         raise Skip("only root takes the node away")
-    r = run_process(["unshare", "-m", "sh", "-c", inner, "sh", *as_nobody(softkvm(build, program))], 120 * build.slow, log)
+    if not reachable_by_nobody(build) or any(subprocess.run(as_nobody(["test", "-r", f]), check=False).returncode for f in files):
+        raise Skip("other users cannot reach the build")
+    inner = "mount -t tmpfs none /dev && for d in null:3 urandom:9; do mknod -m 666 /dev/${d%:*} c 1 ${d#*:} || exit 1; done"
+    return ["unshare", "-m", "sh", "-c", inner + ' && test ! -e /dev/kvm && exec "$@"', "sh", *as_nobody(command)]
+
+
+def without_device(build, log):
+    r = run_process(bare(build, softkvm(build, built_test(build, "softkvm", "softkvm-client"))), 120 * build.slow, log)
     if r.status:
         raise Fail(f"status {r.status}")
 
@@ -115,15 +119,20 @@ def own_vmm(build, log):
     return boot_suite.judge(r, limit, CLOCKS)
 
 
-def qemu(build, machine, irqchip, cpus, cpu, log):
+def qemu(build, machine, irqchip, cpus, cpu, log, wrapped=lambda build, command, *files: command):
     if not shutil.which("qemu-system-x86_64"):
         raise Missing("no QEMU")
     kernel, initrd = boot_suite.files("cloud-amd64")
-    r = run_process(softkvm(build, "qemu-system-x86_64", "-accel", "kvm", "-machine", 
-                            f"{machine},kernel-irqchip={irqchip}{',rtc=on' if machine == 'microvm' else ''}", "-cpu", cpu, "-smp", str(cpus), "-m", "512", "-display", "none", "-nodefaults", "-no-user-config",
-                            "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
-                            "-append", f"console=ttyS0 panic=-1 cpus={cpus}"), 240, log)
+    chips = f"{machine},kernel-irqchip={irqchip}{',rtc=on' if machine == 'microvm' else ''}"
+    command = softkvm(build, "qemu-system-x86_64", "-accel", "kvm", "-machine", chips, "-cpu", cpu, "-smp", str(cpus),
+                      "-m", "512", "-display", "none", "-nodefaults", "-no-user-config", "-serial", "stdio", "-no-reboot",
+                      "-kernel", kernel, "-initrd", initrd, "-append", f"console=ttyS0 panic=-1 cpus={cpus}")
+    r = run_process(wrapped(build, command, kernel, initrd), 240, log)
     return boot_suite.judge(r, 240, (*CLOCKS, "hpet", "acpi_pm"), (QEMU_CPU, boot_suite.QEMU_LATE))
+
+
+def qemu_without_device(build, log):
+    return qemu(build, "microvm", "on", 1, "qemu64", log, bare)
 
 
 SHELL = b"\x1b[6n"      # ash asks the terminal for its cursor behind each prompt
@@ -197,13 +206,6 @@ class Command:
             raise Fail(f"{len(self.problems)}, first: {self.problems[0]}")
 
 
-def compiled(folder, name, source, *flags):
-    path = os.path.join(folder, name)
-    done = subprocess.run(["cc", "-o", path, *flags, "-x", "c", "-"], input=source.encode(), check=False,
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return path if done.returncode == 0 else None
-
-
 def script(folder, name, text, mode=0o755):
     path = os.path.join(folder, name)
     with open(path, "w") as f:
@@ -212,14 +214,42 @@ def script(folder, name, text, mode=0o755):
     return path
 
 
+def elf(folder, name, bits):
+    """The head of a program that asks for no loader, as static ones do not: enough to be refused."""
+    wide = bits == 64
+    ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]) + bytes(9)
+    head = struct.pack("<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH", 2, 62 if wide else 3, 1, 0x400000, 64 if wide else 52, 0,
+                       0, 64 if wide else 52, 56 if wide else 32, 1, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 4096, 4096, 4096) if wide else \
+        struct.pack("<IIIIIIII", 1, 0, 0x400000, 0x400000, 4096, 4096, 5, 4096)
+    path = os.path.join(folder, name)
+    with open(path, "wb") as f:
+        f.write((ident + head + load).ljust(4096, b"\0"))
+    os.chmod(path, 0o755)
+    return path
+
+
+def setuid(build, log):
+    if os.getuid():
+        raise Skip("only root makes a program that is another user's")
+    if not reachable_by_nobody(build):
+        raise Skip("other users cannot reach the build")
+    c = Command(build, log)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        plain = shutil.copy(shutil.which("true"), folder)
+        for mode in (0o4755, 0o2755):
+            os.chmod(plain, mode)
+            c.expect(f"mode {mode:o}", [plain], 126, "setuid.*copy", 1, before=as_nobody([]))
+    c.verdict()
+
+
 def refusals(build, log):
     c = Command(build, log)
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        plain = compiled(folder, "plain", "int main(void) { return 7; }")
-        static = compiled(folder, "static", "int main(void) { return 0; }", "-static")
-        narrow = compiled(folder, "narrow", "void _start(void) { for (;;); }", "-m32", "-nostdlib")
-        c.expect("a program", [plain], 7, "", 0)
+        static, narrow = elf(folder, "static", 64), elf(folder, "narrow", 32)
+        c.expect("a program", ["sh", "-c", "exit 7"], 7, "", 0)
         c.expect("missing, by PATH", ["no-such-program-here"], 127, "no program no-such-program-here.*installed", 1)
         c.expect("missing, by path", [folder + "/nothing"], 127, "No such file", 1)
         c.expect("a folder", [folder], 126, "cannot be executed", 1)
@@ -228,23 +258,24 @@ def refusals(build, log):
         c.expect("a script", [script(folder, "script", "#!/bin/sh\nexit 9\n")], 9, "", 0)
         c.expect("a script of nothing", [script(folder, "lost", "#!/no/such/shell\n")], 126, "is not there", 1)
         c.expect("cut ELF", [script(folder, "cut", "\x7fELF")], 126, "neither a program", 1)
-        if static:
-            c.expect("static", [static], 126, "statically linked.*use a dynamically linked build", 1)
-            c.expect("a script of a static one", [script(folder, "by", f"#!{static}\n")], 126, "statically linked", 1)
-        if narrow:
-            c.expect("32 bits", [narrow], 126, "no 64-bit x86 program", 1)
-        if not os.getuid() and reachable_by_nobody(build):
-            os.chmod(plain, 0o4755)
-            c.expect("setuid", [plain], 126, "setuid.*copy", 1, before=as_nobody([]))
-            os.chmod(plain, 0o755)
+        c.expect("static", [static], 126, "statically linked.*use a dynamically linked build", 1)
+        c.expect("a script of a static one", [script(folder, "by", f"#!{static}\n")], 126, "statically linked", 1)
+        c.expect("32 bits", [narrow], 126, "no 64-bit x86 program", 1)
     c.verdict()
+
+
+CHECK = re.compile(r"""\Ahardware /dev/kvm: (yes|no) \([a-z-]+: .+\)
+page-table-based /dev/kvm: (yes, but it emulates .+|no)
+softkvm: yes, in software
+best here: (/dev/kvm, without softkvm|softkvm)
+\Z""")
 
 
 def options(build, log):
     c = Command(build, log)
     c.expect("--help", ["--help"], 0, "(?s)Usage: softkvm.*--trace.*Examples:")
     c.expect("--version", ["--version"], 0, r"^softkvm \d", 1)
-    c.expect("--check", ["--check"], 0, r"(?m)^hardware /dev/kvm: (yes|no) \(kvm-[a-z-]+: [\s\S]*^softkvm: yes")
+    c.expect("--check", ["--check"], 0, CHECK, 4)
     c.expect("nothing", [], 2, "which program", 1)
     c.expect("a wrong option", ["--stat", "true"], 2, "did you mean --stats", 1)
     c.expect("a wrong engine", ["--engine", "tcg", "true"], 2, "dbt and interp", 1)
@@ -281,6 +312,36 @@ def figures(build, log):
         raise Fail("--trace does not say it on standard error")
 
 
+# A test of the API, and what --trace=irq says of it, with nothing else.
+IRQ_LINES = (
+    ("test_line_and_msi", r"gsi 3 = 1"), ("test_line_and_msi", r"msi address 0xfee00000 data 0x51"),
+    ("test_interrupt", r"vcpu fd \d+: vector 0x21"), ("test_many_nmis", r"vcpu fd \d+: NMI"),
+    ("test_handler_state", r"vcpu fd \d+: SMI"), ("test_deassign", r"irqfd \d+ gsi \d+ flags 0 = 0"),
+    ("test_deassign", r"irqfd \d+ no longer gsi \d+ flags 0x1 = 0"),
+)
+ALL_KINDS = ("exits", "irq", "memory", "ioctls", "fds")
+
+
+def traced(build, kinds, test, log):
+    api_test = built_test(build, "api", "api-test")
+    r = run_process(softkvm(build, f"--trace={kinds}", api_test, "softkvm", test), 60, log)
+    if r.status:
+        raise Fail(f"{test}: status {r.status}")
+    return [m[1].decode() for m in re.finditer(rb"^softkvm: +\d+\.\d{6} \d+ (\w+: .*)$", r.err, re.M)]
+
+
+def traces(build, log):
+    for test, want in IRQ_LINES:
+        lines = traced(build, "irq", test, log)
+        if not any(re.fullmatch("irq: " + want, line) for line in lines):
+            raise Fail(f"--trace=irq of {test} does not say {want}")
+        if any(not line.startswith("irq: ") for line in lines):
+            raise Fail(f"--trace=irq of {test} says more: {lines}")
+    seen = {line.split(":")[0] for line in traced(build, "all", "test_line_and_msi", log)}
+    if seen != set(ALL_KINDS):
+        raise Fail(f"--trace=all says {sorted(seen)}")
+
+
 def tests(build):
     for k, b in enumerate(build.variants()):
         for name, function, cost in (("client", client, 10), ("api", api, 5)):
@@ -290,7 +351,8 @@ def tests(build):
     if build.name:
         return
     for name, function, cost in (
-            ("refusals", refusals, 3), ("options", options, 2), ("figures", figures, 2), ("client-on-host", client_on_host, 30),
+            ("refusals", refusals, 3), ("options", options, 2), ("figures", figures, 2),
+            ("traces", traces, 2), ("setuid", setuid, 1), ("qemu-without-device", qemu_without_device, 15), ("client-on-host", client_on_host, 30),
             ("without-device", without_device, 10), ("own-vmm", own_vmm, 20)):
         yield Test(f"softkvm/{name}", lambda log, f=function: f(build, log), cost=cost)
     for machine, cpus in (("pc", 1), ("q35", 2)):
