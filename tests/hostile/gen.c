@@ -341,6 +341,42 @@ static void put_dangerous(struct code *c)
 	put_bytes(c, d + 1, d[0]);
 }
 
+/* mov $val, %reg, of 32 bits */
+static void put_load32(struct code *c, unsigned int reg, u32 val)
+{
+	if (c->bits == 16)
+		put8(c, 0x66);
+	put8(c, 0xb8 | reg);
+	put(c, val, 4);
+}
+
+/* A register where there may be one, or a leaf of CPUID, and all that is written there is hostile. */
+static void put_msr(struct code *c)
+{
+	static const struct { u32 first, n; } ranges[] = {
+		{ 0, 0x2000 }, { 0x10, 0x40 }, { 0x180, 0x100 }, { 0x480, 32 }, { 0x600, 0x200 },
+		{ 0x800, 0x40 }, { 0x40000000, 0x200 }, { 0x4b564d00, 16 }, { 0xc0000080, 8 },
+		{ 0xc0000100, 8 }, { 0xc0010000, 0x200 },
+	};
+	struct random *r = c->r;
+	u32 k = below(r, ARRAY_SIZE(ranges)), index = ranges[k].first + below(r, ranges[k].n);
+
+	if (chance(r, 15)) {
+		put_load32(c, 0, index & 0xc000003f);
+		put_load32(c, 1, below(r, 64));
+		PUT(c, 0x0f, 0xa2);
+		return;
+	}
+	put_load32(c, 1, index);
+	if (chance(r, 40)) {
+		PUT(c, 0x0f, 0x32);
+		return;
+	}
+	put_load32(c, 0, (u32)hostile_value(r, c->places));
+	put_load32(c, 2, chance(r, 60) ? 0 : (u32)hostile_value(r, c->places));
+	PUT(c, 0x0f, 0x30);
+}
+
 /* mov $val, %reg */
 static void put_load(struct code *c)
 {
@@ -594,6 +630,8 @@ void gen_code(struct code *c)
 			put_jump(c);
 		else if (what < 94)
 			put_gather(c);
+		else if (what < 96)
+			put_msr(c);
 		else
 			put_noise(c);
 	}

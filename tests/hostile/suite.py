@@ -24,6 +24,7 @@ GUESTS = (
     ("poison", 64, ()),
     ("tables", 64, ()),
     ("compat", 64, ()),
+    ("sweep", 64, ()),
     ("limits", 32, ()),
     ("race", 64, ("--seconds", "2", "--cpus", "4")),
     ("shootdown", 64, ("--seconds", "1", "--cpus", "2")),
