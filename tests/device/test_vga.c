@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "tests/device/fixture.h"
+#include "tests/device/real_vm.h"
 #include "vmm/hw/vga.h"
 #include "vmm/pci/bus.h"
 
@@ -811,6 +812,44 @@ static void test_round_trip(void **state)
 	}
 }
 
+/* The hypervisor itself: RAM stays, where it ends accesses are served, and the slot is there once it may be. */
+static void test_over_ram(void **state)
+{
+	struct board *b = *state;
+	const u64 over = 16 << 20, end = REAL_VM_RAM;
+	struct real_vm vm;
+
+	real_vm_init(&vm);
+	b->kvm = vm.kvm;
+	*real_vm_ram(&vm, over) = 100;
+	*(u16 *)b->vga.memory = 200;
+	*(u16 *)(b->vga.memory + (end - over)) = 300;
+	config_out(b, PCI_BAR0, over);
+	config_out(b, PCI_BAR0 + 8, BAR2);
+	config_out(b, PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+	assert_true(b->vga.pci.bar[0].base == over && b->vga.linear.gpa == PCI_UNMAPPED);
+	assert_int_equal(real_vm_increment(&vm, &b->mmio, over), 0);
+	assert_int_equal(*real_vm_ram(&vm, over), 101);
+	assert_int_equal(*(u16 *)b->vga.memory, 200);
+	assert_int_equal(real_vm_increment(&vm, &b->mmio, end), 2);
+	assert_int_equal(*(u16 *)(b->vga.memory + (end - over)), 301);
+	assert_true(vga_is_dirty(&b->vga, end - over, 2));
+	config_out(b, PCI_BAR0, BAR0);
+	assert_true(b->vga.linear.gpa == BAR0);
+	assert_int_equal(real_vm_increment(&vm, &b->mmio, BAR0), 0);
+	assert_int_equal(*(u16 *)b->vga.memory, 201);
+	assert_false(vga_is_dirty(&b->vga, 0, 2));
+	vga_dirty_collect(&b->vga);
+	assert_true(vga_is_dirty(&b->vga, 0, 2));
+	config_out(b, PCI_BAR0, over);
+	assert_int_equal(real_vm_increment(&vm, &b->mmio, BAR0), 2);
+	assert_int_equal(real_vm_increment(&vm, &b->mmio, over), 0);
+	assert_int_equal(*real_vm_ram(&vm, over), 102);
+	config_out(b, PCI_COMMAND, 0);
+	real_vm_destroy(&vm);
+	b->kvm.backend = &fake_backend;
+}
+
 int main(void)
 {
 #define TEST(name, start) cmocka_unit_test_setup_teardown(name, start, teardown)
@@ -820,6 +859,7 @@ int main(void)
 		TEST(test_text, setup_on), TEST(test_mode_12, setup_on), TEST(test_mode_13, setup_on),
 		TEST(test_cga, setup_on), TEST(test_linear, setup_on), TEST(test_bad_modes, setup_on),
 		TEST(test_slots, setup_on), TEST(test_damage, setup_on), TEST(test_round_trip, setup_on),
+		TEST(test_over_ram, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
  * The PCI transport: vectors, the window in configuration space, where kicks are taken, and its saved
  * state with interrupts on the way. What both transports share is in test_virtio.c.
  */
+#include "tests/device/real_vm.h"
 #include "tests/device/virtio_board.h"
 #include "vmm/virtio/rng.h"
 
@@ -178,6 +179,57 @@ static void test_kicks(void **state)
 	free(saved);
 }
 
+static bool kicked(struct side *s)
+{
+	u64 count;
+
+	return read(s->rng.dev.queue[0].kick_fd, &count, sizeof(count)) == 8;
+}
+
+/*
+ * The hypervisor itself: over RAM kicks are writes to RAM. They are taken again, without an exit, once
+ * the BAR has moved away.
+ */
+static void test_over_ram(void **state)
+{
+	const u64 over = 16 << 20, notify = VIRTIO_PCI_NOTIFY;
+	struct side *s = side_start(BOARD_MMIO);
+	struct board_pci *p = &s->b.pci;
+	struct real_vm vm;
+
+	(void)state;
+	io_thread_stop(&s->b.io);	/* it would take the kicks */
+	virtio_mmio_destroy(&s->b.mmio);
+	real_vm_init(&vm);
+	s->b.on_pci = true;
+	board_pci_start(p, &s->rng.dev, &vm.kvm, true, &s->b.err);
+	*real_vm_ram(&vm, over + notify) = 100;
+	assert_int_equal(real_vm_increment(&vm, &p->mmio, BOARD_BAR + notify), 1);	/* to read it */
+	assert_true(kicked(s));
+	board_pci_config_out(p, PCI_BAR0 + 16, over, 4);
+	assert_true(p->t.pci.bar[VIRTIO_PCI_BAR].base == over);
+	assert_int_equal(real_vm_increment(&vm, &p->mmio, over + notify), 0);
+	assert_int_equal(*real_vm_ram(&vm, over + notify), 101);
+	assert_false(kicked(s));
+	/* Status and all, a field each: RAM. */
+	for (unsigned reg = 0; reg < 64; reg++)
+		assert_int_equal(real_vm_increment(&vm, &p->mmio, over + reg), 0);
+	assert_int_equal(s->rng.dev.status, ALL_STATUS);
+	assert_int_equal(real_vm_increment(&vm, &p->mmio, BOARD_BAR + notify), 2);	/* nobody's */
+	assert_false(kicked(s));
+	/* The MSI-X table, too. */
+	board_pci_config_out(p, PCI_BAR0 + 4, over + 0x10000, 4);
+	assert_int_equal(real_vm_increment(&vm, &p->mmio, over + 0x10000), 0);
+	assert_true(p->t.pci.vector[0].address == 0xFEE00000);
+	board_pci_config_out(p, PCI_BAR0 + 16, BOARD_BAR, 4);
+	board_pci_config_out(p, PCI_BAR0 + 4, BOARD_MSIX_BAR, 4);
+	assert_int_equal(real_vm_increment(&vm, &p->mmio, BOARD_BAR + notify), 1);
+	assert_true(kicked(s));
+	assert_int_equal(*real_vm_ram(&vm, over + notify), 101);
+	side_end(s);
+	real_vm_destroy(&vm);
+}
+
 /* ---- saved state ----------------------------------------------------------------------------- */
 
 /* Messages that a mask holds back when the machine is saved come where it goes on. */
@@ -278,6 +330,7 @@ int main(void)
 		cmocka_unit_test(test_vectors),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_kicks),
+		cmocka_unit_test(test_over_ram),
 		cmocka_unit_test(test_messages_move),
 		cmocka_unit_test(test_pin_moves),
 		cmocka_unit_test(test_bad_states),

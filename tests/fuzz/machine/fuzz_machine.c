@@ -1,14 +1,18 @@
 /*
  * Fuzz target of what a guest reaches of the machine without a driver: PCI configuration by both
  * mechanisms, BARs wherever they are moved, MSI-X tables, chipset registers, fw_cfg with DMA, flash
- * memory. The input is a list of accesses. Whatever they are: ranges stay sorted and apart, BARs are
- * mapped where their registers say or not at all, memory outside what DMA may reach keeps its guard,
- * and the state of every device can be saved and loaded again.
+ * memory, a VGA with memory slots. The input is a list of accesses, which reach RAM and slots before
+ * devices, as in a hypervisor. Whatever they are: ranges stay sorted and apart, BARs are mapped where
+ * their registers say or not at all, also over RAM, where a slot is refused and is made once it may be;
+ * memory outside what DMA may reach keeps its guard, and the state of every device can be saved and
+ * loaded again.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "vmm/firmware/firmware.h"
+#include "vmm/hw/vga.h"
+#include "vmm/memory/slots.h"
 #include "vmm/pci/lpc.h"
 #include "vmm/pci/mch.h"
 #include "vmm/pci/root_port.h"
@@ -16,7 +20,8 @@
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
 #define CHECK(c)	do { if (!(c)) __builtin_trap(); } while (0)
-#define MEMORY		(4ULL << 20)
+#define MEMORY		(20ULL << 20)	/* a BAR of VGA's may lie over the last 4 MiB */
+#define SLOTS		(SLOT_DEVICES + 2)
 #define FLASH_AT	0xFFC00000ULL
 #define FLASH_SIZE	0x4000
 
@@ -35,6 +40,10 @@ struct machine {
 	struct lpc lpc;
 	struct root_port port[2];
 	struct thing thing[3];
+	struct display display;
+	struct vga vga;
+	struct kvm kvm;
+	struct kvm_userspace_memory_region slot[SLOTS];
 	struct fw_cfg cfg;
 	struct pflash flash;
 	u8 flash_data[FLASH_SIZE];
@@ -90,6 +99,31 @@ static void on_disconnect(void *arg, int fd, int route)
 }
 
 static const struct pci_msi_ops msi_ops = { no_send, on_connect, on_disconnect };
+
+/* Slots as KVM has them: none over another one; RAM stays for good. */
+static bool slots_overlap(const struct kvm_userspace_memory_region *a,
+			  const struct kvm_userspace_memory_region *b)
+{
+	return a->memory_size && b->memory_size && a->guest_phys_addr < b->guest_phys_addr + b->memory_size &&
+	       b->guest_phys_addr < a->guest_phys_addr + a->memory_size;
+}
+
+static long on_ioctl(int fd, unsigned long request, unsigned long arg)
+{
+	const struct kvm_userspace_memory_region *r = (void *)arg;
+
+	if (request != KVM_SET_USER_MEMORY_REGION)
+		return -1;
+	CHECK(r->slot < SLOTS && (r->slot >= SLOT_DEVICES || !m.slot[r->slot].memory_size));
+	CHECK(!!r->memory_size != !!m.slot[r->slot].memory_size);
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (slots_overlap(r, &m.slot[i]))
+			return -17;
+	m.slot[r->slot] = *r;
+	return 0;
+}
+
+static const struct kvm_backend backend = { .name = "fuzz", .ioctl = on_ioctl };
 
 static void no_call(void *arg)
 {
@@ -184,12 +218,24 @@ static void machine_init_pci(void)
 	add_function(&m.port[1].bus, PCI_DEVFN(0, 0), &m.thing[2].pci);
 }
 
+static void machine_init_vga(void)
+{
+	const struct vga_env env = { .kvm = &m.kvm, .pio = &m.pio, .mmio = &m.mmio, .display = &m.display,
+				     .slot = SLOT_DEVICES };
+
+	CHECK(display_init(&m.display) == 0 && vga_init(&m.vga, &env) == 0);
+	add_function(&m.host.root, PCI_DEVFN(3, 0), &m.vga.pci);
+	add_device(&vga_device_ops, &m.vga);
+}
+
 static void machine_init(void)
 {
 	static struct image image;
 	static u8 file[5000];
+	struct error err = ERROR_INIT;
 
 	memset(&m, 0, sizeof(m));
+	m.kvm.backend = &backend;
 	if (!ram)
 		ram = malloc(MEMORY + 4096);
 	CHECK(ram);
@@ -198,7 +244,9 @@ static void machine_init(void)
 	m.mem.size = MEMORY;
 	guest_memory_layout(&m.mem, ram);
 	m.timers = (struct timer_queue){ .clock = no_clock, .program = no_program };
+	CHECK(guest_memory_register(&m.mem, &m.kvm, false, &err) == 0);
 	machine_init_pci();
+	machine_init_vga();
 	fw_cfg_init(&m.cfg, &m.mem);
 	image_from_bytes(&image, "file", file, sizeof(file));
 	fw_cfg_add_image(&m.cfg, FW_CFG_KERNEL_DATA, &image, 100, 4900);
@@ -235,12 +283,25 @@ static void check_bars(struct pci_device *d)
 	}
 }
 
+/* A slot is there exactly where BAR 0 is decoded and no RAM is. */
+static void check_slots(void)
+{
+	const struct kvm_userspace_memory_region *linear = &m.slot[SLOT_DEVICES];
+	u64 base = m.vga.pci.bar[0].base;
+	bool over_ram = guest_memory_at(&m.mem, base, 1) != NULL;
+
+	CHECK(m.vga.linear.gpa == (over_ram ? PCI_UNMAPPED : base));
+	CHECK(!!linear->memory_size == (m.vga.linear.gpa != PCI_UNMAPPED));
+	CHECK(!linear->memory_size || linear->guest_phys_addr == base);
+}
+
 static void check_machine(void)
 {
 	check_map(&m.pio);
 	check_map(&m.mmio);
 	for (unsigned i = 0; i < 3; i++)
 		check_bars(&m.thing[i].pci);
+	check_bars(&m.vga.pci);
 	for (unsigned i = 0; i < 4096; i++)
 		CHECK(ram[MEMORY + i] == 0xA5);
 	for (unsigned i = 0; i < 0x20000; i += 64)
@@ -260,11 +321,45 @@ static void check_state(const struct device *dev)
 
 /* ---- accesses -------------------------------------------------------------------------------- */
 
+/* The hypervisor's part: NULL where it has nothing and a device is asked. */
+static u8 *memory_at(u64 at, unsigned size)
+{
+	for (unsigned i = 0; i < SLOTS; i++) {
+		const struct kvm_userspace_memory_region *r = &m.slot[i];
+
+		if (at >= r->guest_phys_addr && at - r->guest_phys_addr < r->memory_size &&
+			size <= r->memory_size - (at - r->guest_phys_addr))
+			return (u8 *)(uintptr_t)r->userspace_addr + (at - r->guest_phys_addr);
+	}
+	return NULL;
+}
+
+static void memory_write(u64 at, const void *data, unsigned size)
+{
+	u8 *host = memory_at(at, size);
+
+	if (host)
+		memcpy(host, data, size);
+	else
+		io_map_write(&m.mmio, at, data, size);
+}
+
+static void memory_read(u64 at, void *data, unsigned size)
+{
+	const u8 *host = memory_at(at, size);
+
+	if (host)
+		memcpy(data, host, size);
+	else
+		io_map_read(&m.mmio, at, data, size);
+}
+
 /* Eight bytes: what, size, where, value. */
 static void access_one(const u8 *p)
 {
 	static const u64 windows[] = { ECAM_BASE, 0xC0000000, 0xE0000000, 0x100000000, FLASH_AT,
-		0xA0000, 0xFEE00000, 0xFED1C000 };
+		0xA0000, 0xFEE00000, 0x1000000 };
+	struct pci_device *d;
 	u8 size = 1 << (p[1] & 3);
 	u32 value, address;
 	u64 wide, at;
@@ -298,17 +393,17 @@ static void access_one(const u8 *p)
 		io_map_write(&m.pio, 0x518, &address, 4);
 		break;
 	case 5:	/* a function's BAR, where it is now */
-		at = m.thing[p[2] % 3].pci.bar[p[2] >> 4 & 7 ? (p[2] >> 4) % 7 : 0].base;
-		at += p[3] << 4;
-		io_map_write(&m.mmio, at, &wide, size);
-		io_map_read(&m.mmio, at + 4, &wide, size);
+		d = p[2] & 8 ? &m.vga.pci : &m.thing[p[2] % 3].pci;
+		at = d->bar[p[2] >> 4 & 7 ? (p[2] >> 4) % 7 : 0].base + (p[3] << 4);
+		memory_write(at, &wide, size);
+		memory_read(at + 4, &wide, size);
 		break;
 	case 6:	/* memory */
 		at = windows[p[2] & 7] + (p[2] >> 3) * 0x1008ULL + p[3];
 		if (p[0] & 8)
-			io_map_read(&m.mmio, at, &wide, size);
+			memory_read(at, &wide, size);
 		else
-			io_map_write(&m.mmio, at, &wide, size);
+			memory_write(at, &wide, size);
 		break;
 	case 7:
 		if (p[1] & 4)
@@ -332,9 +427,14 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	machine_init();
 	if (size && data[0] == 0xFF)
 		load_noise(data + 1, size - 1);
-	for (size_t i = 0; i + 8 <= size; i += 8)
+	for (size_t i = 0; i + 8 <= size; i += 8) {
 		access_one(data + i);
+		check_slots();
+	}
 	check_machine();
+	pci_detach(&m.vga.pci);
+	vga_destroy(&m.vga);
+	display_destroy(&m.display);
 	for (unsigned i = 0; i < 3; i++)
 		pci_detach(&m.thing[i].pci);
 	for (unsigned i = 0; i < 3; i++)
