@@ -12,6 +12,7 @@
 #include "cli/suboptions.h"
 #include "lib/size.h"
 #include "vmm/chardev/chardev.h"
+#include "vmm/machine/pc.h"
 #include "vmm/virtio/gpu.h"
 
 char *run_options_keep(struct run_options *o, const char *text, struct error *err)
@@ -53,6 +54,8 @@ static const struct suboption disk_suboptions[] = {
 	{ "serial", SUB_TEXT, offsetof(struct disk_options, serial), NULL, NULL, 0, 0 },
 	{ "bootindex", SUB_INDEX, offsetof(struct disk_options, boot), NULL, NULL, 0, BOOT_INDEX_MAX },
 	{ "queues", SUB_NUMBER, offsetof(struct disk_options, queues), NULL, NULL, 1, 16 },
+	{ "root-port", SUB_NUMBER, offsetof(struct disk_options, root_port), NULL, NULL, 1,
+		PC_ROOT_PORTS_MAX },
 	{ "internal-snapshot", SUB_TEXT, offsetof(struct disk_options, internal_snapshot), NULL, NULL, 0, 0 },
 	{ "bps", SUB_SIZE, LIMIT(THROTTLE_BPS), NULL, NULL, 1, RATE_MAX },
 	{ "bps-read", SUB_SIZE, LIMIT(THROTTLE_BPS_READ), NULL, NULL, 1, RATE_MAX },
@@ -91,10 +94,12 @@ int devices_parse_disk(struct run_options *o, const char *value, struct error *e
 			err);
 	if (ret == 0 && d->scsi && d->queues)
 		return error_usage(err, "--disk: queues belongs to bus=virtio");
+	if (ret == 0 && d->scsi && d->root_port)
+		return error_usage(err, "--disk: root-port belongs to bus=virtio");
 	/* A back end opens the image. */
 	if (ret == 0 && d->vhost && (d->format || d->cache || d->aio || d->serial || d->readonly ||
 				     d->snapshot || d->internal_snapshot || throttle_wanted(&d->throttle)))
-		return error_usage(err, "--disk: with bus=vhost-user there is only queues");
+		return error_usage(err, "--disk: with bus=vhost-user there is only queues and root-port");
 	return ret;
 }
 
@@ -206,6 +211,8 @@ static const struct suboption net_suboptions[] = {
 	{ "bootfile", SUB_CALL, 0, NULL, net_bootfile, 0, 0 },
 	{ "bootindex", SUB_INDEX, offsetof(struct nic_options, boot), NULL, NULL, 0, BOOT_INDEX_MAX },
 	{ "rom", SUB_TEXT, offsetof(struct nic_options, rom), NULL, NULL, 0, 0 },
+	{ "root-port", SUB_NUMBER, offsetof(struct nic_options, root_port), NULL, NULL, 1,
+		PC_ROOT_PORTS_MAX },
 };
 
 static int net_kind(struct nic_options *n, const char *kind, struct error *err)
@@ -274,6 +281,8 @@ static int share_bus(void *out, const char *value, struct error *err)
 static const struct suboption share_suboptions[] = {
 	{ "readonly", SUB_FLAG, offsetof(struct share_options, readonly), NULL, NULL, 0, 0 },
 	{ "bus", SUB_CALL, 0, NULL, share_bus, 0, 0 },
+	{ "root-port", SUB_NUMBER, offsetof(struct share_options, root_port), NULL, NULL, 1,
+		PC_ROOT_PORTS_MAX },
 };
 
 static int share_tag(struct run_options *o, const char *option, const char *tag, struct error *err)
@@ -443,6 +452,8 @@ static int device_gpu(struct run_options *o, char *rest, struct error *err)
 
 static const struct suboption fs_suboptions[] = {
 	{ "tag", SUB_TEXT, offsetof(struct share_options, tag), NULL, NULL, 0, 0 },
+	{ "root-port", SUB_NUMBER, offsetof(struct share_options, root_port), NULL, NULL, 1,
+		PC_ROOT_PORTS_MAX },
 };
 
 /* A folder, too, by a virtiofsd that runs already. */

@@ -80,12 +80,42 @@ int machine_parse(struct run_options *o, const char *value, struct error *err)
 	return ret;
 }
 
-int machine_settle(struct run_options *o, struct error *err)
+/* Which port number i of disks, networks and folders is behind; 0: none. */
+static unsigned port_of(const struct virtio_options *v, unsigned i)
 {
-	int ret = numa_check(&o->machine.numa, &o->cpus, o->memory, err);
+	if (i < v->disks)
+		return v->disk[i].root_port;
+	i -= v->disks;
+	if (i < v->nics)
+		return v->nic[i].root_port;
+	return v->share[i - v->nics].root_port;
+}
 
-	if (ret < 0 || o->machine.kind != MACHINE_MICROVM)
-		return ret;
+/* A port has one slot. */
+static int ports_check(const struct run_options *o, struct error *err)
+{
+	const struct virtio_options *v = &o->virtio;
+	unsigned used = 0;
+
+	for (unsigned i = 0; i < v->disks + v->nics + v->shares; i++) {
+		unsigned port = port_of(v, i);
+
+		if (!port)
+			continue;
+		if (v->mmio)
+			return error_usage(err, "root-port: is for --virtio pci");
+		if (port > o->machine.root_ports)
+			return error_usage(err, "root-port: %u is not there; --machine q35,root-ports=N "
+				"makes them", port);
+		if (used & BIT(port))
+			return error_usage(err, "root-port: there are two devices behind %u", port);
+		used |= BIT(port);
+	}
+	return 0;
+}
+
+static int microvm_settle(struct run_options *o, struct error *err)
+{
 	if (o->firmware)
 		return error_usage(err, "--firmware: a microvm has none; it loads its kernel directly");
 	if (screen_has_vga(&o->screen))
@@ -97,4 +127,13 @@ int machine_settle(struct run_options *o, struct error *err)
 	if (!o->virtio.mmio && !o->machine.pcie)
 		return error_usage(err, "--virtio pci: a microvm has PCI with --machine microvm,pcie=on");
 	return 0;
+}
+
+int machine_settle(struct run_options *o, struct error *err)
+{
+	int ret = numa_check(&o->machine.numa, &o->cpus, o->memory, err);
+
+	if (ret == 0 && o->machine.kind == MACHINE_MICROVM)
+		ret = microvm_settle(o, err);
+	return ret < 0 ? ret : ports_check(o, err);
 }

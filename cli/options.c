@@ -117,7 +117,7 @@ static const struct run_option {
 		parse_serial},
 	{"disk", "FILE[,...]",
 		"a disk: format=raw|qcow2, readonly, snapshot, bus=virtio|scsi, cache=MODE,\n"
-		"                           aio=io_uring|threads, serial=TEXT, queues=N,\n"
+		"                           aio=io_uring|threads, serial=TEXT, queues=N, root-port=N,\n"
 		"                           bus=vhost-user (FILE is a back end's socket),\n"
 		"                           internal-snapshot=NAME, bps=SIZE, iops=N (also -read, -write),\n"
 		"                           bootindex=N: firmware starts from the lowest", 0,
@@ -130,11 +130,11 @@ static const struct run_option {
 		"a virtio network: user[,tftp=FOLDER,bootfile=FILE], passt, both [,forward=tcp:8080:80],\n"
 		"                           tap=INTERFACE[,vhost=on|off|auto], socket=PATH,\n"
 		"                           vhost-user=PATH, none; mac=ADDRESS, pcap=FILE, rom=FILE|off,\n"
-		"                           bootindex=N", 0,
+		"                           bootindex=N, root-port=N (of --machine q35,root-ports=)", 0,
 		devices_parse_net},
 	{"share", "FOLDER:TAG[,...]",
 		"a folder of the host (readonly); in Linux: mount -t 9p -o trans=virtio TAG /mnt;\n"
-		"                           bus=fs: by virtiofsd; mount -t virtiofs TAG /mnt", 0,
+		"                           bus=fs: by virtiofsd; mount -t virtiofs TAG /mnt; root-port=N", 0,
 		devices_parse_share},
 	{"device", "KIND",
 		"more: rng, vga, gpu[,width=N,height=N], keyboard, tablet,\n"

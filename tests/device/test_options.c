@@ -142,6 +142,24 @@ static void test_mistakes(void **state)
 	refuse("is unknown", "--kernel", "k", "--machine", "microvm,root-ports=1");
 	refuse("neither on nor off", "--kernel", "k", "--machine", "microvm,rtc=yes");
 	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=16");
+	assert_int_equal(parse("--kernel", "k", "--machine", "q35,root-ports=3", "--disk", "d,root-port=3",
+		"--net", "user,root-port=1", "--share", "/:t,root-port=2"), 0);
+	assert_int_equal(o.virtio.disk[0].root_port, 3);
+	assert_int_equal(o.virtio.nic[0].root_port, 1);
+	assert_int_equal(o.virtio.share[0].root_port, 2);
+	refuse("root-port: 4 is not there", "--kernel", "k", "--machine", "q35,root-ports=3", "--disk",
+		"d,root-port=4");
+	refuse("root-port: 1 is not there", "--kernel", "k", "--net", "user,root-port=1");
+	refuse("two devices behind 2", "--kernel", "k", "--machine", "q35,root-ports=3", "--disk",
+		"d,root-port=2", "--net", "user,root-port=2");
+	refuse("belongs to bus=virtio", "--kernel", "k", "--machine", "q35,root-ports=3", "--disk",
+		"d,bus=scsi,root-port=2");
+	refuse("root-port: is for", "--kernel", "k", "--machine", "q35,root-ports=3", "--virtio", "mmio",
+		"--disk", "d,root-port=2");
+	refuse("root-port", "--kernel", "k", "--disk", "d,root-port=16");
+	refuse("root-port", "--kernel", "k", "--disk", "d,root-port=0");
+	refuse("root-port: 1 is not there", "--kernel", "k", "--machine", "microvm,pcie=on", "--virtio", "pci",
+		"--disk", "d,root-port=1");
 	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=");
 	refuse("not 0 to 15", "--kernel", "k", "--machine", "q35,root-ports=-1");
 	refuse("there are vars=FILE", "--firmware", "/dev/null,code=x");

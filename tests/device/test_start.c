@@ -146,21 +146,29 @@ static void test_boot_order(void **state)
 {
 	static char text[BOOT_TEXT_MAX];
 	struct boot_order o = { 0 };
+	struct pci_bus root = { 0 }, behind = { 0 };
+	const struct pci_device port = { .bus = &root, .devfn = PCI_DEVFN(16, 0) }, disk[] = {
+		{ .bus = &root, .devfn = PCI_DEVFN(1, 0) }, { .bus = &root, .devfn = PCI_DEVFN(31, 7) },
+		{ .bus = &behind, .devfn = PCI_DEVFN(0, 0) } };
+	const struct pci_device card = { .bus = &root, .devfn = PCI_DEVFN(2, 0) };
 	static const char want[] = "/rom@x\n/pci@i0cf8/ethernet@2/ethernet-phy@0\n"
-		"/pci@i0cf8/scsi@1f,7/channel@0/disk@a,0\n/pci@i0cf8/scsi@1/disk@0,0";
+		"/pci@i0cf8/scsi@1f,7/channel@0/disk@a,0\n/pci@i0cf8/scsi@1/disk@0,0\n"
+		"/pci@i0cf8/pci-bridge@10/scsi@0/disk@0,0";
 
 	(void)state;
 	assert_int_equal(boot_order_text(&o, NULL, text), 0);
 	assert_int_equal(boot_order_text(&o, "/rom@x", text), sizeof("/rom@x"));
 	assert_string_equal(text, "/rom@x");
-	boot_order_add(&o, 9, "scsi", PCI_DEVFN(1, 0), "disk@0,0");
-	boot_order_add(&o, 3, "ethernet", PCI_DEVFN(2, 0), "ethernet-phy@0");
-	boot_order_add(&o, 4, "scsi", PCI_DEVFN(31, 7), "channel@0/disk@a,0");
+	behind.bridge = (struct pci_device *)&port;
+	boot_order_add(&o, 9, "scsi", &disk[0], "disk@0,0");
+	boot_order_add(&o, 12, "scsi", &disk[2], "disk@0,0");
+	boot_order_add(&o, 3, "ethernet", &card, "ethernet-phy@0");
+	boot_order_add(&o, 4, "scsi", &disk[1], "channel@0/disk@a,0");
 	assert_int_equal(boot_order_text(&o, "/rom@x", text), sizeof(want));
 	assert_string_equal(text, want);
 	assert_int_equal(boot_order_text(&o, NULL, text), sizeof(want) - sizeof("/rom@x\n") + 1);
 	for (unsigned i = 0; i < 2 * BOOT_ORDER_MAX; i++)
-		boot_order_add(&o, 1, "scsi", 0, "a-very-long-name-of-what-is-behind-it@0/and-more@0,0");
+		boot_order_add(&o, 1, "scsi", &disk[2], "a-very-long-name-of-what-is-behind-it@0/and-more@0,0");
 	assert_int_equal(o.n, BOOT_ORDER_MAX);
 	assert_true(boot_order_text(&o, "/rom@x", text) > 1000);
 }

@@ -116,6 +116,28 @@ static void test_window(void **state)
 	side_end(s);
 }
 
+/* ---- a bridge's reset ------------------------------------------------------------------------ */
+
+static void test_bus_reset(void **state)
+{
+	struct side *s = side_start(BOARD_PCI_MESSAGES);
+	struct board_pci *p = &s->b.pci;
+
+	(void)state;
+	board_set_vector(&s->b, 0);
+	assert_int_equal(in(&s->b, VIRTIO_MMIO_STATUS), ALL_STATUS);
+	pci_bus_reset(&p->host.root);
+	assert_int_equal(s->rng.dev.status, 0);
+	assert_int_equal(p->joins, 0);
+	assert_true(p->t.pci.bar[VIRTIO_PCI_BAR].base == PCI_UNMAPPED);
+	board_pci_place(p);
+	assert_int_equal(board_pci_in(p, COMMON(MSIX), 2), VIRTIO_MSI_NO_VECTOR);
+	drive(&s->b, VERSION_1, 0);
+	interrupt(s, VIRTIO_CONFIG);
+	assert_int_equal(board_pci_messages(p), 2);
+	side_end(s);
+}
+
 /* ---- kicks ----------------------------------------------------------------------------------- */
 
 static struct { u64 addr; int fd; } kicks[4];
@@ -329,6 +351,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_vectors),
 		cmocka_unit_test(test_window),
+		cmocka_unit_test(test_bus_reset),
 		cmocka_unit_test(test_kicks),
 		cmocka_unit_test(test_over_ram),
 		cmocka_unit_test(test_messages_move),

@@ -15,8 +15,8 @@ terminal_output serial
 cat /word
 halt
 """
-# Four devices, in this order; the image that each holds says its name.
-DEVICES = (("first", "--disk", "format=raw"), ("second", "--disk", "format=raw"), ("unit", "--disk", "format=raw,bus=scsi"),
+# Four devices, in this order; the image that each holds says its name. One is behind a root port, as the card is.
+DEVICES = (("first", "--disk", "format=raw"), ("second", "--disk", "format=raw,root-port=2"), ("unit", "--disk", "format=raw,bus=scsi"),
            ("drive", "--cdrom", "format=raw"))
 # What has which index, and what it comes to.
 ORDERS = (({"first": 3, "second": 2}, "second"), ({"unit": 0, "first": 1}, "unit"), ({"drive": 10, "second": 11}, "drive"),
@@ -41,7 +41,7 @@ def images(folder, log):
 
 
 def words(folder, order):
-    out = ["--net", "user" + (f",bootindex={order['net']}" if "net" in order else "")]
+    out = ["--machine", "q35,root-ports=2", "--net", "user,root-port=1" + (f",bootindex={order['net']}" if "net" in order else "")]
     for name, option, more in DEVICES:
         index = f",bootindex={order[name]}" if name in order else ""
         out += [option, f"{folder}/{name},{more}{index}"]

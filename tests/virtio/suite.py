@@ -23,7 +23,7 @@ import parts  # noqa: E402
 KERNEL = "linux-image-cloud-amd64"
 MODULES = ("rng-core", "virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_pci_modern_dev",
            "virtio_pci_legacy_dev", "virtio_blk", "virtio_net", "failover", "net_failover", "virtio_console", "virtio-rng")
-CHECKS = 34
+CHECKS, PORTS = 34, 9     # with "ports" on the guest's command line these, too
 lock = threading.Lock()
 
 
@@ -69,7 +69,8 @@ def files(folder, more):
         f.write(disk)
     initrd = os.path.join(folder, "initrd.cpio")
     script_output("scripts/make-initramfs", initrd, busybox, os.path.join(HERE, "init"), f"modules={modules}",
-                  f"disk.sha256={folder}/disk.sha256", f"file.sha256={folder}/file.sha256", *more.files(),
+                  f"disk.sha256={folder}/disk.sha256", f"file.sha256={folder}/file.sha256", f"ports={HERE}/ports",
+                  *more.files(),
                   *([f"more-{more.name}={HERE}/more-{more.name}"] if more.name else []))
     return kernel, initrd, file
 
@@ -158,6 +159,7 @@ def use_port(guest, path):
 def all_devices(build, log, bus, cpus, extra="", more=None):
     need_qumra(build)
     limit = (600 if build.engine == "interp" else 200) * build.slow
+    port1, port2, port3 = (f",root-port={i}" if "ports" in extra else "" for i in (1, 2, 3))
     with tempfile.TemporaryDirectory() as folder:
         more = more(types.SimpleNamespace(free_port=free_port), folder) if more else Plain()
         kernel, initrd, file = files(folder, more)
@@ -167,9 +169,9 @@ def all_devices(build, log, bus, cpus, extra="", more=None):
         guest = Guest(more.command([
             *build.run, "--kernel", kernel, "--initrd", initrd, "--cpus", str(cpus), "--memory", "512M",
             "--append", f"console=ttyS0 panic=-1 http={download[0]} devices={5 + len(options) // 2} {extra} {more.words}",
-            "--disk", f"{folder}/disk.img,format=raw,serial=disk0serial",
-            "--disk", f"{folder}/readonly.img,format=raw,readonly", "--net",
-            f"user,forward=tcp:{port}:7000{more.forward},mac=52:54:00:0a:0b:0c,pcap={folder}/net.pcap",
+            "--disk", f"{folder}/disk.img,format=raw,serial=disk0serial{port1}",
+            "--disk", f"{folder}/readonly.img,format=raw,readonly{port2}", "--net",
+            f"user,forward=tcp:{port}:7000{more.forward},mac=52:54:00:0a:0b:0c,pcap={folder}/net.pcap{port3}",
             "--device", f"console=file:{folder}/console", "--device", f"console=unix:{folder}/port,name=org.qumra.test",
             "--device", "rng", "--stats", *bus, *options], kernel), limit)
         try:
@@ -182,7 +184,8 @@ def all_devices(build, log, bus, cpus, extra="", more=None):
         finally:
             status = guest.end(log)
             server.shutdown()
-        judge(guest.text, status, upload, back, folder, CHECKS + more.checks)
+        checks = CHECKS + more.checks + (PORTS if "ports" in extra else 0)
+        judge(guest.text, status, upload, back, folder, checks)
         networks.judge_user(f"{folder}/net.pcap", download, 4 << 20)
         more.judge(download, guest.text)
         if "nomsi" not in extra:
@@ -191,7 +194,7 @@ def all_devices(build, log, bus, cpus, extra="", more=None):
 
 # What says where the devices are.
 BUSES = {"mmio": ("--virtio", "mmio"), "pci": ("--virtio", "pci"), "microvm": ("--machine", "microvm"),
-         "microvm-pci": ("--machine", "microvm,pcie=on", "--virtio", "pci")}
+         "microvm-pci": ("--machine", "microvm,pcie=on", "--virtio", "pci"), "ports": ("--machine", "q35,root-ports=3")}
 
 
 def judge_exits(guest, each):
@@ -242,6 +245,8 @@ def tests(build):
         yield Test("virtio/pci-smp", lambda log: all_devices(build, log, BUSES["pci"], 3, more=networks.Networks), cost=60)
         yield Test("virtio/pci-pin", lambda log: all_devices(
             build, log, BUSES["pci"], 1, extra="pci=nomsi", more=disks.Threads), cost=60)
+        yield Test("virtio/ports", lambda log: all_devices(build, log, BUSES["ports"], 2, extra="ports"), cost=60)
+        yield Test("virtio/ports-pin", lambda log: all_devices(build, log, BUSES["ports"], 1, extra="ports pci=nomsi"), cost=60)
         # On the i8259s: ACPI's interrupt links say which line.
         yield Test("virtio/pci-pic", lambda log: all_devices(build, log, BUSES["pci"], 1, extra="pci=nomsi noapic"), cost=60)
         yield Test("virtio/microvm", lambda log: all_devices(build, log, BUSES["microvm"], 1), cost=60)

@@ -16,12 +16,15 @@ struct boot_order {
 	} entry[BOOT_ORDER_MAX];
 };
 
+struct pci_device;
+
 /*
- * A function of the root bus in OpenFirmware's way of naming (IEEE 1275, PCI bus binding 2.2): kind is what
- * it is, such as "scsi"; below, what is behind it, such as "disk@0,0". Beyond BOOT_ORDER_MAX
- * nothing is added.
+ * A function of the root bus, or behind one of its ports, in OpenFirmware's way of naming (IEEE 1275, PCI
+ * bus binding 2.2): kind is what it is, such as "scsi"; below, what is behind it, such as "disk@0,0".
+ * Beyond BOOT_ORDER_MAX nothing is added.
  */
-void boot_order_add(struct boot_order *o, unsigned rank, const char *kind, u8 devfn, const char *below);
+void boot_order_add(struct boot_order *o, unsigned rank, const char *kind, const struct pci_device *d,
+		    const char *below);
 /* The file with its final NUL; first (or NULL) goes before all. Returns its size; 0: it is empty. */
 size_t boot_order_text(const struct boot_order *o, const char *first, char text[BOOT_TEXT_MAX]);
 

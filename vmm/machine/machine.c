@@ -15,24 +15,24 @@ int devices_add(struct device_list *l, const struct device_ops *ops, void *self)
 	return 0;
 }
 
-static int free_slot(const struct pci_host *host)
+static int free_slot(const struct pci_bus *bus)
 {
 	for (int slot = 1; slot < PCI_SLOT_LAST; slot++)
-		if (!host->root.device[PCI_DEVFN(slot, 0)])
+		if (!bus->device[PCI_DEVFN(slot, 0)])
 			return PCI_DEVFN(slot, 0);
 	return -ENOSPC;
 }
 
-int devices_add_pci(struct device_list *l, struct pci_host *host, int devfn, struct pci_device *d,
+int devices_add_pci(struct device_list *l, struct pci_bus *bus, int devfn, struct pci_device *d,
 		    const struct device_ops *ops, void *self)
 {
 	int ret;
 
 	if (devfn == PCI_SLOT_ANY)
-		devfn = free_slot(host);
+		devfn = free_slot(bus);
 	if (devfn < 0 || l->count + 2 > DEVICES_MAX)
 		return -ENOSPC;
-	ret = pci_attach(&host->root, devfn, d);
+	ret = pci_attach(bus, devfn, d);
 	if (ret < 0)
 		return ret;
 	devices_add(l, &pci_function_ops, d);

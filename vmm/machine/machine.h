@@ -42,10 +42,10 @@ struct device_list {
 
 int devices_add(struct device_list *l, const struct device_ops *ops, void *self);
 /*
- * A PCI function on the root bus of host, with its verbs; ops may be NULL. devfn, or PCI_SLOT_ANY for
- * the next free slot. Returns devfn, -EBUSY or -ENOSPC.
+ * A PCI function on a bus, with its verbs; ops may be NULL. devfn, or PCI_SLOT_ANY for the next free
+ * slot. Returns devfn, -EBUSY or -ENOSPC.
  */
-int devices_add_pci(struct device_list *l, struct pci_host *host, int devfn, struct pci_device *d,
+int devices_add_pci(struct device_list *l, struct pci_bus *bus, int devfn, struct pci_device *d,
 		    const struct device_ops *ops, void *self);
 void devices_reset(struct device_list *l);
 void devices_pause(struct device_list *l);
@@ -62,6 +62,12 @@ struct machine_ops {
 	/* As pc_add_pci(); -ENODEV where there is no PCI. */
 	int (*add_pci)(void *self, int devfn, struct pci_device *d, const struct device_ops *ops,
 		       void *dev);
+	/*
+	 * Behind a root port, from 1 on: -EBUSY if there is something already, -ENODEV if there is no such
+	 * port. NULL: there are none.
+	 */
+	int (*add_behind)(void *self, unsigned port, struct pci_device *d, const struct device_ops *ops,
+			  void *dev);
 };
 
 struct machine {

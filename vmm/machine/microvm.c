@@ -114,7 +114,7 @@ static void microvm_init_pci(struct microvm *m, const struct microvm_config *c)
 	pci_set_ecam(&m->pci, ECAM_BASE, ECAM_SIZE);
 	pci_init(&m->bridge, NULL, m, &id);
 	devices_add(&m->devices, &pci_host_device_ops, &m->pci);
-	devices_add_pci(&m->devices, &m->pci, PCI_DEVFN(0, 0), &m->bridge, NULL, NULL);
+	devices_add_pci(&m->devices, &m->pci.root, PCI_DEVFN(0, 0), &m->bridge, NULL, NULL);
 }
 
 /* ---- the machine ----------------------------------------------------------------------------- */
@@ -180,7 +180,7 @@ static int microvm_add_pci(void *self, int devfn, struct pci_device *d,
 {
 	struct microvm *m = self;
 
-	return m->pcie ? devices_add_pci(&m->devices, &m->pci, devfn, d, ops, dev) : -ENODEV;
+	return m->pcie ? devices_add_pci(&m->devices, &m->pci.root, devfn, d, ops, dev) : -ENODEV;
 }
 
 struct machine microvm_machine(struct microvm *m)

@@ -27,7 +27,7 @@ int pc_add_device(struct pc *pc, const struct device_ops *ops, void *self)
 int pc_add_pci(struct pc *pc, int devfn, struct pci_device *d, const struct device_ops *ops,
 	       void *self)
 {
-	return devices_add_pci(&pc->devices, &pc->pci, devfn, d, ops, self);
+	return devices_add_pci(&pc->devices, &pc->pci.root, devfn, d, ops, self);
 }
 
 static struct irq_line pc_irq(const struct pc_config *c, unsigned gsi)
@@ -328,11 +328,23 @@ static int machine_add_pci(void *self, int devfn, struct pci_device *d,
 	return pc_add_pci(self, devfn, d, ops, dev);
 }
 
+/* A link leads to one device, 0 (PCIe 4.0, 7.3.1). */
+static int machine_add_behind(void *self, unsigned port, struct pci_device *d,
+			      const struct device_ops *ops, void *dev)
+{
+	struct pc *pc = self;
+
+	if (!port || port > pc->ports)
+		return -ENODEV;
+	return devices_add_pci(&pc->devices, &pc->port[port - 1].bus, PCI_DEVFN(0, 0), d, ops, dev);
+}
+
 struct machine pc_machine(struct pc *pc)
 {
 	static const struct machine_ops ops = {
 		.reset = machine_reset, .pause = machine_pause, .resume = machine_resume,
 		.flush = machine_flush, .destroy = machine_destroy, .add_pci = machine_add_pci,
+		.add_behind = machine_add_behind,
 	};
 
 	return (struct machine){ .ops = &ops, .self = pc, .pio = &pc->pio, .mmio = &pc->mmio };

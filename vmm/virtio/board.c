@@ -28,6 +28,7 @@ struct virtio_slot {
 	struct virtio_mmio mmio;	/* one of the two is used */
 	struct virtio_pci pci;
 	const void *options;		/* what it was made from, by its kind */
+	unsigned root_port;		/* on PCI: behind which, from 1 on; 0: on the root bus */
 	const char *rom_file;		/* option ROM for PCI; NULL: none */
 	struct pci_rom rom;
 	const struct device_ops *own;	/* of self; NULL: nothing of its own */
@@ -373,9 +374,9 @@ static const struct kind *nic_kind(const struct nic_options *o)
 
 /* ---- slots ----------------------------------------------------------------------------------- */
 
-/* A slot with a device and an I/O thread that does not run yet. */
-static int slot_open(struct virtio_board *b, const struct kind *kind, const void *options,
-		     struct error *err)
+/* A slot with a device and an I/O thread that does not run yet, behind a root port. */
+static int slot_open_behind(struct virtio_board *b, const struct kind *kind, const void *options,
+			    unsigned port, struct error *err)
 {
 	struct virtio_slot *s = &b->slot[b->n];
 	int ret;
@@ -393,7 +394,14 @@ static int slot_open(struct virtio_board *b, const struct kind *kind, const void
 	b->n++;
 	s->destroy = kind->destroy;
 	s->options = options;
+	s->root_port = port;
 	return kind->create(b, s, options, err);
+}
+
+static int slot_open(struct virtio_board *b, const struct kind *kind, const void *options,
+		     struct error *err)
+{
+	return slot_open_behind(b, kind, options, 0, err);
 }
 
 static int slot_set_rom(struct virtio_slot *s, struct error *err)
@@ -409,6 +417,15 @@ static int slot_set_rom(struct virtio_slot *s, struct error *err)
 	return ret;
 }
 
+static int slot_attach_behind(const struct machine *m, struct virtio_slot *s, struct error *err)
+{
+	int ret = m->ops->add_behind ? m->ops->add_behind(m->self, s->root_port, &s->pci.pci,
+			&virtio_pci_device_ops, &s->pci) : -ENODEV;
+
+	return ret < 0 ? error_set(err, -ret, "%s cannot be behind root port %u: %s", s->dev->ops->name,
+		s->root_port, strerror(-ret)) : 0;
+}
+
 static int slot_attach_pci(struct virtio_board *b, struct virtio_slot *s, struct error *err)
 {
 	const struct machine *m = b->env.machine;
@@ -418,6 +435,8 @@ static int slot_attach_pci(struct virtio_board *b, struct virtio_slot *s, struct
 		ret = slot_set_rom(s, err);
 	if (ret < 0)
 		return ret;
+	if (s->root_port)
+		return slot_attach_behind(m, s, err);
 	ret = m->ops->add_pci(m->self, PCI_SLOT_ANY, &s->pci.pci, &virtio_pci_device_ops, &s->pci);
 	return ret < 0 ? error_set(err, -ret, "there is no PCI slot for %s", s->dev->ops->name) : 0;
 }
@@ -452,17 +471,17 @@ static int board_fill(struct virtio_board *b, const struct virtio_options *o, st
 
 	for (unsigned i = 0; i < o->disks && ret == 0; i++)
 		if (!o->disk[i].scsi)
-			ret = slot_open(b, o->disk[i].vhost ? &kind_vhost_disk : &kind_disk, &o->disk[i],
-				err);
+			ret = slot_open_behind(b, o->disk[i].vhost ? &kind_vhost_disk : &kind_disk,
+				&o->disk[i], o->disk[i].root_port, err);
 	if (scsi_units(o) && ret == 0)
 		ret = slot_open(b, &kind_scsi, o, err);
 	for (unsigned i = 0; i < o->nics && ret == 0; i++)
-		ret = slot_open(b, nic_kind(&o->nic[i]), &o->nic[i], err);
+		ret = slot_open_behind(b, nic_kind(&o->nic[i]), &o->nic[i], o->nic[i].root_port, err);
 	if (o->ports && ret == 0)
 		ret = slot_open(b, &kind_console, o, err);
 	for (unsigned i = 0; i < o->shares && ret == 0; i++)
-		ret = slot_open(b, o->share[i].fs ? &kind_vhost_share : &kind_share, &o->share[i],
-			err);
+		ret = slot_open_behind(b, o->share[i].fs ? &kind_vhost_share : &kind_share, &o->share[i],
+			o->share[i].root_port, err);
 	if (o->vsocks && ret == 0)
 		ret = slot_open(b, o->vsock.path ? &kind_vsock : &kind_vhost_vsock, &o->vsock, err);
 	if (o->balloons && ret == 0)
@@ -543,20 +562,20 @@ static void slot_boot_order(const struct virtio_slot *s, struct boot_order *orde
 	const struct virtio_options *o = s->options;
 	const struct disk_options *disk = s->options;
 	const struct nic_options *nic = s->options;
-	u8 devfn = s->pci.pci.devfn;
+	const struct pci_device *d = &s->pci.pci;
 	unsigned target = 0;
 	char unit[40];
 
 	if (s->dev->ops->id == VIRTIO_ID_BLOCK && disk->boot)
-		boot_order_add(order, disk->boot, "scsi", devfn, "disk@0,0");
+		boot_order_add(order, disk->boot, "scsi", d, "disk@0,0");
 	if (s->dev->ops->id == VIRTIO_ID_NET && nic->boot)
-		boot_order_add(order, nic->boot, "ethernet", devfn, "ethernet-phy@0");
+		boot_order_add(order, nic->boot, "ethernet", d, "ethernet-phy@0");
 	for (unsigned i = 0; s->dev->ops->id == VIRTIO_ID_SCSI && i < o->disks; i++) {
 		if (!o->disk[i].scsi)
 			continue;
 		snprintf(unit, sizeof(unit), "channel@0/disk@%x,0", target++);
 		if (o->disk[i].boot)
-			boot_order_add(order, o->disk[i].boot, "scsi", devfn, unit);
+			boot_order_add(order, o->disk[i].boot, "scsi", d, unit);
 	}
 }
 

@@ -24,6 +24,7 @@ struct disk_options {
 	u64 queues;		/* 0: as many as CPUs, at most 4 */
 	u64 boot;		/* 1 more than its place in the boot order; 0: none */
 	bool vhost;		/* file is the socket of a vhost-user back end */
+	u64 root_port;		/* on PCI: behind which, from 1 on; 0: on the root bus */
 };
 
 enum net_kind { NET_USER, NET_TAP, NET_SOCKET, NET_PASST, NET_VHOST };
@@ -41,7 +42,7 @@ struct nic_options {
 	const char *pcap;	/* capture to this file */
 	const char *tftp, *bootfile;	/* user: a folder for TFTP, the name in it that DHCP tells */
 	const char *rom;	/* option ROM on PCI: a file, "off", or NULL: iPXE where firmware runs it */
-	u64 boot;		/* as a disk's */
+	u64 boot, root_port;	/* as a disk's */
 	u8 mac[6];		/* all zero: made up */
 	unsigned forwards;
 	struct net_forward forward[NET_FORWARDS_MAX];
@@ -64,6 +65,7 @@ struct share_options {
 	bool readonly;
 	bool fs;		/* virtio-fs, by a virtiofsd; else 9P */
 	const char *socket;	/* of one that runs; folder is NULL then */
+	u64 root_port;		/* as a disk's */
 };
 
 struct vsock_options {

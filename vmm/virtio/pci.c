@@ -364,8 +364,17 @@ static void config_written(struct pci_device *d, unsigned offset, unsigned size)
 		pci_write(d->self, to, pci_get_u32(d->config, at + 16) & MASK(8 * len - 1, 0), len);
 }
 
+/* As a driver's: a bridge resets all that is behind it (PCI-to-PCI Bridge 1.2, 3.2.5.17). */
+static void bus_reset(struct pci_device *d)
+{
+	struct virtio_pci *p = d->self;
+
+	virtio_device_ops.reset(p->dev);
+}
+
 static const struct pci_ops pci_ops = {
 	.config_read = config_read, .config_written = config_written, .bar_moved = bar_moved,
+	.reset = bus_reset,
 };
 
 /* ---- the five verbs -------------------------------------------------------------------------- */
