@@ -125,16 +125,54 @@ def judge_pci(r, firmware):
         raise Fail(f"firmware: {[line for line in lines if line.startswith('FIRMWARE')]}")
 
 
-def on_qumra(build, name, log, cpus=1, firmware=None):
+def numbers(text):
+    """Of a list as the kernel writes it: 0-3,8."""
+    ends = [part.split("-") for part in text.split(",")]
+    return {n for e in ends for n in range(int(e[0]), int(e[-1]) + 1)}
+
+
+def judge_shape(out, sockets, cores, threads):
+    """What the guest makes of CPUID: which CPUs share a core, a socket, the first cache and the last."""
+    rows = re.findall(r"^SIBLINGS cpu(\d+)/topology/(thread|core)_siblings_list:(\S+)$", out, re.M)
+    if len(rows) != 2 * sockets * cores * threads:
+        raise Fail(f"{len(rows)} lists of CPUs in /sys")
+    for number, kind, shared in rows:
+        size = threads if kind == "thread" else cores * threads
+        first = int(number) // size * size
+        if numbers(shared) != set(range(first, first + size)):
+            raise Fail(f"CPU {number}'s {kind}_siblings are {shared}")
+    caches = {int(level): numbers(shared) for level, shared in re.findall(r"^CACHE (\d) (\S+)$", out, re.M)}
+    for level, size in ((1, threads), (3, cores * threads)):
+        if caches.get(level, set(range(size))) != set(range(size)):
+            raise Fail(f"the cache of level {level} is shared by {caches[level]}")
+
+
+# RAM with as much above 4 GiB as below: the firmware, the loader and the kernel's DMA have to know of it.
+HIGH_MEMORY = 5 << 30
+
+
+def judge_memory(out, memory):
+    total = int(re.search(r"^MEMORY (\d+)$", out, re.M)[1]) << 10
+    if not memory * 0.85 < total <= memory:
+        raise Fail(f"{total >> 20} MiB of memory")
+    high = re.search(r"^HIGH (\d+) (\d+)$", out, re.M)
+    if memory >= HIGH_MEMORY and (not high or int(high[1]) << 12 != 4 << 30 or int(high[2]) << 12 < 16 << 20):
+        raise Fail(f"nothing in use above 4 GiB: {high and high[0]}")
+
+
+def on_qumra(build, name, log, cpus=1, firmware=None, memory=512 << 20, shape=None):
     need_qumra(build)
     kernel, initrd = files(name)
     limit = 240 * build.slow
+    words = shape and "".join(f",{k}={n}" for k, n in zip(("sockets", "cores", "threads"), shape))
     r = run_process([*build.run, "--kernel", kernel, "--initrd", initrd,
-                     "--memory", "512M", "--serial", "stdio", "--cpus", str(cpus),
+                     "--memory", f"{memory >> 20}M", "--serial", "stdio", "--cpus", f"{cpus}{words or ''}",
                      *(["--firmware", firmware, "--machine", "q35,root-ports=2"] if firmware else []),
                      "--append", f"console=ttyS0 panic=-1 cpus={cpus}", "--stats"], limit, log)
     remark = judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
     judge_pci(r, firmware)
+    judge_memory(out := r.out.decode(errors="replace").replace("\r", ""), memory)
+    judge_shape(out, *(shape or (1, cpus, 1)))
     rss = [int(re.search(rb"^%s (\d+)$" % key, r.err, re.M)[1]) for key in (b"max_rss_kib", b"guest_rss_kib")]
     beyond = (rss[0] - rss[1]) / 1024
     # The interpreter keeps little; the translator a code cache and tables for each CPU.
@@ -172,19 +210,21 @@ def microvm(build, log, cpus=1, more=""):
 
 
 def numa(build, log, *more):
-    """Two nodes as they were asked for, and how far they are."""
+    """Two nodes as they were asked for, and how far they are; a node is a socket of two cores of two threads."""
     need_qumra(build)
     kernel, initrd = files("cloud-amd64")
     limit = 240 * build.slow
-    r = run_process([*build.run, *more, "--kernel", kernel, "--initrd", initrd, "--cpus", "4,sockets=2", "--memory", "512M",
-                     "--numa", "cpus=0-1,memory=192M,distances=10:31", "--numa", "cpus=2-3,memory=320M,distances=31:10",
-                     "--append", "console=ttyS0 panic=-1 cpus=4"], limit, log)
+    r = run_process([*build.run, *more, "--kernel", kernel, "--initrd", initrd, "--cpus", "8,sockets=2,cores=2,threads=2",
+                     "--memory", "512M",
+                     "--numa", "cpus=0-3,memory=192M,distances=10:31", "--numa", "cpus=4-7,memory=320M,distances=31:10",
+                     "--append", "console=ttyS0 panic=-1 cpus=8"], limit, log)
     judge(r, limit, ("kvm-clock", "tsc", "tsc-early"))
     out = r.out.decode(errors="replace").replace("\r", "")
     for want in ("SRAT: Node 0 PXM 0 [mem 0x00000000-0x0bffffff]", "SRAT: Node 1 PXM 1 [mem 0x0c000000-0x1fffffff]",
-                 "Brought up 2 nodes, 4 CPUs", "NODE node0 0-1 10 31", "NODE node1 2-3 31 10"):
+                 "Brought up 2 nodes, 8 CPUs", "NODE node0 0-3 10 31", "NODE node1 4-7 31 10"):
         if want not in out:
             raise Fail(f"not said: {want}")
+    judge_shape(out, 2, 2, 2)
 
 
 def hpet(build, log):
@@ -356,12 +396,13 @@ def tests(build):
         if k == 0:
             yield Test(b.test("boot/bios-reboot"), lambda log, b=b: bios_reboot(b, log), cost=20 * b.slow)
         if k == 0 or not b.name:
-            yield Test(b.test("boot/bios"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, firmware="bios"),
+            memory = 512 << 20 if k else HIGH_MEMORY
+            yield Test(b.test("boot/bios"), lambda log, b=b, m=memory: on_qumra(b, "cloud-amd64", log, 1, "bios", m),
                        cost=50 * b.slow * slow)
         if k == 0:
             yield Test(b.test("boot/bios-4-cpus"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, 4, "bios"),
                        cost=80 * b.slow)
-            yield Test(b.test("boot/uefi"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, firmware="uefi"),
+            yield Test(b.test("boot/uefi"), lambda log, b=b: on_qumra(b, "cloud-amd64", log, firmware="uefi", memory=HIGH_MEMORY),
                        cost=80 * b.slow)
             yield Test(b.test("boot/uefi-shell"), lambda log, b=b: uefi_shell(b, log), cost=40 * b.slow)
         if k == 0:
@@ -372,6 +413,7 @@ def tests(build):
             yield Test(b.test("boot/microvm-4-cpus"), lambda log, b=b: microvm(b, log, 4, ",rtc=on,pcie=on"), cost=60 * b.slow)
         if k == 0 and not b.name:
             yield Test("boot/numa-bios", lambda log, b=b: numa(b, log, "--firmware", "bios"), cost=60)
+            yield Test("boot/64-cpus", lambda log, b=b: on_qumra(b, "cloud-amd64", log, 64, "bios", 1 << 30, (2, 16, 2)), cost=80)
             yield Test("boot/microvm-reboot", lambda log, b=b: microvm_reboot(b, log), cost=20)
             yield Test("boot/microvm-reboot-register", lambda log, b=b: microvm_reboot(b, log, "reboot=acpi"), cost=20)
             yield Test("boot/microvm-reboot-no-acpi", lambda log, b=b: microvm_reboot(b, log, "acpi=off"), cost=30)

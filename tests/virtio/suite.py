@@ -24,6 +24,7 @@ KERNEL = "linux-image-cloud-amd64"
 MODULES = ("rng-core", "virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_pci_modern_dev",
            "virtio_pci_legacy_dev", "virtio_blk", "virtio_net", "failover", "net_failover", "virtio_console", "virtio-rng")
 CHECKS, PORTS = 34, 9     # with "ports" on the guest's command line these, too
+HIGH_MEMORY = "5G"      # Linux takes what is above 4 GiB first: rings, and what is read and written
 lock = threading.Lock()
 
 
@@ -156,7 +157,7 @@ def use_port(guest, path):
     return got
 
 
-def all_devices(build, log, bus, cpus, extra="", more=None):
+def all_devices(build, log, bus, cpus, extra="", more=None, memory="512M"):
     need_qumra(build)
     limit = (600 if build.engine == "interp" else 200) * build.slow
     port1, port2, port3 = (f",root-port={i}" if "ports" in extra else "" for i in (1, 2, 3))
@@ -167,7 +168,7 @@ def all_devices(build, log, bus, cpus, extra="", more=None):
         download = server.server_address[1], len(file)
         options = more.options()
         guest = Guest(more.command([
-            *build.run, "--kernel", kernel, "--initrd", initrd, "--cpus", str(cpus), "--memory", "512M",
+            *build.run, "--kernel", kernel, "--initrd", initrd, "--cpus", str(cpus), "--memory", memory,
             "--append", f"console=ttyS0 panic=-1 http={download[0]} devices={5 + len(options) // 2} {extra} {more.words}",
             "--disk", f"{folder}/disk.img,format=raw,serial=disk0serial{port1}",
             "--disk", f"{folder}/readonly.img,format=raw,readonly{port2}", "--net",
@@ -190,6 +191,9 @@ def all_devices(build, log, bus, cpus, extra="", more=None):
         more.judge(download, guest.text)
         if "nomsi" not in extra:
             judge_exits(guest, 0 if "pci" in bus or "microvm,pcie=on" in bus else 2)
+        used = re.search(r"^HIGH (\d+)$", guest.text, re.M)
+        if memory == HIGH_MEMORY and (not used or int(used[1]) << 12 < 16 << 20):
+            raise Fail(f"pages in use above 4 GiB: {used and used[1]}")
 
 
 # What says where the devices are.
@@ -234,7 +238,7 @@ def tests(build):
     for k, b in enumerate(build.variants()):
         if k == 0 or not build.name:
             for bus in ("mmio", "pci"):
-                yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, BUSES[bus], 1),
+                yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, BUSES[bus], 1, memory=HIGH_MEMORY),
                            cost=60 * b.slow)
     kit = types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256, read_all=read_all, serve=serve,
                                 free_port=free_port)
