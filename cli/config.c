@@ -1,11 +1,10 @@
-/* --config FILE and --dry-run: see config.h. */
+/* --config FILE: see config.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/config.h"
-#include "cli/machine.h"
 
 #define CONFIG_MAX (1u << 20)
 #define BLANKS " \t\r"
@@ -78,66 +77,4 @@ const char *config_value(const char *text)
 	if (*text == '=')
 		text += 1 + strspn(text + 1, BLANKS);
 	return text;
-}
-
-/* ---- printing -------------------------------------------------------------------------------- */
-
-static void print_line(const char *name, const char *value)
-{
-	if (!value)
-		printf("%s\n", name);
-	else
-		printf("%s%s%s\n", name, *value ? " " : "=", value);
-}
-
-#define DEFAULT_MAX 32
-
-/* What is so without being said. NULL: nothing. */
-static const char *default_of(const struct run_options *o, const char *name,
-	char buf[DEFAULT_MAX])
-{
-	if (strcmp(name, "memory") == 0) {
-		snprintf(buf, DEFAULT_MAX, "%lluM", (unsigned long long)o->memory >> 20);
-		return buf;
-	}
-	if (strcmp(name, "cpus") == 0) {
-		snprintf(buf, DEFAULT_MAX, "%u", topology_cpus(&o->cpus));
-		return buf;
-	}
-	if (strcmp(name, "machine") == 0)
-		return machine_name(o->machine.kind);
-	if (strcmp(name, "serial") == 0)
-		return o->serial;
-	if (strcmp(name, "virtio") == 0)
-		return o->virtio.mmio ? "mmio" : "pci";
-	return NULL;
-}
-
-static bool print_given(const struct run_options *o, unsigned option, const char *name)
-{
-	bool any = false;
-
-	for (unsigned i = 0; i < o->givens; i++) {
-		if (o->given[i].option != option)
-			continue;
-		print_line(name, o->given[i].value);
-		any = true;
-	}
-	return any;
-}
-
-void config_print(const struct run_options *o, const struct accel_choice *choice)
-{
-	char buf[DEFAULT_MAX];
-	const char *name, *value;
-
-	printf("# runs on: %s (%s: %s)\n", choice->backend->name,
-		accel_reason_name(choice->reason), choice->detail);
-	for (unsigned i = 0; (name = run_option_name(i)); i++) {
-		if (strcmp(name, "dry-run") == 0 || print_given(o, i, name))
-			continue;
-		value = default_of(o, name, buf);
-		if (value)
-			print_line(name, value);
-	}
 }

@@ -19,7 +19,10 @@ int config_read(struct run_options *o, const char *file,
 /* What follows a name: without the blanks, and the one '=', before it. */
 const char *config_value(const char *text);
 
-/* The machine: what was given, what is so by default, and what runs it. */
+/*
+ * dry_run.c: the machine, with all that is decided where nothing was said, and, in comments, what no option
+ * says: what runs it, firmware's files, what is where on PCI.
+ */
 void config_print(const struct run_options *o, const struct accel_choice *choice);
 
 #endif

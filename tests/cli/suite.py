@@ -616,20 +616,27 @@ append = console=ttyS0 root=/dev/vda quiet
   memory\t1G
 
 cpus 2,cores=2
+machine q35,root-ports=2
 disk a.img,snapshot
+net user
+cdrom c.iso,bootindex=3
+firmware uefi,vars=variables
+display vnc
 no-reboot
 """
-RESOLVED = """kernel vmlinuz
-machine q35
-append console=ttyS0 root=/dev/vda quiet
-memory 2G
-cpus 2,cores=2
-serial stdio
-disk a.img,snapshot
-disk b.img
-virtio pci
-no-reboot
-"""
+COMMENTS = (r"# runs on: \S+ \(.*\)", r"# firmware: /usr/share/OVMF/OVMF_CODE\S*", r"# variables: a new file begins as in /usr/share/OVMF/\S*",
+            r"# vnc: 127\.0\.0\.1:59\d\d is free now", r"# pci 00:01\.0 vga", r"# pci 00:02\.0 virtio-blk",
+            r"# pci 00:03\.0 virtio-blk", r"# pci 00:04\.0 virtio-scsi", r"# pci 00:05\.0 virtio-net", r"# pci 00:06\.0 virtio-net",
+            r"# pci 00:07\.0 virtio-rng", r"# pci 00:00\.0 host bridge", r"# pci 00:10\.0 root port", r"# pci 00:11\.0 root port",
+            r"# pci 00:1f\.0 LPC bridge")
+RESOLVED = (r"kernel vmlinuz", r"machine q35,root-ports=2", r"firmware uefi,vars=variables",
+            r"append console=ttyS0 root=/dev/vda quiet", r"memory 2G", r"cpus 2,sockets=1,cores=2,threads=1", r"serial stdio",
+            r"disk a.img,snapshot,format=raw,cache=writeback,aio=(io_uring|threads),queues=2",
+            r"net user,mac=52:54:00:12:34:56,rom=(/.*\.rom|off)",
+            r"# c.iso: No such file or directory", r"cdrom c.iso,bootindex=3,cache=writeback,aio=(io_uring|threads)",
+            r"disk b.img,queues=1,aio=threads,format=qcow2,cache=writeback",
+            r"net tap=tap7,rom=off,mac=(52:54:00(:[0-9a-f][0-9a-f]){3})", r"device rng",
+            r"display vnc", r"virtio pci", r"no-reboot")
 BAD_CONFIGS = (
     ("memory 1Q\n", r"vm.conf:1: --memory: \"1Q\" is not a size"), ("\n#\nmemroy 1G\n", r"vm.conf:3: unknown option memroy; did you mean"),
     ("no-reboot yes\n", r"vm.conf:1: no-reboot takes no value"), ("kernel\n", r"vm.conf:1: kernel needs a value: FILE"),
@@ -639,24 +646,44 @@ BAD_CONFIGS = (
 )
 
 
+def dry_run_of_given(dry, log):
+    """Each line as it should be; the same again from its own output; addresses that stay; on other boards other things."""
+    words = ("--memory", "2G", "--disk", "b.img,queues=1,aio=threads", "--net", "tap=tap7,rom=off", "--device", "rng")
+    r = dry(CONFIG, *words)
+    lines = r.out.decode().splitlines()
+    if r.status or len(lines) != len(COMMENTS + RESOLVED):
+        raise Fail(f"status {r.status}, {len(lines)} lines")
+    for line, want in zip(lines, COMMENTS + RESOLVED):
+        if not re.fullmatch(want, line):
+            raise Fail(f"{line}, not {want}")
+    if dry(CONFIG, *words).out != r.out:
+        raise Fail("another machine at the next start")
+    for text in (r.out.decode(), "kernel x\nappend=\n", "kernel x\nmachine microvm\ndisk a.img\nnet socket=x\ncpus 8\n",
+                 "kernel x\nmachine microvm,pcie=on\nvirtio pci\nnet user\nnet user\ncdrom b.img\ndisk a.img,bus=vhost-user\n"):
+        once = dry(text).out
+        if not once or dry(once.decode()).out != once:
+            raise Fail(f"not the same again: {once!r}")
+    return once
+
+
 def config(build, log):
     """A file is read, the command line goes before it, and what --dry-run prints is such a file again."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "vm.conf")
+        with open(os.path.join(folder, "a.img"), "wb") as f:
+            f.truncate(1 << 20)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", os.path.join(folder, "b.img"), "1M"], check=True)
 
         def dry(text, *words):
             with open(path, "w", encoding="ascii") as f:
                 f.write(text)
-            return run_process([*build.run[:2], "--config", path, *words, "--dry-run"], 20 * build.slow, log)
+            return run_process([*build.run[:2], "--config", path, *words, "--dry-run"], 20 * build.slow, log, cwd=folder)
 
-        r = dry(CONFIG, "--memory", "2G", "--disk", "b.img")
-        first, rest = r.out.decode().split("\n", 1)
-        if r.status or not first.startswith("# runs on: ") or rest != RESOLVED:
-            raise Fail(f"status {r.status}, {r.out!r}")
-        for text in (r.out.decode(), "kernel x\nappend=\n"):
-            once = dry(text).out
-            if not once or dry(once.decode()).out != once:
-                raise Fail(f"not the same again: {once!r}")
+        last = dry_run_of_given(dry, log).decode()
+        for want in ("# pci 00:01.0 virtio-blk", "# pci 00:02.0 virtio-scsi", "# pci 00:03.0 virtio-net", "mac=52:54:00:12:34:57",
+                     "cdrom b.img,format=qcow2", "disk a.img,bus=vhost-user,queues=1\n"):
+            if want not in last:
+                raise Fail(f"no {want}")
         for text, want in BAD_CONFIGS:
             r = dry(text)
             if r.status != 2 or r.out or r.err.count(b"\n") != 1 or not re.search(want, r.err.decode()):

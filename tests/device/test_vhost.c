@@ -222,7 +222,7 @@ static int disk_open(struct side *s, unsigned queues)
 	const struct disk_options disk = { .queues = queues };
 	struct vhost_options o;
 
-	vhost_options_disk(&o, &disk, 1);
+	vhost_options_disk(&o, &disk, queues);
 	return side_open_as(s, &o);
 }
 

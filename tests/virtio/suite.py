@@ -11,7 +11,7 @@ import tempfile
 import threading
 import types
 
-from harness import GUEST_FILES, ROOT, SANITIZER_WORDS, Fail, Test, environment, need_qumra, script_output
+from harness import GUEST_FILES, ROOT, SANITIZER_WORDS, Fail, Test, environment, need_qumra, run_process, script_output
 
 HERE = os.path.join(ROOT, "tests", "virtio")
 sys.path.append(HERE)
@@ -167,14 +167,15 @@ def all_devices(build, log, bus, cpus, extra="", more=None, memory="512M"):
         server, port = serve(file), free_port()
         download = server.server_address[1], len(file)
         options = more.options()
-        guest = Guest(more.command([
+        command = [
             *build.run, "--kernel", kernel, "--initrd", initrd, "--cpus", str(cpus), "--memory", memory,
             "--append", f"console=ttyS0 panic=-1 http={download[0]} devices={5 + len(options) // 2} {extra} {more.words}",
             "--disk", f"{folder}/disk.img,format=raw,serial=disk0serial{port1}",
             "--disk", f"{folder}/readonly.img,format=raw,readonly{port2}", "--net",
             f"user,forward=tcp:{port}:7000{more.forward},mac=52:54:00:0a:0b:0c,pcap={folder}/net.pcap{port3}",
             "--device", f"console=file:{folder}/console", "--device", f"console=unix:{folder}/port,name=org.qumra.test",
-            "--device", "rng", "--stats", *bus, *options], kernel), limit)
+            "--device", "rng", "--stats", *bus, *options]
+        guest = Guest(more.command(command, kernel), limit)
         try:
             upload = use_forward(guest, port)
             more.meet(guest)
@@ -191,9 +192,21 @@ def all_devices(build, log, bus, cpus, extra="", more=None, memory="512M"):
         more.judge(download, guest.text)
         if "nomsi" not in extra:
             judge_exits(guest, 0 if "pci" in bus or "microvm,pcie=on" in bus else 2)
+        judge_slots(guest.text, run_process([*command, "--dry-run"], 20 * build.slow, log).out.decode())
         used = re.search(r"^HIGH (\d+)$", guest.text, re.M)
         if memory == HIGH_MEMORY and (not used or int(used[1]) << 12 < 16 << 20):
             raise Fail(f"pages in use above 4 GiB: {used and used[1]}")
+
+
+KINDS = {1: "net", 2: "blk", 3: "console", 4: "rng", 5: "balloon", 8: "scsi", 9: "9p", 16: "gpu", 18: "input", 19: "vsock"}
+
+
+def judge_slots(text, resolved):
+    """Each device is where --dry-run said."""
+    there = re.findall(r"^FEATURES \d+ (\S+) /sys/devices/pci0000:00/0000:([^/ ]+)/virtio\d+$", text, re.M)
+    said = sorted(re.findall(r"^# pci (\d\S+) virtio-(\S+)$", resolved, re.M))
+    if said != sorted((slot, KINDS[int(kind, 16)]) for kind, slot in there):
+        raise Fail(f"found {there}, said {said}")
 
 
 # What says where the devices are.

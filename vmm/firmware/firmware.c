@@ -74,24 +74,33 @@ out:
 	return ret;
 }
 
-static int kind_open(struct firmware *fw, const struct firmware_kind *k, struct error *err)
+bool firmware_files(const char *name, const char **code, const char **vars)
 {
-	unsigned i = access(k->code[0], R_OK) == 0 ? 0 : 1;
-	int ret = rom_read(k->code[i], &fw->rom, &fw->rom_size, err);
+	const struct firmware_kind *k = kind_find(name);
+	unsigned i = k && access(k->code[0], R_OK) == 0 ? 0 : 1;
 
-	if (ret == 0 && k->vars[i])
-		ret = rom_read(k->vars[i], &fw->vars, &fw->vars_size, err);
-	return ret;
+	*code = k ? k->code[i] : NULL;
+	*vars = k ? k->vars[i] : NULL;
+	return k;
+}
+
+static int kind_open(struct firmware *fw, const char *code, const char *vars, struct error *err)
+{
+	int ret = rom_read(code, &fw->rom, &fw->rom_size, err);
+
+	return ret == 0 && vars ? rom_read(vars, &fw->vars, &fw->vars_size, err) : ret;
 }
 
 int firmware_open(struct firmware *fw, const char *name, const char *vars, struct error *err)
 {
-	const struct firmware_kind *k = kind_find(name);
+	const char *code, *first;
 	int ret;
 
 	memset(fw, 0, sizeof(*fw));
 	fw->vars_fd = fw->option_rom.fd = -1;
-	ret = k ? kind_open(fw, k, err) : rom_read(name, &fw->rom, &fw->rom_size, err);
+	if (!firmware_files(name, &code, &first))
+		code = name;
+	ret = kind_open(fw, code, first, err);
 	if (ret == 0 && fw->vars)
 		ret = vars_open(fw, vars, err);
 	else if (ret == 0 && vars)

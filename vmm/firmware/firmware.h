@@ -62,6 +62,8 @@ struct firmware {
 
 /* bios, uefi, or a file that begins neither so; is it known? A usage error names what is wrong. */
 int firmware_check(const char *name, struct error *err);
+/* The files of one that has a name: its code, and what UEFI's variables begin as or NULL. Else false. */
+bool firmware_files(const char *name, const char **code, const char **vars);
 /*
  * Reads the files. vars: a file for UEFI's variables, made from the distribution's if it does not exist;
  * NULL: they are as the distribution's at each start.

@@ -15,12 +15,31 @@ int devices_add(struct device_list *l, const struct device_ops *ops, void *self)
 	return 0;
 }
 
-static int free_slot(const struct pci_bus *bus)
+int machine_next_slot(u32 taken)
 {
 	for (int slot = 1; slot < PCI_SLOT_LAST; slot++)
-		if (!bus->device[PCI_DEVFN(slot, 0)])
-			return PCI_DEVFN(slot, 0);
+		if (!(taken & BIT(slot)))
+			return slot;
 	return -ENOSPC;
+}
+
+u32 machine_fixed_slots(const struct machine_options *o)
+{
+	if (o->kind == MACHINE_MICROVM)
+		return BIT(0);
+	return BIT(0) | BIT(PC_SLOT_LPC) |
+	       (u32)(((1ULL << o->root_ports) - 1) << PC_SLOT_PORTS);
+}
+
+static int free_slot(const struct pci_bus *bus)
+{
+	u32 taken = 0;
+	int slot;
+
+	for (unsigned i = 0; i < PCI_SLOTS; i++)
+		taken |= bus->device[PCI_DEVFN(i, 0)] ? BIT(i) : 0;
+	slot = machine_next_slot(taken);
+	return slot < 0 ? slot : PCI_DEVFN(slot, 0);
 }
 
 int devices_add_pci(struct device_list *l, struct pci_bus *bus, int devfn, struct pci_device *d,

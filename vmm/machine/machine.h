@@ -47,6 +47,9 @@ int devices_add(struct device_list *l, const struct device_ops *ops, void *self)
  */
 int devices_add_pci(struct device_list *l, struct pci_bus *bus, int devfn, struct pci_device *d,
 		    const struct device_ops *ops, void *self);
+/* The slot that is handed out next, or -ENOSPC; those that the board itself has: a bit each. */
+int machine_next_slot(u32 taken);
+u32 machine_fixed_slots(const struct machine_options *o);
 void devices_reset(struct device_list *l);
 void devices_pause(struct device_list *l);
 void devices_resume(struct device_list *l);

@@ -3,12 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/board.h"
 #include "vmm/virtio/console.h"
+#include "vmm/virtio/defaults.h"
 #include "vmm/virtio/gpu.h"
 #include "vmm/virtio/input.h"
 #include "vmm/virtio/net.h"
@@ -19,6 +19,8 @@
 #include "vmm/virtio/vhost.h"
 #include "vmm/virtio/vsock.h"
 
+/* At most one of vsock, balloon, gpu, keyboard, tablet, console and SCSI controller. */
+#define PLAN_MAX (VIRTIO_DISKS_MAX + VIRTIO_NICS_MAX + VIRTIO_SHARES_MAX + VIRTIO_RNGS_MAX + 7)
 #define SLOT_DEVICES 3	/* with the verbs: the transport, the device, what is its own */
 
 /* One device with all that belongs to it. */
@@ -118,7 +120,7 @@ static int disk_create(struct virtio_board *b, struct virtio_slot *s, const void
 {
 	const struct disk_options *o = options;
 	const struct blk_options disk = {
-		.queues = o->queues ? o->queues : MIN(b->env.cpus, 4u), .serial = o->serial };
+		.queues = virtio_disk_queues(o, b->env.cpus), .serial = o->serial };
 	struct virtio_blk *blk = s->self;
 	struct block *block;
 	int ret = disk_open(&block, s, o, false, err);
@@ -161,23 +163,6 @@ static void scsi_destroy(void *self)
 	virtio_scsi_destroy(self);
 }
 
-/*
- * Debian's iPXE, as the package of QEMU's ROMs has it; the first one is for BIOS and UEFI. A machine
- * without them only cannot start from a network.
- */
-static const char *nic_rom(const struct virtio_board *b, const struct nic_options *o)
-{
-	static const char *const files[] = {
-		"/usr/lib/ipxe/qemu/efi-virtio.rom", "/usr/lib/ipxe/qemu/pxe-virtio.rom" };
-
-	if (o->rom)
-		return strcmp(o->rom, "off") == 0 ? NULL : o->rom;
-	for (size_t i = 0; b->env.firmware && i < ARRAY_SIZE(files); i++)
-		if (access(files[i], R_OK) == 0)
-			return files[i];
-	return NULL;
-}
-
 static int nic_create(struct virtio_board *b, struct virtio_slot *s, const void *options,
 		      struct error *err)
 {
@@ -185,7 +170,7 @@ static int nic_create(struct virtio_board *b, struct virtio_slot *s, const void 
 
 	s->dev = &net->dev;
 	s->own = &virtio_net_device_ops;
-	s->rom_file = nic_rom(b, options);
+	s->rom_file = virtio_nic_rom(options, b->env.firmware);
 	return virtio_net_init(net, options, MIN(b->env.cpus, NET_PAIRS_MAX), b->env.mem, &s->io, err);
 }
 
@@ -264,7 +249,7 @@ static int vhost_nic_create(struct virtio_board *b, struct virtio_slot *s, const
 	struct vhost_options o;
 
 	vhost_options_nic(&o, options);
-	s->rom_file = nic_rom(b, options);
+	s->rom_file = virtio_nic_rom(options, b->env.firmware);
 	return vhost_create(b, s, &o, err);
 }
 
@@ -282,7 +267,7 @@ static int vhost_disk_create(struct virtio_board *b, struct virtio_slot *s, cons
 {
 	struct vhost_options o;
 
-	vhost_options_disk(&o, options, MIN(b->env.cpus, 4u));
+	vhost_options_disk(&o, options, virtio_disk_queues(options, b->env.cpus));
 	return vhost_create(b, s, &o, err);
 }
 
@@ -341,25 +326,26 @@ static void input_destroy(void *self)
 }
 
 static const struct kind {
+	const char *name;
 	size_t size;
 	int (*create)(struct virtio_board *b, struct virtio_slot *s, const void *options,
 		      struct error *err);
 	/* The I/O thread has ended. Also after a create that failed. */
 	void (*destroy)(void *self);
-} kind_rng = { sizeof(struct virtio_rng), rng_create, rng_destroy },
-  kind_disk = { sizeof(struct virtio_blk), disk_create, disk_destroy },
-  kind_scsi = { sizeof(struct virtio_scsi), scsi_create, scsi_destroy },
-  kind_balloon = { sizeof(struct virtio_balloon), balloon_create, balloon_destroy },
-  kind_share = { sizeof(struct virtio_p9), share_create, share_destroy },
-  kind_vhost_share = { sizeof(struct virtio_vhost), vhost_share_create, vhost_destroy },
-  kind_vhost_nic = { sizeof(struct virtio_vhost), vhost_nic_create, vhost_destroy },
-  kind_vhost_disk = { sizeof(struct virtio_vhost), vhost_disk_create, vhost_destroy },
-  kind_vhost_vsock = { sizeof(struct virtio_vhost), vhost_vsock_create, vhost_destroy },
-  kind_vsock = { sizeof(struct virtio_vsock), vsock_create, vsock_destroy },
-  kind_gpu = { sizeof(struct virtio_gpu), gpu_create, gpu_destroy },
-  kind_input = { sizeof(struct virtio_input), input_create, input_destroy },
-  kind_nic = { sizeof(struct virtio_net), nic_create, nic_destroy },
-  kind_console = { sizeof(struct virtio_console), console_create, console_destroy };
+} kind_rng = { "virtio-rng", sizeof(struct virtio_rng), rng_create, rng_destroy },
+  kind_disk = { "virtio-blk", sizeof(struct virtio_blk), disk_create, disk_destroy },
+  kind_scsi = { "virtio-scsi", sizeof(struct virtio_scsi), scsi_create, scsi_destroy },
+  kind_balloon = { "virtio-balloon", sizeof(struct virtio_balloon), balloon_create, balloon_destroy },
+  kind_share = { "virtio-9p", sizeof(struct virtio_p9), share_create, share_destroy },
+  kind_vhost_share = { "virtio-fs", sizeof(struct virtio_vhost), vhost_share_create, vhost_destroy },
+  kind_vhost_nic = { "virtio-net", sizeof(struct virtio_vhost), vhost_nic_create, vhost_destroy },
+  kind_vhost_disk = { "virtio-blk", sizeof(struct virtio_vhost), vhost_disk_create, vhost_destroy },
+  kind_vhost_vsock = { "virtio-vsock", sizeof(struct virtio_vhost), vhost_vsock_create, vhost_destroy },
+  kind_vsock = { "virtio-vsock", sizeof(struct virtio_vsock), vsock_create, vsock_destroy },
+  kind_gpu = { "virtio-gpu", sizeof(struct virtio_gpu), gpu_create, gpu_destroy },
+  kind_input = { "virtio-input", sizeof(struct virtio_input), input_create, input_destroy },
+  kind_nic = { "virtio-net", sizeof(struct virtio_net), nic_create, nic_destroy },
+  kind_console = { "virtio-console", sizeof(struct virtio_console), console_create, console_destroy };
 
 /* Who serves the queues: this program, another one, or the kernel. */
 static const struct kind *nic_kind(const struct nic_options *o)
@@ -374,9 +360,9 @@ static const struct kind *nic_kind(const struct nic_options *o)
 
 /* ---- slots ----------------------------------------------------------------------------------- */
 
-/* A slot with a device and an I/O thread that does not run yet, behind a root port. */
-static int slot_open_behind(struct virtio_board *b, const struct kind *kind, const void *options,
-			    unsigned port, struct error *err)
+/* A slot with a device and an I/O thread that does not run yet. port: the root port, or 0. */
+static int slot_open(struct virtio_board *b, const struct kind *kind, const void *options,
+		     unsigned port, struct error *err)
 {
 	struct virtio_slot *s = &b->slot[b->n];
 	int ret;
@@ -396,12 +382,6 @@ static int slot_open_behind(struct virtio_board *b, const struct kind *kind, con
 	s->options = options;
 	s->root_port = port;
 	return kind->create(b, s, options, err);
-}
-
-static int slot_open(struct virtio_board *b, const struct kind *kind, const void *options,
-		     struct error *err)
-{
-	return slot_open_behind(b, kind, options, 0, err);
 }
 
 static int slot_set_rom(struct virtio_slot *s, struct error *err)
@@ -465,35 +445,78 @@ static void slot_close(struct virtio_slot *s)
 
 /* ---- the board ------------------------------------------------------------------------------- */
 
+/* What the options make, in the order in which it gets slots. */
+struct board_plan {
+	unsigned n;
+	struct { const struct kind *kind; const void *options; unsigned port; } item[PLAN_MAX];
+};
+
+/* port: the root port that it is behind, or 0. */
+static void plan_add_behind(struct board_plan *p, const struct kind *kind, const void *options,
+			    unsigned port)
+{
+	p->item[p->n].kind = kind;
+	p->item[p->n].port = port;
+	p->item[p->n++].options = options;
+}
+
+static void plan_add(struct board_plan *p, const struct kind *kind, const void *options)
+{
+	plan_add_behind(p, kind, options, 0);
+}
+
+static void plan_add_others(struct board_plan *p, const struct virtio_options *o)
+{
+	if (o->vsocks)
+		plan_add(p, o->vsock.path ? &kind_vsock : &kind_vhost_vsock, &o->vsock);
+	if (o->balloons)
+		plan_add(p, &kind_balloon, &o->balloon);
+	if (o->gpus)
+		plan_add(p, &kind_gpu, &o->gpu);
+	if (o->keyboards)
+		plan_add(p, &kind_input, &virtio_keyboard);
+	if (o->tablets)
+		plan_add(p, &kind_input, &virtio_tablet);
+	for (unsigned i = 0; i < o->rngs; i++)
+		plan_add(p, &kind_rng, o);
+}
+
+static void plan_make(struct board_plan *p, const struct virtio_options *o)
+{
+	p->n = 0;
+	for (unsigned i = 0; i < o->disks; i++)
+		if (!o->disk[i].scsi)
+			plan_add_behind(p, o->disk[i].vhost ? &kind_vhost_disk : &kind_disk,
+				&o->disk[i], o->disk[i].root_port);
+	if (scsi_units(o))
+		plan_add(p, &kind_scsi, o);
+	for (unsigned i = 0; i < o->nics; i++)
+		plan_add_behind(p, nic_kind(&o->nic[i]), &o->nic[i], o->nic[i].root_port);
+	if (o->ports)
+		plan_add(p, &kind_console, o);
+	for (unsigned i = 0; i < o->shares; i++)
+		plan_add_behind(p, o->share[i].fs ? &kind_vhost_share : &kind_share, &o->share[i],
+			o->share[i].root_port);
+	plan_add_others(p, o);
+}
+
+const char *virtio_options_name(const struct virtio_options *o, unsigned i, unsigned *port)
+{
+	struct board_plan p;
+
+	plan_make(&p, o);
+	*port = i < p.n ? p.item[i].port : 0;
+	return i < p.n ? p.item[i].kind->name : NULL;
+}
+
 static int board_fill(struct virtio_board *b, const struct virtio_options *o, struct error *err)
 {
+	struct board_plan p;
 	int ret = 0;
 
-	for (unsigned i = 0; i < o->disks && ret == 0; i++)
-		if (!o->disk[i].scsi)
-			ret = slot_open_behind(b, o->disk[i].vhost ? &kind_vhost_disk : &kind_disk,
-				&o->disk[i], o->disk[i].root_port, err);
-	if (scsi_units(o) && ret == 0)
-		ret = slot_open(b, &kind_scsi, o, err);
-	for (unsigned i = 0; i < o->nics && ret == 0; i++)
-		ret = slot_open_behind(b, nic_kind(&o->nic[i]), &o->nic[i], o->nic[i].root_port, err);
-	if (o->ports && ret == 0)
-		ret = slot_open(b, &kind_console, o, err);
-	for (unsigned i = 0; i < o->shares && ret == 0; i++)
-		ret = slot_open_behind(b, o->share[i].fs ? &kind_vhost_share : &kind_share, &o->share[i],
-			o->share[i].root_port, err);
-	if (o->vsocks && ret == 0)
-		ret = slot_open(b, o->vsock.path ? &kind_vsock : &kind_vhost_vsock, &o->vsock, err);
-	if (o->balloons && ret == 0)
-		ret = slot_open(b, &kind_balloon, &o->balloon, err);
-	if (o->gpus && ret == 0)
-		ret = slot_open(b, &kind_gpu, &o->gpu, err);
-	if (o->keyboards && ret == 0)
-		ret = slot_open(b, &kind_input, &virtio_keyboard, err);
-	if (o->tablets && ret == 0)
-		ret = slot_open(b, &kind_input, &virtio_tablet, err);
-	for (unsigned i = 0; i < o->rngs && ret == 0; i++)
-		ret = slot_open(b, &kind_rng, o, err);
+	plan_make(&p, o);
+	for (unsigned i = 0; i < p.n && ret == 0; i++)
+		ret = slot_open(b, p.item[i].kind, p.item[i].options, p.item[i].port, err);
 	for (unsigned i = 0; i < b->n && ret == 0; i++)
 		ret = slot_start(b, &b->slot[i], err);
 	return ret;
@@ -514,6 +537,8 @@ int virtio_board_create(struct virtio_board **out, const struct virtio_options *
 	b->env = *env;
 	b->options = *o;
 	b->on_mmio = o->mmio;
+	for (unsigned i = 0; i < o->nics; i++)
+		virtio_nic_mac(o, i, b->options.nic[i].mac);
 	ret = board_fill(b, &b->options, err);
 	if (ret < 0)
 		virtio_board_destroy(b);

@@ -74,6 +74,12 @@ bool virtio_board_balloon(struct virtio_board *board, struct balloon_figures *f)
 void virtio_board_set_balloon(struct virtio_board *board, u64 bytes);
 
 /*
+ * The name of device number i, in the order of their slots; NULL: there are no more. *port: the root port
+ * that it is behind, or 0.
+ */
+const char *virtio_options_name(const struct virtio_options *o, unsigned i, unsigned *port);
+
+/*
  * The command line for a kernel, allocated: with the windows of virtio-mmio appended where ACPI, which
  * tells of them too, is off. NULL: no memory.
  */

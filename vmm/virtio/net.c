@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/sg.h"
@@ -345,19 +344,6 @@ static u64 net_features(const struct net_backend *b, unsigned pairs)
 	return pairs > 1 ? f | BIT(VIRTIO_NET_F_MQ) : f;
 }
 
-static void net_choose_mac(struct virtio_net *net, const u8 *wanted)
-{
-	static const u8 none[6];
-	ssize_t n;
-
-	memcpy(net->mac, wanted, 6);
-	if (memcmp(wanted, none, 6) != 0)
-		return;
-	n = getrandom(net->mac, 6, 0);
-	(void)n;
-	net->mac[0] = (net->mac[0] & ~1) | 2;	/* one station's, locally administered */
-}
-
 static int net_open_backend(struct virtio_net *net, const struct nic_options *o, struct loop *loop,
 			    struct error *err)
 {
@@ -383,7 +369,7 @@ int virtio_net_init(struct virtio_net *net, const struct nic_options *o, unsigne
 	int ret;
 
 	*net = (struct virtio_net){ .pairs = pairs, .pcap.fd = -1 };
-	net_choose_mac(net, o->mac);
+	memcpy(net->mac, o->mac, sizeof(net->mac));
 	net_control_reset(net);
 	ret = o->pcap ? net_pcap_open(&net->pcap, o->pcap, err) : 0;
 	if (ret == 0)

@@ -3,7 +3,6 @@
 #include <linux/virtio_fs.h>
 #include <linux/virtio_net.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "vmm/virtio/vhost.h"
 #include "vmm/virtio/vsock.h"
@@ -58,16 +57,9 @@ const struct vhost_kind vhost_tap = {
 
 void vhost_options_nic(struct vhost_options *v, const struct nic_options *o)
 {
-	static const u8 none[6];
 	struct virtio_net_config c = { .status = VIRTIO_NET_S_LINK_UP, .max_virtqueue_pairs = 1 };
-	ssize_t n;
 
 	memcpy(c.mac, o->mac, 6);
-	if (memcmp(c.mac, none, 6) == 0) {
-		n = getrandom(c.mac, 6, 0);
-		(void)n;
-		c.mac[0] = (c.mac[0] & ~1) | 2;	/* one station's, locally administered */
-	}
 	*v = (struct vhost_options){ .kind = o->kind == NET_TAP ? &vhost_tap : &vhost_net,
 				     .option = "--net", .socket = o->socket, .tap = o->tap };
 	memcpy(v->config, &c, NET_CONFIG_SIZE);
@@ -147,5 +139,5 @@ const struct vhost_kind vhost_blk = {
 void vhost_options_disk(struct vhost_options *v, const struct disk_options *o, unsigned queues)
 {
 	*v = (struct vhost_options){ .kind = &vhost_blk, .option = "--disk", .socket = o->file,
-				     .queues = o->queues ? o->queues : queues };
+				     .queues = queues };
 }
