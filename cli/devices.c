@@ -331,7 +331,7 @@ static const struct suboption console_suboptions[] = {
 static int device_console(struct run_options *o, const char *where, char *rest, struct error *err)
 {
 	struct port_options *p = &o->virtio.port[o->virtio.ports];
-	int ret = chardev_check(where, err);
+	int ret = chardev_check("--device console", where, err);
 
 	if (ret < 0)
 		return ret;

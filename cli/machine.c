@@ -133,6 +133,9 @@ int machine_settle(struct run_options *o, struct error *err)
 {
 	int ret = numa_check(&o->machine.numa, &o->cpus, o->memory, err);
 
+	if (ret == 0 && o->virtio.balloon.taken > o->memory)
+		return error_usage(err, "--device balloon: taken: the machine has %llu MiB only",
+			(unsigned long long)o->memory >> 20);
 	if (ret == 0 && o->machine.kind == MACHINE_MICROVM)
 		ret = microvm_settle(o, err);
 	return ret < 0 ? ret : ports_check(o, err);

@@ -46,7 +46,7 @@ static int parse_cpus(struct run_options *o, const char *value, struct error *er
 static int parse_serial(struct run_options *o, const char *value, struct error *err)
 {
 	o->serial = value;
-	return chardev_check(value, err);
+	return chardev_check("--serial", value, err);
 }
 
 static int parse_firmware_part(struct run_options *o, const char *part, struct error *err)

@@ -8,11 +8,15 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import termios
 import time
 
 from harness import ROOT, SANITIZER_WORDS, Fail, Missing, Test, environment, need_qumra, run_process
+
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+import bad_devices  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("guest_suite", os.path.join(ROOT, "tests", "guest", "suite.py"))
 guest_suite = importlib.util.module_from_spec(spec)
@@ -115,9 +119,9 @@ KERNELS = {
 }
 
 
-def refused(build, log, name, args, statuses=(1, 2), problems=None, must=None):
+def refused(build, log, name, args, statuses=(1, 2), problems=None, must=None, cwd=None):
     """One line on standard error, a status of 1 or 2, no crash; anything else is a problem."""
-    r = run_process([build.qumra, "run", "--accel", "soft", *args], 30 * build.slow, log)
+    r = run_process([build.qumra, "run", "--accel", "soft", *args], 30 * build.slow, log, cwd=cwd)
     lines = [line for line in r.err.decode(errors="replace").splitlines() if "accelerator soft" not in line]
     problem = None
     if r.timed_out:
@@ -237,6 +241,17 @@ def bad_options(build, log):
             if r.status != 2 or len(r.err.splitlines()) != 1:
                 problems.append(f"qumra {' '.join(args)}: status {r.status}, {len(r.err.splitlines())} lines")
     return report(log, problems, "42 mistakes")
+
+
+def bad_device_options(build, log):
+    """Options of devices, and images."""
+    need_qumra(build)
+    problems = []
+    left = bad_devices.run(build, log, guest("hello", log), lambda name, args, must, cwd: refused(
+        build, log, name, args, (1, 2), problems, must, cwd))
+    if left:
+        problems.append(f"files left: {left}")
+    return report(log, problems, f"{len(bad_devices.MISTAKES)} mistakes, {len(bad_devices.IMAGES)} images")
 
 
 def unwritable(build, log):
@@ -694,6 +709,7 @@ def config(build, log):
 def all_tests(build):
     for name, function, cost in (
             ("bad-kernels", bad_kernels, 10), ("truncated-kernels", truncated_kernels, 10), ("bad-options", bad_options, 10),
+            ("bad-devices", bad_device_options, 10),
             ("unwritable", unwritable, 1), ("statuses", statuses, 5), ("piped", piped, 5), ("end-of-input", end_of_input, 1),
             ("serial", serial_places, 5), ("keys", keys, 5), ("accelerator", accelerator, 3), ("memory", memory, 2),
             ("memory-back-ends", memory_back_ends, 3),

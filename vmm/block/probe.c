@@ -10,9 +10,8 @@ struct magic {
 };
 
 static const struct magic magics[] = {
-	{ "qcow2", 0, 8, "QFI\xfb\0\0\0\2" },
-	{ "qcow2", 0, 8, "QFI\xfb\0\0\0\3" },
 	{ "qcow", 0, 8, "QFI\xfb\0\0\0\1" },
+	{ "qcow2", 0, 4, "QFI\xfb" },	/* of a version that we know or not */
 	{ "qed", 0, 4, "QED\0" },
 	{ "luks", 0, 6, "LUKS\xba\xbe" },
 	{ "vmdk", 0, 4, "KDMV" },

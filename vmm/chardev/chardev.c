@@ -36,14 +36,14 @@ static const struct chardev_kind *chardev_kind_find(const char *spec, const char
 	return NULL;
 }
 
-int chardev_check(const char *spec, struct error *err)
+int chardev_check(const char *option, const char *spec, struct error *err)
 {
 	const char *path;
 
 	if (chardev_kind_find(spec, &path))
 		return 0;
 	return error_usage(
-		err, "--serial: \"%s\" is none of stdio, none, file:PATH, pty, unix:PATH", spec);
+		err, "%s: \"%s\" is none of stdio, none, file:PATH, pty, unix:PATH", option, spec);
 }
 
 int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
@@ -63,7 +63,7 @@ int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
 		.side_watch = -1,
 		.slave_fd = -1};
 	if (!kind)
-		return error_usage(err, "--serial: \"%s\" is unknown", spec);
+		return error_usage(err, "\"%s\" is none of stdio, none, file:PATH, pty, unix:PATH", spec);
 	cd->out = malloc(CHARDEV_OUT_SIZE);
 	if (!cd->out)
 		return error_set(err, ENOMEM, "out of memory");

@@ -75,8 +75,8 @@ struct chardev {
 	char path[128];			/* pty, unix */
 };
 
-/* "stdio", "none", "file:PATH", "pty", "unix:PATH": is it one? A usage error says what is. */
-int chardev_check(const char *spec, struct error *err);
+/* "stdio", "none", "file:PATH", "pty", "unix:PATH": is it one? A usage error begins with option. */
+int chardev_check(const char *option, const char *spec, struct error *err);
 /* With spec checked. The chardev must not move afterwards. */
 int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
 		 const struct chardev_events *events, struct error *err);

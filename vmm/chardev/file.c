@@ -35,7 +35,7 @@ int chardev_open_file(struct chardev *cd, const char *path, struct error *err)
 	cd->out_fd =
 		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
 	if (cd->out_fd < 0)
-		return error_set(err, errno, "--serial file:%s: %s", path,
+		return error_set(err, errno, "file:%s: %s", path,
 				 errno == ENXIO ? "nobody reads this FIFO" : strerror(errno));
 	cd->connected = true;
 	return chardev_start(cd, err);
