@@ -25,11 +25,12 @@ DEVICES = ("--no-reboot -nodefaults -vnc none -serial stdio -device pc-testdev -
 # QEMU's isa-debug-exit ends it with twice the guest's status and one; the guest's for a skip is 77 / 2.
 PASSED, SKIPPED = 1, 77
 # Ours: the counters of Intel's kind, which their own row finds on Intel hosts only; rows of trees before 2026 whose local
-# APICs are the hypervisor's and whose other chips are QEMU's.
+# APICs are the hypervisor's and whose other chips are QEMU's. One processor for the IOAPIC, as there: with more, the test
+# turns the route of an interrupt in service elsewhere, whose EOI Linux 6.1 then does not tell QEMU of.
 SPLIT = "-cpu qemu64,+x2apic,+tsc-deadline -machine kernel_irqchip=split"
 MORE = {"pmu-intel": {"file": "pmu.flat", "qemu_params": "-cpu max,vendor=GenuineIntel"},
         "apic-split": {"file": "apic.flat", "smp": "2", "qemu_params": SPLIT, "arch": "x86_64", "timeout": "30"},
-        "ioapic-split": {"file": "ioapic.flat", "smp": "4", "qemu_params": SPLIT, "arch": "x86_64"}}
+        "ioapic-split": {"file": "ioapic.flat", "qemu_params": SPLIT, "arch": "x86_64"}}
 
 
 def trees():
