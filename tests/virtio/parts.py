@@ -3,6 +3,7 @@ import importlib.util
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -259,6 +260,72 @@ class Balloon(Part):
         if figures.get("balloon_taken_kib") != "131072" or int(figures["balloon_reported_kib"]) < 120 << 10 \
                 or not 100 << 20 < int(figures["balloon_guest_total"]) < 512 << 20:
             raise Fail(f"figures: {figures}")
+
+
+class Full(Part):
+    """The host's file system is full, or, on mmio and where nothing may be mounted, files may not be longer; later there is
+    room again."""
+    name, checks = "full", 8
+    modules = ("virtio_blk", "virtio_console")
+    SIZE, LONGEST, FILLER = 16 << 20, 8 << 20, 4 << 20
+    mounted = False
+
+    def prepare(self):
+        os.mkdir(self.path("host"))
+        self.mounted = self.bus == "pci" and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={self.SIZE}", "qumra-test", self.path("host")], stderr=subprocess.DEVNULL,
+            check=False).returncode == 0
+        if self.mounted:
+            self.write("host/filler", bytes(self.FILLER))
+        options = []
+        for form in ("raw", "qcow2"):
+            image = self.path(f"host/disk.{form}")
+            subprocess.run(["qemu-img", "create", "-q", "-f", form, image, "32M"], check=True)
+            options += ["--disk", f"{image},format={form},aio={'io_uring' if self.bus == 'pci' else 'threads'}"]
+        return [*options, "--device", "console=none", "--device", f"console=unix:{self.path('port')},name=org.qumra.test"], []
+
+    def limit_files(self, guest, size):
+        if not self.mounted:
+            most = resource.prlimit(guest.process.pid, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(guest.process.pid, resource.RLIMIT_FSIZE, (size, most))
+
+    def meet(self, guest):
+        guest.until("CHECK ok modules")
+        self.limit_files(guest, self.LONGEST)
+        guest.until("READY full")
+        self.limit_files(guest, resource.RLIM_INFINITY)
+        if self.mounted:
+            os.remove(self.path("host/filler"))
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.path("port"))
+            s.sendall(b"go on\n")
+            guest.until("CHECK ok room-qcow2")
+
+    def run(self, build, log, cpus):
+        try:
+            return super().run(build, log, cpus)
+        finally:
+            if self.mounted:
+                subprocess.run(["umount", self.path("host")], check=True)
+
+    def judge(self, text):
+        """What was reported as written is in the images."""
+        image = self.path("host/disk.qcow2")
+        found = subprocess.run(["qemu-img", "check", "-q", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if found.returncode not in (0, 3):      # clusters that an error left to nobody
+            raise Fail(f"qemu-img check: {found.stdout[-200:]}")
+        subprocess.run(["qemu-img", "convert", "-O", "raw", image, self.path("disk.raw")], check=True)
+        errors = int(re.search(r"^ERRORS (\d+)$", text, re.M)[1])
+        written = {(d, int(i)): g for d, i, g in re.findall(r"^WRITTEN (vd[ab]) (\d+) (\d)$", text, re.M)}
+        for (disk, i), generation in written.items():
+            line = f"block {i} of {disk} {generation}\n".encode()
+            want = (line * ((1 << 20) // len(line) + 1))[:1 << 20]
+            with open(self.path({"vda": "host/disk.raw", "vdb": "disk.raw"}[disk]), "rb") as f:
+                f.seek(i << 20)
+                if f.read(1 << 20) != want:
+                    raise Fail(f"MiB {i} of {disk} was reported as written and is something else")
+        if not errors or len(written) < 9:
+            raise Fail(f"{errors} errors, {len(written)} MiB written")
 
 
 class Share(Part):
@@ -608,7 +675,7 @@ class Mouse(Part):
             raise Fail(f"mouse: {rest}, moved by {moved}")
 
 
-PARTS = (Mouse, Scsi, Media, Balloon, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
+PARTS = (Mouse, Scsi, Media, Balloon, Full, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
 
 
 def run(part, kit, build, log, bus, cpus):
