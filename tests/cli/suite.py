@@ -1,5 +1,7 @@
 """The qumra command: bad input, the terminal, exit statuses, what an idle guest costs."""
+import contextlib
 import importlib.util
+import mmap
 import os
 import pty
 import re
@@ -17,6 +19,7 @@ from harness import ROOT, SANITIZER_WORDS, Fail, Missing, Test, environment, nee
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 import bad_devices  # noqa: E402
+import huge_pages  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("guest_suite", os.path.join(ROOT, "tests", "guest", "suite.py"))
 guest_suite = importlib.util.module_from_spec(spec)
@@ -570,8 +573,8 @@ def memory_back_ends(build, log):
         path = os.path.join(folder, "ram,file")
         name = path.replace(",", ",,")
 
-        def run(backing, want=33):
-            r = run_process([*build.run, "--kernel", guest("hello", log), "--memory", "16M," + backing, "--debug-exit"],
+        def run(backing, want=33, size="16M"):
+            r = run_process([*build.run, "--kernel", guest("hello", log), "--memory", f"{size},{backing}", "--debug-exit"],
                             30 * build.slow, log)
             if r.status != want:
                 raise Fail(f"{backing}: status {r.status}: {r.err[-200:]!r}")
@@ -590,14 +593,57 @@ def memory_back_ends(build, log):
         with open(path, "rb") as f:
             if f.read() != b"mark" + ram[4:]:
                 raise Fail("a private file was written")
-        free = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
-        if not os.path.exists(free) or int(open(free, encoding="ascii").read()) >= 8:
-            run("hugepages")
-            return "on huge pages, too"
-        lines = [line for line in run("hugepages", 1).err.splitlines() if b"huge pages of 2 MiB" in line]
-        if len(lines) != 1:
-            raise Fail(f"{len(lines)} lines say that there are no huge pages")
-    return "this host has no huge pages"
+        with huge_pages.Pools() as pools:
+            if pools.free(huge_pages.MIB_2) < 8:
+                lines = [line for line in run("hugepages", 1).err.splitlines() if b"huge pages of 2 MiB" in line]
+                if len(lines) != 1:
+                    raise Fail(f"{len(lines)} lines say that there are no huge pages")
+            return on_huge_pages(build, log, pools, folder, run)
+
+
+def on_huge_pages(build, log, pools, folder, run):
+    """Guests on pages of 2 MiB, 1 GiB and of a file of hugetlbfs; what the host gives makes the remark."""
+    with pools.more(huge_pages.MIB_2, 16) as there:
+        if not there:
+            return "the host gives no huge pages"
+        for backing in ("hugepages", "hugepages,share=on", "hugepages=2M,prealloc=on"):
+            run(backing)
+            before = pools.unclaimed(huge_pages.MIB_2)
+            with idle_guest(build, log, "--memory", "16M," + backing):
+                taken = before - pools.unclaimed(huge_pages.MIB_2)
+            if taken != 8:
+                raise Fail(f"{backing}: {taken} huge pages taken")
+        remark = "huge pages of 2 MiB"
+        with huge_pages.mounted(os.path.join(folder, "huge")) as path:
+            if path:
+                run(f"file={path},share=on")
+                with open(path, "r+b") as f:
+                    ram = mmap.mmap(f.fileno(), 16 << 20)
+                    code = ram.find(b"DONE ")
+                    ram.close()
+                if os.path.getsize(path) != 16 << 20 or code < 0:
+                    raise Fail("the guest was not in the file of hugetlbfs")
+                run(f"file={path}")
+                remark += ", in a file"
+    if build.name:      # the host takes seconds to make one
+        return remark
+    with pools.more(huge_pages.GIB_1, 1) as there:
+        if there:
+            run("hugepages=1G", size="1G")
+            remark += ", of 1 GiB"
+    return remark
+
+
+@contextlib.contextmanager
+def idle_guest(build, log, *options):
+    """A machine whose guest does nothing."""
+    with subprocess.Popen([*build.run, "--kernel", guest("idle", log), *options], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=log, env=environment()) as p:
+        try:
+            p.stdout.readline()
+            yield p
+        finally:
+            p.kill()
 
 
 def dump(build, log):

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -133,13 +134,15 @@ static void test_file(void **state)
 	assert_int_equal(descriptors(), before);
 }
 
+#define POOLS "/sys/kernel/mm/hugepages"
+
 static long pool(const char *size, const char *what)
 {
 	char path[128];
 	long n = -1;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%skB/%s", size, what);
+	snprintf(path, sizeof(path), POOLS "/hugepages-%skB/%s", size, what);
 	f = fopen(path, "re");
 	if (f && fscanf(f, "%ld", &n) != 1)
 		n = -1;
@@ -148,11 +151,41 @@ static long pool(const char *size, const char *what)
 	return n;
 }
 
-/* Where the host has four of them they are what RAM is made of, at once; elsewhere a line says how many lack. */
+static void pool_set(long pages)
+{
+	FILE *f = fopen(POOLS "/hugepages-2048kB/nr_hugepages", "we");
+
+	if (!f)
+		return;		/* not root's, or a host without them */
+	fprintf(f, "%ld\n", pages);
+	fclose(f);
+}
+
+/* They are what RAM is made of, at once; where there are too few a line says how many lack. */
+static void check_huge(struct memory_backing *b, long free_pages)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		b->share = i & 1;
+		b->prealloc = i & 2;
+		if (free_pages < 4) {
+			check_refused(b, ENOMEM, free_pages < 0 ? "has no huge pages" : "free huge pages of 2 MiB, and 4");
+			continue;
+		}
+		assert_int_equal(create(b, SIZE), 0);
+		assert_int_equal(pool("2048", "free_hugepages") - pool("2048", "resv_hugepages"), free_pages - 4);
+		memset(guest_memory_at(&mem, 0x100000, 0x700000), 1, 0x700000);
+		assert_int_equal(pool("2048", "free_hugepages"), free_pages - 4);
+		guest_memory_destroy(&mem);
+		assert_int_equal(pool("2048", "free_hugepages"), free_pages);
+	}
+}
+
+/* Root fills the host's pool for it. The lock: tests/cli does the same. */
 static void test_huge(void **state)
 {
 	struct memory_backing b = { .huge = 2 << 20 };
-	long free_pages = pool("2048", "free_hugepages");
+	int lock = open(POOLS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	long pages, free_pages;
 	unsigned before = descriptors();
 
 	(void)state;
@@ -165,21 +198,17 @@ static void test_huge(void **state)
 	assert_int_equal(memory_backing_check(&b, SIZE, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "does not go with file"));
 	b.file = NULL;
-	for (unsigned i = 0; i < 4; i++) {
-		b.share = i & 1;
-		b.prealloc = i & 2;
-		if (free_pages < 4) {
-			check_refused(&b, ENOMEM, free_pages < 0 ? "has no huge pages" : "free huge pages of 2 MiB, and 4");
-			continue;
-		}
-		assert_int_equal(create(&b, SIZE), 0);
-		assert_int_equal(pool("2048", "free_hugepages") - pool("2048", "resv_hugepages"), free_pages - 4);
-		memset(guest_memory_at(&mem, 0x100000, 0x700000), 1, 0x700000);
-		assert_int_equal(pool("2048", "free_hugepages"), free_pages - 4);
-		guest_memory_destroy(&mem);
-		assert_int_equal(pool("2048", "free_hugepages"), free_pages);
-	}
+	if (lock >= 0)
+		flock(lock, LOCK_EX);
+	pages = pool("2048", "nr_hugepages");
+	check_huge(&b, pool("2048", "free_hugepages"));
+	pool_set(pages + 4);
+	free_pages = pool("2048", "free_hugepages");
+	check_huge(&b, free_pages);
+	pool_set(pages);
 	assert_int_equal(descriptors(), before);
+	if (lock >= 0)
+		close(lock);
 	if (free_pages < 4)
 		print_message("the host has no huge pages: only their lack was tested\n");
 }
