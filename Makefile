@@ -2,8 +2,8 @@
 #
 #   make          build/qumra
 #   make run      boot Debian's own kernel to a shell
-#   make test     all tests (tests/run NAME... for some)
-#   make ci       as CI runs them: what cannot run for want of a package has failed
+#   make test     all tests but the slow group (tests/run NAME... for some)
+#   make ci       as CI: with the slow group, and what cannot run for want of a package has failed
 #   make bench    measurements, side by side with QEMU
 #   make clean
 

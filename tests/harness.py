@@ -81,10 +81,12 @@ BUILDS = (
 
 @dataclass
 class Test:
-    """run(log) returns a remark or nothing, raises Skip or Fail. Alone: measures time, so runs by itself."""
+    """run(log) returns a remark or nothing, raises Skip or Fail. Alone: measures time, so runs by itself. Slow: waits for
+    minutes and needs little of the CPUs; runs beside the others, where all tests are wanted or this one by its name."""
     name: str
     run: Callable
     alone: bool = False
+    slow: bool = False
     cost: float = 1     # rough seconds; longer tests start first
 
 
