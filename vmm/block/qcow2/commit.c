@@ -56,11 +56,8 @@ static int commit_refcounts(struct qcow2 *q, bool now)
 	int ret;
 
 	/* A new block is told of at once, so that counting anew finds a place for each count. */
-	if (q->lazy && !now && !entries_dirty(&q->reftable_dirty)) {
-		if (q->refcount_cache.dirty && !(q->incompatible & INCOMPATIBLE_DIRTY))
-			return header_set_incompatible(q, INCOMPATIBLE_DIRTY, 0);
+	if (q->lazy && !now && !entries_dirty(&q->reftable_dirty))
 		return 0;
-	}
 	ret = table_write(&q->refcount_cache, q->layer.file);
 	return ret ?: commit_entries(q, q->reftable, q->reftable_offset, &q->reftable_dirty);
 }

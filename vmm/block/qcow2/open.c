@@ -152,6 +152,7 @@ static int qcow2_load(struct qcow2 *q, const struct layer_options *o, struct lay
 		ret = qcow2_open_backing(q, o, err);
 	q->layer.granularity = q->cluster_size;
 	q->lazy = q->version >= 3 && q->compatible & COMPATIBLE_LAZY && !q->external_data;
+	q->marks = q->version >= 3 && !q->external_data && (q->lazy || qcow2_can_rebuild(q));
 	if (!ret && !q->readonly)
 		ret = qcow2_make_writable(q, err);
 	return ret;

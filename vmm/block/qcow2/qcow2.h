@@ -8,7 +8,12 @@
  *
  * So a cluster is counted before anything refers to it, and given back only when nothing does any
  * more; a crash leaks clusters at most. What a commit has yet to give back is in the list `pending`.
- * With lazy refcounts the first two steps are left out and the dirty bit says so.
+ * With lazy refcounts the first two steps are left out.
+ *
+ * The dirty bit is set before the first count changes and cleared by a close: who opens the image after
+ * a crash, be it QEMU, counts anew, and what was leaked is free again. QEMU itself sets it with lazy
+ * refcounts only; of other images it leaves leaks to qemu-img check -r leaks. Images that have no such
+ * bit (version 2), an external data file, or too many clusters to count keep their leaks here, too.
  *
  * Locking: `lock` guards all metadata. It is not held while data of the guest is moved: block.c keeps
  * writes that allocate apart by cluster, and a cluster being filled is counted but not yet linked.
@@ -93,6 +98,7 @@ struct qcow2 {
 	u64 incompatible, compatible, autoclear;	/* as on disk now */
 	u8 compression;
 	bool readonly, external_data, lazy, pass_discards;
+	bool marks;			/* sets the dirty bit */
 	bool corrupt;			/* found so: nothing is allocated any more */
 
 	u64 l1_offset, reftable_offset, snapshots_offset;
@@ -228,6 +234,8 @@ int qcow2_zero(struct layer *layer, u64 offset, u64 bytes, bool unmap);
 
 /* Counts all references anew. */
 int qcow2_rebuild_refcounts(struct qcow2 *q, struct error *err);
+/* That it can be done, whatever the guest writes. */
+bool qcow2_can_rebuild(const struct qcow2 *q);
 
 /* --- open.c --- */
 

@@ -106,6 +106,10 @@ int refcount_set(struct qcow2 *q, u64 cluster, u64 count)
 		return count ? -EIO : 0;
 	if (count > refcount_max(q))
 		return -EOVERFLOW;
+	if (q->marks && !(q->incompatible & INCOMPATIBLE_DIRTY))
+		ret = header_set_incompatible(q, INCOMPATIBLE_DIRTY, 0);
+	if (ret < 0)
+		return ret;
 	count_store(q, slice->data, index, count);
 	table_dirty(&q->refcount_cache, slice);
 	if (!count)

@@ -1,6 +1,6 @@
 /*
- * Counting all references anew, for an image with lazy refcounts that was not closed. The references
- * are right there (see qcow2.h); the counts are what they were at some earlier time.
+ * Counting all references anew, for an image that was not closed. The references are right there (see
+ * qcow2.h); the counts have leaks, or with lazy refcounts are what they were at some earlier time.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -144,13 +144,13 @@ static int tally_block(struct qcow2 *q, struct tally *t, u64 cluster)
 	return -ENOSPC;
 }
 
-static int tally_store(struct qcow2 *q, struct tally *t)
+/* What one block counts, or would. */
+static int tally_store_block(struct qcow2 *q, struct tally *t, u64 first)
 {
-	s64 size = q->layer.file->ops->size(q->layer.file);
-	u64 last = (u64)MAX(size, 0) >> q->cluster_bits, count;
+	u64 count;
 	int ret = 0;
 
-	for (u64 i = 0; i < MAX(t->end, last) && !ret; i++) {
+	for (u64 i = first; i < first + refblock_covers(q) && !ret; i++) {
 		bool missing = !refblock_there(q, i);
 
 		if (missing && (i >= t->end || !t->count[i]))
@@ -163,6 +163,26 @@ static int tally_store(struct qcow2 *q, struct tally *t)
 			ret = refcount_set(q, i, i < t->end ? t->count[i] : 0);
 	}
 	return ret;
+}
+
+/* With what is counted behind the file's end: it is lost when the file grows. */
+static int tally_store(struct qcow2 *q, struct tally *t)
+{
+	u64 covers = refblock_covers(q), end = MAX(t->end, t->limit >> q->cluster_bits);
+	int ret = 0;
+
+	for (u64 i = 0; i < end && !ret; i += covers)
+		if (i < t->end || refblock_there(q, i))
+			ret = tally_store_block(q, t, i);
+	return ret;
+}
+
+bool qcow2_can_rebuild(const struct qcow2 *q)
+{
+	s64 size = q->layer.file->ops->size(q->layer.file);
+
+	/* Each cluster of the disk may come to what there is. */
+	return size >= 0 && (size + q->layer.size) >> q->cluster_bits < CLUSTERS_MAX / 2;
 }
 
 int qcow2_rebuild_refcounts(struct qcow2 *q, struct error *err)
