@@ -73,7 +73,7 @@ static inline void fixture_advance(struct fixture *f, u64 ns)
 static inline void check_round_trip(const struct device_ops *ops, void *self)
 {
 	struct device dev = { .ops = ops, .self = self };
-	u8 first[16384], second[16384];
+	static u8 first[65536], second[65536];
 	long n = device_save(&dev, first, sizeof(first));
 
 	assert_true(n > 0);

@@ -702,7 +702,7 @@ static void test_slots(void **state)
 	vga_device_ops.save(&b->vga, &r);
 	vga_device_ops.reset(&b->vga);
 	assert_int_equal(slot[1].memory_size, 0);
-	assert_int_equal(vga_device_ops.load(&b->vga, &r), 0);
+	assert_int_equal(vga_device_ops.load_more(&b->vga, &r, &(u32){ 0 }, 4), 4);
 	assert_int_equal(slot[1].memory_size, 0x10000);
 	assert_int_equal(slot[1].userspace_addr, (uintptr_t)b->vga.memory + 0x20000);
 	vga_device_ops.reset(&b->vga);
@@ -756,11 +756,11 @@ static void test_damage(void **state)
 static void test_round_trip(void **state)
 {
 	struct board *b = *state;
-	static u8 memory[65536], buf[16384];
+	static u8 memory[65536], buf[65536];
 	struct device dev = { &vga_device_ops, &b->vga };
 	struct vga_registers r;
 	u32 *before;
-	long n;
+	long n, more;
 
 	text_mode(b);
 	mem_out(b, 0xB8000, 0x1E41, 2);
@@ -778,8 +778,11 @@ static void test_round_trip(void **state)
 	assert_true(n > 0);
 	vga_device_ops.reset(&b->vga);
 	display_refresh(&b->display);
+	assert_int_equal(b->vga.memory[0], 0);
+	b->vga.memory[VGA_MEMORY_SIZE - 1] = 0x55;	/* what another machine had */
 	assert_int_equal(device_load(&dev, buf, n), n);
-	memcpy(b->vga.memory, memory, sizeof(memory));
+	assert_memory_equal(b->vga.memory, memory, sizeof(memory));
+	assert_int_equal(b->vga.memory[VGA_MEMORY_SIZE - 1], 0);
 	out(b, 0x3C9, 13, 1);
 	out(b, 0x3C0, 0x0A, 1);
 	out(b, 0x3C7, 9, 1);
@@ -791,8 +794,9 @@ static void test_round_trip(void **state)
 	free(before);
 	check_round_trip(&vga_device_ops, &b->vga);
 	vga_device_ops.save(&b->vga, &r);
+	more = vga_device_ops.save_more(&b->vga, buf, sizeof(buf));
 	r.dac_component = 3;
-	assert_int_equal(vga_device_ops.load(&b->vga, &r), -EINVAL);
+	assert_int_equal(vga_device_ops.load_more(&b->vga, &r, buf, more), -EINVAL);
 	/* Whatever else is in it must not get out of bounds. */
 	memset(&r, 0xFF, sizeof(r));
 	r.dac_component = r.dac_writing = r.attr_data = 1;
@@ -801,7 +805,7 @@ static void test_round_trip(void **state)
 		r.vbe[VBE_ENABLE] = i & 1 ? 1 : 0;
 		r.gfx[GFX_MISC] = i & 2 ? 0xFF : 0xFE;
 		r.seq[SEQ_CLOCKING] = 0x08;
-		assert_int_equal(vga_device_ops.load(&b->vga, &r), 0);
+		assert_int_equal(vga_device_ops.load_more(&b->vga, &r, buf, more), more);
 		display_refresh(&b->display);
 		for (u32 at = 0xA0000; at < 0xC0000; at += 0xFFF) {
 			mem_out(b, at, ~0u, 1);
@@ -810,6 +814,49 @@ static void test_round_trip(void **state)
 		for (unsigned port = 0x3B0; port < 0x3E0; port++)
 			in(b, port, 1);
 	}
+}
+
+/* All of memory; what does not fit, and pages that cannot be, are refused and change nothing. */
+static void test_memory_state(void **state)
+{
+	enum { PAGE = 4 + VGA_PAGE, ALL = 4 + VGA_PAGES * PAGE };
+	static const u32 bad[][2] = { { 0, VGA_PAGES + 1 }, { 0, ~0u }, { 4, VGA_PAGES }, { 4, 2 },
+				      { 4 + PAGE, 0 }, { 4 + PAGE, ~0u } };
+	struct board *b = *state;
+	u8 *buf = malloc(ALL), *want = malloc(VGA_MEMORY_SIZE);
+	struct vga_registers r;
+	long n;
+
+	for (u32 i = 0; i < VGA_MEMORY_SIZE; i += 4)
+		memcpy(want + i, &(u32){ (i + 1) * 2654435761u }, 4);
+	memcpy(b->vga.memory, want, VGA_MEMORY_SIZE);
+	vga_device_ops.save(&b->vga, &r);
+	assert_int_equal(vga_device_ops.save_more(&b->vga, buf, ALL - 1), -ENOSPC);
+	assert_int_equal(vga_device_ops.save_more(&b->vga, buf, 3), -ENOSPC);
+	assert_int_equal(vga_device_ops.save_more(&b->vga, buf, ALL), ALL);
+	vga_device_ops.reset(&b->vga);
+	assert_int_equal(vga_device_ops.load_more(&b->vga, &r, buf, ALL), ALL);
+	assert_memory_equal(b->vga.memory, want, VGA_MEMORY_SIZE);
+	/* Two pages, and each by itself. */
+	memset(b->vga.memory, 0, VGA_MEMORY_SIZE);
+	b->vga.memory[VGA_PAGE] = b->vga.memory[VGA_MEMORY_SIZE - 1] = 1;
+	n = vga_device_ops.save_more(&b->vga, buf, ALL);
+	assert_int_equal(n, 4 + 2 * PAGE);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		u32 good;
+
+		memcpy(&good, buf + bad[i][0], 4);
+		memcpy(buf + bad[i][0], &bad[i][1], 4);
+		if (bad[i][1] == 2)	/* as large as the second: not ascending */
+			memcpy(buf + 4, buf + 4 + PAGE, 4);
+		assert_int_equal(vga_device_ops.load_more(&b->vga, &r, buf, n), -EINVAL);
+		memcpy(buf + bad[i][0], &good, 4);
+		assert_int_equal(b->vga.memory[VGA_PAGE] + b->vga.memory[VGA_MEMORY_SIZE - 1], 2);
+	}
+	assert_int_equal(vga_device_ops.load_more(&b->vga, &r, buf, n), n);
+	assert_int_equal(b->vga.memory[VGA_PAGE] + b->vga.memory[VGA_MEMORY_SIZE - 1], 2);
+	free(buf);
+	free(want);
 }
 
 /* The hypervisor itself: RAM stays, where it ends accesses are served, and the slot is there once it may be. */
@@ -859,7 +906,7 @@ int main(void)
 		TEST(test_text, setup_on), TEST(test_mode_12, setup_on), TEST(test_mode_13, setup_on),
 		TEST(test_cga, setup_on), TEST(test_linear, setup_on), TEST(test_bad_modes, setup_on),
 		TEST(test_slots, setup_on), TEST(test_damage, setup_on), TEST(test_round_trip, setup_on),
-		TEST(test_over_ram, setup),
+		TEST(test_over_ram, setup), TEST(test_memory_state, setup_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -149,22 +149,26 @@ static void vga_save(void *dev, void *state)
 }
 
 /* All else is an index that each use checks. */
-static int vga_load(void *dev, const void *state)
+static long vga_load(void *dev, const void *state, const void *buf, size_t size)
 {
 	struct vga *v = dev;
 	const struct vga_registers *r = state;
+	long n;
 
 	if (r->dac_component > 2 || r->dac_writing > 1 || r->attr_data > 1 || r->attr_index > 0x3F)
 		return -EINVAL;
+	n = vga_load_memory(v, buf, size);
+	if (n < 0)
+		return n;
 	v->r = *r;
 	v->redraw = true;
 	vga_window_update(v);
-	return 0;
+	return n;
 }
 
 const struct device_ops vga_device_ops = {
 	.table = &vga_table, .reset = vga_reset, .pause = vga_nop, .resume = vga_nop,
-	.save = vga_save, .load = vga_load,
+	.save = vga_save, .save_more = vga_save_memory, .load_more = vga_load,
 };
 
 /* ---- life ------------------------------------------------------------------------------------ */

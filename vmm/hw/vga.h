@@ -75,7 +75,7 @@ enum {
 #define VBE_8BIT_DAC		BIT(5)
 #define VBE_KEEP_MEMORY		BIT(7)
 
-/* What is saved: all that the guest can set. */
+/* What is saved, with memory behind it: all that the guest can set. */
 struct vga_registers {
 	u8 misc, feature, status1;
 	u8 seq_index, seq[VGA_SEQ_REGS];
@@ -102,7 +102,6 @@ struct vga {
 	struct display *display;
 	bool ports_mapped, window_mapped;
 	struct vga_registers r;
-	/* Saved and loaded like guest RAM, not with the registers. */
 	u8 *memory;
 	struct vga_slot linear, window;
 	u64 dirty[VGA_PAGES / 64];
@@ -156,6 +155,10 @@ void vga_slot_set(struct vga *v, struct vga_slot *slot, u64 gpa, u32 offset, u32
 void vga_dirty_collect(struct vga *v);
 void vga_dirty_add(struct vga *v, u32 offset, u32 size);
 bool vga_is_dirty(const struct vga *v, u32 offset, u32 size);
+
+/* vga_state.c: memory behind the registers of a saved state. As save_more(); bytes read or -EINVAL. */
+long vga_save_memory(void *dev, void *buf, size_t size);
+long vga_load_memory(struct vga *v, const void *buf, size_t size);
 
 /* vga_draw.c: the display's update. arg is the vga. */
 void vga_draw(void *arg);

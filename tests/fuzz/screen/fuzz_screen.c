@@ -113,7 +113,7 @@ static void draw(void)
 
 static void save_and_load(unsigned n, u8 scribble)
 {
-	u8 buf[16384];
+	static u8 buf[VGA_MEMORY_SIZE + 65536];
 	struct device *d = &m.device[n & 3];
 	long size = device_save(d, buf, sizeof(buf));
 
