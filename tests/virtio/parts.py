@@ -28,7 +28,7 @@ MODULES = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_pci_mod
 
 class Part:
     """What a machine has and how it is judged. kit: the suite's Guest, lock and sha256."""
-    name, modules, checks = "", (), 0
+    name, modules, checks, memory, limit = "", (), 0, "512M", 200
     errors = ""     # what the machine said on standard error
 
     def __init__(self, kit, folder, bus):
@@ -68,8 +68,8 @@ class Part:
         options, files = self.prepare()
         kernel = self.initrd(files)
         guest = self.kit.Guest([*build.run, "--kernel", kernel, "--initrd", self.path("initrd.cpio"), "--cpus", str(cpus),
-                                "--memory", "512M", "--append", "console=ttyS0 panic=-1", "--virtio", self.bus, "--stats",
-                                *options], 200 * build.slow)
+                                "--memory", self.memory, "--append", "console=ttyS0 panic=-1", "--virtio", self.bus, "--stats",
+                                *options], self.limit * build.slow)
         try:
             self.meet(guest)
         except Exception:
@@ -675,7 +675,93 @@ class Mouse(Part):
             raise Fail(f"mouse: {rest}, moved by {moved}")
 
 
-PARTS = (Mouse, Scsi, Media, Balloon, Full, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
+class Reset(Gpu):
+    """Every device in one machine that reboots. Gpu has what looks at the picture."""
+    name, checks, memory, limit = "reset", 2 * 20, "256M", 400
+    modules = Gpu.modules + NET_MODULES + Scsi.modules + Share.modules + Filesystem.modules + Sockets.modules + (
+        "virtio_balloon", "virtio-rng", "rng-core")
+
+    def prepare(self):
+        if not VIRTIOFSD or os.geteuid():
+            raise Skip("virtiofsd needs to be installed, and root")
+        file = random.Random(16).randbytes(1 << 20)
+        self.server = self.kit.serve(file)
+        disks = []
+        for name in ("disk", "scsi"):
+            with open(self.write(name, bytes(1 << 20) + file), "ab") as f:
+                f.truncate(4 << 20)
+            disks += ["--disk", self.path(name) + f",format=raw,bus={'virtio' if name == 'disk' else 'scsi'}"]
+        for name in ("data", "other"):
+            os.mkdir(self.path(name))
+            self.write(name + "/file", file)
+        subprocess.run(["cc", "-static", "-O1", "-o", self.path("sockets"), os.path.join(HERE, "sockets.c")], check=True)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path("vsock_5"))
+        self.listener.listen(1)
+        threading.Thread(target=self.answer, daemon=True).start()
+        options, files = super().prepare()
+        options += disks + [
+            "--net", "user", "--device", f"console=file:{self.path('console')}", "--device",
+            f"console=unix:{self.path('port')},name=org.qumra.test", "--device", "rng", "--device", "balloon,taken=64M",
+            "--device", f"vsock={self.path('vsock')}", "--share", f"{self.path('data')}:data",
+            "--share", f"{self.path('other')}:other,bus=fs"]
+        files += [f"early={HERE}/early-reset", f"sockets={self.path('sockets')}",
+                  "port=" + self.write("http", b"%d" % self.server.server_address[1]),
+                  "file.sha256=" + self.write("sum", self.kit.sha256(file).encode() + b"\n")]
+        return options, files
+
+    def answer(self):
+        """Port 5 of the host: what comes goes back."""
+        while True:
+            s, _ = self.listener.accept()
+            with s:
+                s.sendall(self.kit.read_all(s))
+
+    def meet(self, guest):
+        try:
+            with socket.socket(socket.AF_UNIX) as port:
+                port.settimeout(60)
+                for number, time_of_it in enumerate((b"first", b"second"), 1):
+                    self.meet_once(guest, port, number, time_of_it)
+        finally:
+            self.server.shutdown()
+
+    def meet_once(self, guest, port, number, word):
+        guest.until("READY port", number)
+        if number == 1:
+            port.connect(self.path("port"))     # and stays connected
+        port.sendall(word + b"\n")
+        back = b""
+        while not back.endswith(b"\n"):
+            back += port.recv(100)
+        if back != b"back: " + word + b"\n":
+            raise Fail(f"the port said {back!r}")
+        guest.until("READY picture", number)
+        self.wait_for_picture(guest, cursor=False)
+        guest.until("READY events", number)
+        with Viewer(self.path("vnc")) as viewer:
+            viewer.point(self.width - 1, self.height // 2)
+            viewer.type("a")
+            viewer.type("Enter")
+            guest.until("CHECK ok events", number)
+
+    def judge(self, text):
+        if re.findall(r"^TIME (\w+)$", text, re.M) != ["first", "second"]:
+            raise Fail("the machine did not reboot once")
+        if re.findall(r"^PLACES (.*)$", text, re.M) != 2 * ["0 12" if self.bus == "pci" else "12 0"]:
+            raise Fail("not all devices were looked at")
+        for device, *event in (("keyboard", 1, 30, 1), ("keyboard", 1, 28, 1), ("tablet", 3, 0, 32767)):
+            if text.count(" ".join(map(str, ("EVENT", device, *event))) + "\n") != 2:
+                raise Fail(f"the {device}'s event {event} did not come twice")
+        with open(self.path("console"), "rb") as f:
+            if f.read().replace(b"\r", b"") != b"first\nsecond\n":
+                raise Fail("the console's output is not whole")
+        found = sorted(os.listdir(self.path("data")) + os.listdir(self.path("other")))
+        if found != ["9p-first", "9p-second", "file", "file", "fs-first", "fs-second"]:
+            raise Fail(f"the folders have {found}")
+
+
+PARTS = (Reset, Mouse, Scsi, Media, Balloon, Full, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
 
 
 def run(part, kit, build, log, bus, cpus):

@@ -109,8 +109,8 @@ class Guest:
         self.timer.start()
         self.text = ""
 
-    def until(self, word):
-        while word not in self.text:
+    def until(self, word, times=1):
+        while self.text.count(word) < times:
             line = self.process.stdout.readline().decode(errors="replace")
             if not line:
                 raise Fail(f"ended before it said {word!r}")
