@@ -1,6 +1,7 @@
 /*
- * The back end's side of vhost-user for tests, on a thread: a network device that brings back what it is
- * sent, from the rings in the memory that it was given. It can be told to misbehave at a message.
+ * The back end's side of vhost-user for tests, on a thread: a network device that brings back what
+ * it is sent, or an answer to it, from the rings in the memory that it was given. It can be told to
+ * misbehave at a message.
  */
 #ifndef QUMRA_TESTS_DEVICE_VHOST_BACK_H
 #define QUMRA_TESTS_DEVICE_VHOST_BACK_H
@@ -54,7 +55,8 @@ struct vu_back {
 	u32 at, nth, value;
 	u64 features, protocol, queues;
 	u8 config[256];
-	char path[64];
+	char path[108];			/* empty: one of /tmp's */
+	size_t (*answer)(u8 *packet, size_t n);	/* in its place; 0 for none. NULL: the packet itself */
 	int listener, fd, stop;		/* stop: an eventfd */
 	pthread_t thread;
 	u64 agreed;
@@ -142,11 +144,15 @@ static inline void vu_work(struct vu_back *b)
 			memcpy(frame + n, out.iov[i].iov_base, out.iov[i].iov_len);
 			n += out.iov[i].iov_len;
 		}
+		n = b->answer ? b->answer(frame, n) : n;
 		assert_true(in.iov[0].iov_len >= n);
 		memcpy(in.iov[0].iov_base, frame, n);
 		virtq_push(tx, &used, 1);
 		used = (struct virtq_used){ in.id, in.slots, n };
-		virtq_push(rx, &used, 1);
+		if (n)
+			virtq_push(rx, &used, 1);
+		else
+			virtq_unpop(rx, &in);
 		call = true;
 	}
 	if (call) {
@@ -384,7 +390,8 @@ static inline void vu_begin(struct vu_back *b)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 
-	snprintf(b->path, sizeof(b->path), "/tmp/qumra-vhost-%d", getpid());
+	if (!b->path[0])
+		snprintf(b->path, sizeof(b->path), "/tmp/qumra-vhost-%d", getpid());
 	unlink(b->path);
 	strcpy(sa.sun_path, b->path);
 	for (int i = 0; i < 16; i++)

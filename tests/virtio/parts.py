@@ -460,6 +460,33 @@ class Network(Part):
         return [f"file.sha256={self.write('sum', self.sum.encode())}", f"port={self.path('port')}"]
 
 
+class VhostNetwork(Part):
+    """A network that a program of our tests serves: it answers for 10.9.1.1."""
+    name, checks = "vhost-net", 10
+    modules = NET_MODULES
+
+    def run(self, build, log, cpus):
+        self.program = os.path.join(build.path, "tests", "device", "vhost-net-back")
+        super().run(build, log, cpus)
+
+    def prepare(self):
+        self.back = subprocess.Popen([self.program, self.path("net")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if self.back.stdout.readline() != "READY\n":
+            raise Fail("the back end does not start")
+        return ["--net", f"vhost-user={self.path('net')},mac=52:54:00:0a:0b:0f"], []
+
+    def meet(self, guest):
+        """The back end ends when the machine has."""
+        try:
+            guest.until("DONE")
+            out, err = self.back.communicate(timeout=30)
+        finally:
+            self.back.kill()
+        frames, answers = (int(n) for n in out.split())
+        if self.back.returncode or err or answers < 6 + 300 + 3 * 7 or frames < answers:
+            raise Fail(f"the back end had {frames} frames, {answers} answers and said {err[-200:]!r}")
+
+
 class Passt(Network):
     """The host's own network by passt, which reaches the host's loopback by the router's address."""
     name, checks = "passt", 7
@@ -761,7 +788,7 @@ class Reset(Gpu):
             raise Fail(f"the folders have {found}")
 
 
-PARTS = (Reset, Mouse, Scsi, Media, Balloon, Full, Share, Filesystem, VhostDisk, Passt, Tap, Sockets, Gpu)
+PARTS = (Reset, Mouse, Scsi, Media, Balloon, Full, Share, Filesystem, VhostDisk, VhostNetwork, Passt, Tap, Sockets, Gpu)
 
 
 def run(part, kit, build, log, bus, cpus):
