@@ -54,7 +54,7 @@ def sha256(data):
 
 class Disks:
     """Disks more for a machine. ring: may it have an io_uring?"""
-    name, forward, words, checks, ring = "disks", "", "", len(WAYS), True
+    name, forward, words, remark, checks, ring = "disks", "", "", "", len(WAYS), True
 
     def __init__(self, kit, folder):
         self.folder = folder

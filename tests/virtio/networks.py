@@ -198,13 +198,22 @@ class Networks:
         self.kit, self.folder, self.root = kit, folder, os.geteuid() == 0
         self.port = kit.free_port()
         self.peer = Peer(f"{folder}/peer")
-        names = self.root and subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
-        self.resolver = Resolver() if names else None
-        self.words = "names" if names else ""
-        self.checks = 10 if names else 9
+        self.resolver = self.name_server()
+        self.words, self.checks = ("names", 10) if self.resolver else ("", 9)
+        self.remark = ", ".join(["not as another user"] * (not self.root) + ["no name server"] * (not self.resolver))
 
     name = "networks"
     forward = property(lambda self: f",forward=udp:{self.port}:7001")
+
+    def name_server(self):
+        """None: the machine cannot be made to ask ours, which takes a mount over the host's configuration, and its port."""
+        if not self.root or not os.path.exists("/etc/resolv.conf") or \
+                subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+            return None
+        try:
+            return Resolver()
+        except OSError:     # another server has all addresses
+            return None
 
     def files(self):
         program = f"{self.folder}/datagrams"

@@ -34,7 +34,7 @@ def sha256(data):
 
 class Plain:
     """A machine with nothing more than all have. See networks.py and disks.py for more: forward is an option's end, files NAME=PATH."""
-    words, forward, checks, name = "", "", 0, None
+    words, forward, remark, checks, name = "", "", "", 0, None
 
     def files(self):
         return []
@@ -196,6 +196,7 @@ def all_devices(build, log, bus, cpus, extra="", more=None, memory="512M"):
         used = re.search(r"^HIGH (\d+)$", guest.text, re.M)
         if memory == HIGH_MEMORY and (not used or int(used[1]) << 12 < 16 << 20):
             raise Fail(f"pages in use above 4 GiB: {used and used[1]}")
+        return more.remark
 
 
 KINDS = {1: "net", 2: "blk", 3: "console", 4: "rng", 5: "balloon", 8: "scsi", 9: "9p", 16: "gpu", 18: "input", 19: "vsock"}
