@@ -538,8 +538,7 @@ void virtio_pci_destroy(struct virtio_pci *p)
 {
 	if (!p->dev)
 		return;
-	if (p->pci.bus)
-		pci_detach(&p->pci);
+	pci_detach(&p->pci);	/* also what never came onto a bus has vectors */
 	if (p->loop && p->intx_watch >= 0)
 		loop_remove(p->loop, p->intx_watch);
 	if (p->intx_fd >= 0)
