@@ -252,8 +252,9 @@ def tests(build):
     for k, b in enumerate(build.variants()):
         if k == 0 or not build.name:
             for bus in ("mmio", "pci"):
-                yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus: all_devices(b, log, BUSES[bus], 1, memory=HIGH_MEMORY),
-                           cost=60 * b.slow)
+                memory = "512M" if k else HIGH_MEMORY
+                yield Test(b.test(f"virtio/{bus}"), lambda log, b=b, bus=bus, m=memory: all_devices(
+                    b, log, BUSES[bus], 1, memory=m), cost=60 * b.slow)
     kit = types.SimpleNamespace(Guest=Guest, lock=lock, sha256=sha256, read_all=read_all, serve=serve,
                                 free_port=free_port)
     yield from parts.tests(build, kit)
