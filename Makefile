@@ -3,14 +3,14 @@
 #   make          build/qumra
 #   make run      boot Debian's own kernel to a shell
 #   make test     all tests but the slow group (tests/run NAME... for some)
-#   make ci       as CI: with the slow group, and what cannot run for want of a package has failed
+#   make test CI=1  the slow group, too; and what cannot run for want of a package has failed
 #   make bench    measurements, side by side with QEMU
 #   make clean
 
 BUILD := build
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all run test ci bench clean
+.PHONY: all run test bench clean
 
 all:
 	@scripts/need build
@@ -22,11 +22,7 @@ run: all
 
 test:
 	@scripts/need build test
-	@tests/run
-
-ci:
-	@scripts/need build test
-	@tests/run --ci
+	@tests/run $(if $(CI),--ci)
 
 bench: all
 	@scripts/need run bench
