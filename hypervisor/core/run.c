@@ -201,12 +201,15 @@ static void look_charge(struct vcpu *v)
 
 static bool look_due(struct vcpu *v)
 {
-	u64 now = tsc_host(), advance = (u64)LOOK_ADVANCE_MS * os_tsc_khz();
+	u64 now = tsc_host(), advance = (u64)LOOK_ADVANCE_MS * os_tsc_khz(), paid = v->look_paid;
 
 	look_charge(v);
-	if (v->look_paid > now && FILLS_MAX - v->look_fills_left > LOOK_SMALL)
+	if (FILLS_MAX - v->look_fills_left <= LOOK_SMALL)
+		v->look_paid = paid;
+	else if (v->look_paid > now)
 		return false;
-	v->look_paid = MAX(v->look_paid, now - MIN(now, advance)) + look_price(LOOK_NS);
+	else
+		v->look_paid = MAX(v->look_paid, now - MIN(now, advance)) + look_price(LOOK_NS);
 	v->look_fills_left = FILLS_MAX;
 	return true;
 }
