@@ -1,7 +1,6 @@
 /* ioctls of a vCPU's descriptor. Linux Documentation/virt/kvm/api.rst section 4, rows of type
  * "vcpu". */
 #include "hypervisor/api/api.h"
-#include "hypervisor/core/halt.h"
 #include "hypervisor/irqchip/irqchip.h"
 #include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/mmu.h"
@@ -45,12 +44,6 @@ static void sync_out(struct vcpu *v, u64 fields)
 		events_get(v, &s->events);
 }
 
-/* INIT came for one that was never started: user space hears of it before anything runs. */
-static bool just_born(struct vcpu *v)
-{
-	return v->mp_state == KVM_MP_STATE_UNINITIALIZED && !v->run->immediate_exit && vcpu_born(v);
-}
-
 static long vcpu_ioctl_run(struct call *c)
 {
 	struct vcpu *v = c->v;
@@ -60,14 +53,12 @@ static long vcpu_ioctl_run(struct call *c)
 
 	if (c->arg)
 		return -EINVAL;
-	if (just_born(v))
-		return -EAGAIN;
-	if ((valid | dirty) & ~(u64)SYNC_FIELDS)
-		return -EINVAL;
-	ret = sync_in(v, dirty);
-	if (ret)
-		return -EINVAL;
-	run->kvm_dirty_regs = 0;
+	/* One that waits for its first INIT takes nothing over, and leaves before anything runs. */
+	if (v->mp_state != KVM_MP_STATE_UNINITIALIZED) {
+		if (((valid | dirty) & ~(u64)SYNC_FIELDS) || sync_in(v, dirty))
+			return -EINVAL;
+		run->kvm_dirty_regs = 0;
+	}
 	ret = vcpu_run(v);
 	sync_out(v, valid);
 	return ret;

@@ -49,7 +49,7 @@ bool vcpu_born(struct vcpu *v)
 
 int vcpu_wait(struct vcpu *v)
 {
-	bool halted = mp_state_halted(v->mp_state), unborn = v->mp_state == KVM_MP_STATE_UNINITIALIZED;
+	bool halted = mp_state_halted(v->mp_state);
 	int ret;
 
 	if (halted && vcpu_event_waits(v)) {
@@ -63,7 +63,7 @@ int vcpu_wait(struct vcpu *v)
 		       os_event_wait(&v->wake, OS_FOREVER, &v->run->immediate_exit);
 	vcpu_enter(v);
 	if (ret != -EINTR)
-		return unborn && vcpu_born(v) ? -EAGAIN : 1;
+		return 1;
 	v->run->exit_reason = KVM_EXIT_INTR;
 	return ret;
 }

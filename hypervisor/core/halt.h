@@ -6,11 +6,13 @@
 
 /* The guest has executed HLT. */
 int vcpu_halt(struct vcpu *v);
+
 /* Waits as after HLT. The second is a state of SEV-ES guests, and behaves so. */
 static inline bool mp_state_halted(u32 state)
 {
 	return state == KVM_MP_STATE_HALTED || state == KVM_MP_STATE_AP_RESET_HOLD;
 }
+
 /*
  * Takes INIT and SIPI that came. False: it waits for its first INIT still. Else KVM_RUN, which found it
  * waiting, ends with -EAGAIN: user space may want to see its registers, and calls again.

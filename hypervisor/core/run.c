@@ -484,6 +484,7 @@ static void run_pv(struct vcpu *v, void (*fn)(struct vcpu *v))
 
 static int run_loop(struct vcpu *v)
 {
+	bool unborn = v->mp_state == KVM_MP_STATE_UNINITIALIZED;
 	int ret;
 
 	do {
@@ -501,6 +502,8 @@ static int run_loop(struct vcpu *v)
 			run_pv(v, pv_run);
 		if (ret > 0)
 			ret = run_window(v);
+		if (ret > 0 && unlikely(unborn) && vcpu_born(v))
+			ret = -EAGAIN;
 		if (ret > 0)
 			ret = v->mp_state == KVM_MP_STATE_RUNNABLE ? run_engine(v) : vcpu_wait(v);
 	} while (ret > 0);

@@ -5,9 +5,12 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tests/api/api.h"
@@ -25,6 +28,7 @@ struct runner {
 	pthread_t thread;
 	u16 seen;
 	long ret;
+	pid_t tid;	/* 0: it has not begun */
 	bool done;
 };
 
@@ -34,6 +38,7 @@ static void *runner_main(void *arg)
 	long ret;
 
 	thread_run = r->m.run;
+	store_release(&r->tid, (pid_t)syscall(SYS_gettid));
 	ret = call_num(r->m.vcpu, KVM_RUN, 0);
 	r->ret = ret;
 	store_release(&r->done, true);
@@ -46,8 +51,25 @@ static void runner_start(struct runner *r)
 
 	sigaction(SIGUSR1, &sa, NULL);
 	r->done = false;
+	r->tid = 0;
 	r->seen = *(volatile u16 *)(r->m.ram + 0x500);
 	assert_int_equal(pthread_create(&r->thread, NULL, runner_main, r), 0);
+}
+
+/* Until its vCPU waits: nothing else of it sleeps. */
+static void runner_sleeps(struct runner *r)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	while (!load_acquire(&r->tid))
+		sched_yield();
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", r->tid);
+	while (state != 'S' && !load_acquire(&r->done)) {
+		f = fopen(path, "r");
+		assert_true(f && fscanf(f, "%*d (%*[^)]) %c", &state) == 1);
+		fclose(f);
+	}
 }
 
 /* Until the guest has counted on in ram[0x500]. */
@@ -336,13 +358,12 @@ static void test_startup_ipi(void **state)
  * KVM_RUN of a processor that waits for its first INIT ends with EAGAIN when that comes, and before
  * anything runs. What struct kvm_run says of registers is not looked at.
  */
-static void test_first_init(void **state)
+static void first_init(bool asleep)
 {
 	struct kvm_msi init = { .address_lo = 0xfee01000, .data = 0x4500 };
 	struct kvm_mp_state mp;
 	struct runner r;
 
-	skip_on_emulated_host("takes no INIT from KVM_SIGNAL_MSI");
 	machine_new(&r.m, WITH_IRQCHIP);
 	api->close(r.m.vcpu);
 	munmap(r.m.run, RUN_SIZE);
@@ -351,14 +372,29 @@ static void test_first_init(void **state)
 	assert_int_equal(call_num(r.m.vcpu, KVM_RUN, 0), -EINTR);
 	r.m.run->immediate_exit = 0;
 	r.m.run->kvm_dirty_regs = ~0ULL;
+	r.m.run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+	r.m.run->s.regs.regs.rdx = 1;
+	if (!asleep)
+		call(r.m.vm, KVM_SIGNAL_MSI, &init);
 	runner_start(&r);
-	call(r.m.vm, KVM_SIGNAL_MSI, &init);
+	if (asleep) {
+		runner_sleeps(&r);
+		call(r.m.vm, KVM_SIGNAL_MSI, &init);
+	}
 	pthread_join(r.thread, NULL);
 	assert_int_equal(r.ret, -EAGAIN);
+	assert_int_not_equal(r.m.run->s.regs.regs.rdx, 1);
 	assert_int_equal(call(r.m.vcpu, KVM_GET_MP_STATE, &mp), 0);
 	assert_int_equal(mp.mp_state, KVM_MP_STATE_INIT_RECEIVED);
 	assert_int_equal(call_num(r.m.vcpu, KVM_RUN, 0), -EINVAL);
 	machine_free(&r.m);
+}
+
+static void test_first_init(void **state)
+{
+	skip_on_emulated_host("takes no INIT from KVM_SIGNAL_MSI");
+	first_init(false);
+	first_init(true);
 }
 
 /* ---- faults that follow each other for ever ------------------------------------------------ */
