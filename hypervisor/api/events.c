@@ -66,7 +66,6 @@ static void event_get(struct vcpu *v, struct kvm_vcpu_events *e)
 		break;
 	case EV_FAULT:
 	case EV_TRAP:
-	case EV_ICEBP:
 		exception_get(v, e);
 		break;
 	}
@@ -107,7 +106,7 @@ void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 		     KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM | \
 		     KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
 
-/* One that has begun to be delivered counts only where user space cannot tell. */
+/* One that is pending counts only with VALID_PAYLOAD. */
 static bool exception_given(const struct kvm_vcpu_events *e)
 {
 	bool pending = e->flags & KVM_VCPUEVENT_VALID_PAYLOAD && e->exception.pending;
@@ -185,6 +184,8 @@ int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 {
 	if (!events_valid(v, e))
 		return -EINVAL;
+	/* An NMI sent before is what is overwritten, not one that comes after. */
+	lapic_accept_nmi(v);
 	event_set(v, e);
 	if (e->flags & KVM_VCPUEVENT_VALID_SHADOW) {
 		v->mov_ss_shadow = e->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;

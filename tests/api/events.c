@@ -294,6 +294,7 @@ static void soft_event(const u8 *insn, size_t size, u32 vector)
 
 static void test_soft_events(void **state)
 {
+	static const u8 int1[] = { 0xf1 };
 	static const u8 int21[] = { 0xcd, 0x21 }, int3[] = { 0xcc };
 
 	/* Its processor walks the gates, and knows no devices there. */
@@ -301,6 +302,7 @@ static void test_soft_events(void **state)
 		skip();
 	soft_event(int21, sizeof(int21), 0x21);
 	soft_event(int3, sizeof(int3), 3);
+	soft_event(int1, sizeof(int1), 1);
 }
 
 /* An exception goes first, and the interrupt or NMI that was set with it is still there. */
