@@ -169,7 +169,7 @@ void trace_ioctl(int fd, unsigned long request, unsigned long arg, long ret)
 	name = kind < 0 ? NULL : qkvm_request_name((enum qkvm_kind)kind, request);
 	if (request == KVM_RUN)
 		trace_exit(fd, ret);
-	else if (ret != -EFAULT)
+	else if (name && ret != -EFAULT)	/* else nobody has read the argument */
 		trace_argument(fd, request, arg, ret);
 	if (ret < 0)
 		trace_line("ioctls", "fd %d: %s (%#lx), %#lx = %s", fd, name ? name : "unknown",
