@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 /* What a read gives; false at the end. */
@@ -38,6 +39,7 @@ static void copy(int from, int to)
 int main(int argc, char **argv)
 {
 	struct sockaddr_vm sa = { .svm_family = AF_VSOCK, .svm_port = argc > 2 ? atoi(argv[2]) : 0 };
+	struct timeval patience = { .tv_sec = 60 };	/* two seconds by default: a busy host may need more */
 	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
 
 	if (argc > 2 && strcmp(argv[1], "echo") == 0) {
@@ -55,6 +57,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	sa.svm_cid = argc > 3 ? atoi(argv[3]) : VMADDR_CID_HOST;
+	setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof(patience));
 	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)))
 		return 2;
 	/* Both at once: an echo has not room for all of it. */
