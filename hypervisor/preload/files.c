@@ -110,24 +110,40 @@ static bool follow(int dir, char path[PATH_MAX])
 
 #define LINKS_MAX 40	/* as in the kernel */
 
-/*
- * What the system did not find, or did not let the program have: is it /dev/kvm by another name, through
- * links and ".."? Where the node exists, the number that the system finds tells (is_node()).
- */
-static __attribute__((noinline)) bool leads_to_kvm(int dir, const char *name)
+/* Needs room for three paths. */
+static __attribute__((noinline)) bool walk_to_kvm(int dir, const char *name, bool follows)
 {
 	char path[PATH_MAX];
-	int before = errno;
 	bool found = false;
 
-	if (!name || strlen(name) >= sizeof(path))
-		return false;
 	memcpy(path, name, strlen(name) + 1);
 	for (int i = 0; i < LINKS_MAX && !found; i++) {
 		found = is_kvm_at(dir, path) || is_kvm_by_folder(dir, path);
-		if (!found && !follow(dir, path))
+		if (!found && (!follows || !follow(dir, path)))
 			break;
 	}
+	return found;
+}
+
+/* Any other name is left at once: these calls are also made on small stacks, as of signal handlers. */
+static bool may_lead_to_kvm(int dir, const char *name)
+{
+	char target[1];
+
+	return !strcmp(last_component(name), "kvm") || readlinkat(dir, name, target, 1) > 0;
+}
+
+/*
+ * What the system did not find, or did not let the program have: is it /dev/kvm by another name, through
+ * links and ".."? Where the node exists, the number that the system finds tells (is_node()). follows: a
+ * link at the end, too.
+ */
+static __attribute__((noinline)) bool leads_to_kvm(int dir, const char *name, bool follows)
+{
+	int before = errno;
+	bool found = name && strlen(name) < PATH_MAX && may_lead_to_kvm(dir, name) &&
+		walk_to_kvm(dir, name, follows);
+
 	errno = before;
 	return found;
 }
@@ -169,13 +185,22 @@ static int fresh(int fd)
 	return fd;
 }
 
+/* Before the system is asked: it would make what is not there. */
+static bool is_kvm_to_open(int dir, const char *path, int flags)
+{
+	if (flags & O_PATH)
+		return false;
+	return is_kvm_at(dir, path) ||
+		(flags & O_CREAT && leads_to_kvm(dir, path, !(flags & O_NOFOLLOW)));
+}
+
 /* What the system has opened, or not. */
 static int opened(int dir, const char *path, int flags, int fd)
 {
 	if (flags & O_PATH)
 		return fresh(fd);
 	if (fd < 0)
-		return !(flags & O_NOFOLLOW) && leads_to_kvm(dir, path) ? open_kvm(flags) : fd;
+		return leads_to_kvm(dir, path, !(flags & O_NOFOLLOW)) ? open_kvm(flags) : fd;
 	fresh(fd);
 	if (!is_node(fd))
 		return fd;
@@ -197,7 +222,7 @@ static int opened(int dir, const char *path, int flags, int fd)
 	{ \
 		int mode = 0; \
 		GET_MODE(mode, flags); \
-		if (!(flags & O_PATH) && is_kvm(path)) \
+		if (is_kvm_to_open(AT_FDCWD, path, flags)) \
 			return open_kvm(flags); \
 		return opened(AT_FDCWD, path, flags, NEXT(name)(path, flags, mode)); \
 	}
@@ -206,7 +231,7 @@ static int opened(int dir, const char *path, int flags, int fd)
 	{ \
 		int mode = 0; \
 		GET_MODE(mode, flags); \
-		if (!(flags & O_PATH) && is_kvm_at(dir, path)) \
+		if (is_kvm_to_open(dir, path, flags)) \
 			return open_kvm(flags); \
 		return opened(dir, path, flags, NEXT(name)(dir, path, flags, mode)); \
 	}
@@ -423,7 +448,7 @@ static int kvm_access(int mode)
 	EXPORT int name(const char *path, int mode) \
 	{ \
 		int ret_ = is_kvm(path) ? kvm_access(mode) : NEXT(name)(path, mode); \
-		return ret_ && leads_to_kvm(AT_FDCWD, path) ? kvm_access(mode) : ret_; \
+		return ret_ && leads_to_kvm(AT_FDCWD, path, true) ? kvm_access(mode) : ret_; \
 	}
 ACCESS(access)
 ACCESS(eaccess)
@@ -433,7 +458,7 @@ EXPORT int faccessat(int dir, const char *path, int mode, int flags)
 {
 	int ret = is_kvm_at(dir, path) ? kvm_access(mode) : NEXT(faccessat)(dir, path, mode, flags);
 
-	return ret && !(flags & AT_SYMLINK_NOFOLLOW) && leads_to_kvm(dir, path) ? kvm_access(mode) : ret;
+	return ret && leads_to_kvm(dir, path, !(flags & AT_SYMLINK_NOFOLLOW)) ? kvm_access(mode) : ret;
 }
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "one on x86-64");
@@ -459,7 +484,7 @@ static bool is_system(int fd)
 #define STAT(name, old, type, follows) \
 	static int name##_by(const char *path, struct type *st, int ret) \
 	{ \
-		return ret && follows && leads_to_kvm(AT_FDCWD, path) ? kvm_stat(st) : ret; \
+		return ret && leads_to_kvm(AT_FDCWD, path, follows) ? kvm_stat(st) : ret; \
 	} \
 	EXPORT int name(const char *path, struct type *st) \
 	{ \
@@ -493,7 +518,7 @@ FSTAT(fstat64, __fxstat64, stat64)
 	static int name##_by(int dir, const char *path, struct type *st, int flags, int ret) \
 	{ \
 		bool follows = !(flags & AT_SYMLINK_NOFOLLOW); \
-		return ret && follows && leads_to_kvm(dir, path) ? kvm_stat(st) : ret; \
+		return ret && leads_to_kvm(dir, path, follows) ? kvm_stat(st) : ret; \
 	} \
 	EXPORT int name(int dir, const char *path, struct type *st, int flags) \
 	{ \
@@ -514,7 +539,7 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned int mask, struct
 	int ret = is_kvm_at(dir, path) ? 0 : NEXT(statx)(dir, path, flags, mask, st);
 
 	if (!is_kvm_at(dir, path) &&
-		(!ret || flags & AT_SYMLINK_NOFOLLOW || !leads_to_kvm(dir, path)))
+		(!ret || !leads_to_kvm(dir, path, !(flags & AT_SYMLINK_NOFOLLOW))))
 		return ret;
 	memset(st, 0, sizeof(*st));
 	st->stx_mask = STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_UID | STATX_GID;

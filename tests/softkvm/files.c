@@ -81,6 +81,11 @@ static void test_names(void)
 	opens_kvm("relative");
 	opens_kvm("devices/kvm");
 	CHECK(lstat("absolute", &st) == 0 && S_ISLNK(st.st_mode));
+	CHECK(lstat("devices/kvm", &st) == 0 && S_ISCHR(st.st_mode));
+	fd = open("devices/kvm", O_RDWR | O_NOFOLLOW);
+	CHECK(is_kvm(fd) && !close(fd));
+	fd = open("twice", O_RDWR | O_CREAT, 0600);
+	CHECK(is_kvm(fd) && !close(fd));
 	CHECK_FAILS(open("nowhere", O_RDWR), ENOENT);
 	CHECK_FAILS(open("round", O_RDWR), ELOOP);
 	CHECK_FAILS(open("absolute", O_RDWR | O_NOFOLLOW), ELOOP);
