@@ -127,14 +127,12 @@ static void print_disk(const struct run_options *o, unsigned i, const char *name
 	printf("\n");
 }
 
-static void print_net(const struct run_options *o, unsigned i, const char *value)
+static void print_net(const struct run_options *o, unsigned i, const char *value, const u8 mac[6])
 {
 	static const u8 none[6];
 	const struct nic_options *n = &o->virtio.nic[i];
 	const char *rom = virtio_nic_rom(n, o->firmware);
-	u8 mac[6];
 
-	virtio_nic_mac(&o->virtio, i, mac);
 	printf("net %s", value);
 	if (memcmp(n->mac, none, 6) == 0)
 		printf(",mac=%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
@@ -167,15 +165,19 @@ static bool is_device(const char *name)
 
 static void print_devices(const struct run_options *o)
 {
+	struct virtio_options full = o->virtio;
 	unsigned disks = 0, nics = 0;
 
+	virtio_nic_macs(&full);
 	for (unsigned i = 0; i < o->givens; i++) {
 		const char *name = run_option_name(o->given[i].option), *value = o->given[i].value;
 
 		if (strcmp(name, "disk") == 0 || strcmp(name, "cdrom") == 0)
 			print_disk(o, disks++, name, value);
-		else if (strcmp(name, "net") == 0 && strcmp(value, "none") != 0)
-			print_net(o, nics++, value);
+		else if (strcmp(name, "net") == 0 && strcmp(value, "none") != 0) {
+			print_net(o, nics, value, full.nic[nics].mac);
+			nics++;
+		}
 		else if (is_device(name))
 			print_line(name, value);
 	}

@@ -707,6 +707,14 @@ BAD_CONFIGS = (
 )
 
 
+def without_random(text):
+    """An interface's address stays on a host that has a name of its own; a container's image may have none."""
+    with contextlib.suppress(OSError), open("/etc/machine-id", encoding="ascii") as f:
+        if re.fullmatch("[0-9a-f]{32}\n?", f.read()):
+            return text
+    return re.sub(rb"(?m)^(net tap.*),mac=.*", rb"\1", text)
+
+
 def dry_run_of_given(dry, log):
     """Each line as it should be; the same again from its own output; addresses that stay; on other boards other things."""
     words = ("--memory", "2G", "--disk", "b.img,queues=1,aio=threads", "--net", "tap=tap7,rom=off", "--device", "rng")
@@ -717,7 +725,7 @@ def dry_run_of_given(dry, log):
     for line, want in zip(lines, COMMENTS + RESOLVED):
         if not re.fullmatch(want, line):
             raise Fail(f"{line}, not {want}")
-    if dry(CONFIG, *words).out != r.out:
+    if without_random(dry(CONFIG, *words).out) != without_random(r.out):
         raise Fail("another machine at the next start")
     for text in (r.out.decode(), "kernel x\nappend=\n", "kernel x\nmachine microvm\ndisk a.img\nnet socket=x\ncpus 8\n",
                  "kernel x\nmachine microvm,pcie=on\nvirtio pci\nnet user\nnet user\ncdrom b.img\ndisk a.img,bus=vhost-user\n"):

@@ -537,8 +537,7 @@ int virtio_board_create(struct virtio_board **out, const struct virtio_options *
 	b->env = *env;
 	b->options = *o;
 	b->on_mmio = o->mmio;
-	for (unsigned i = 0; i < o->nics; i++)
-		virtio_nic_mac(o, i, b->options.nic[i].mac);
+	virtio_nic_macs(&b->options);
 	ret = board_fill(b, &b->options, err);
 	if (ret < 0)
 		virtio_board_destroy(b);

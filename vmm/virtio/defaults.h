@@ -9,9 +9,9 @@ unsigned virtio_disk_queues(const struct disk_options *o, unsigned cpus);
 /* The option ROM's file; NULL: none. firmware: something runs it. */
 const char *virtio_nic_rom(const struct nic_options *o, bool firmware);
 /*
- * The address of network number i, or one for it. A guest keeps its settings by it, so it is the same at each
- * start where that is possible: see defaults.c.
+ * Gives each network without an address one. A guest keeps its settings by it, so it is the same at each
+ * start where that is possible: see defaults.c. No two networks get the same one.
  */
-void virtio_nic_mac(const struct virtio_options *o, unsigned i, u8 mac[6]);
+void virtio_nic_macs(struct virtio_options *o);
 
 #endif

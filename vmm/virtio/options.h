@@ -43,7 +43,7 @@ struct nic_options {
 	const char *tftp, *bootfile;	/* user: a folder for TFTP, the name in it that DHCP tells */
 	const char *rom;	/* option ROM on PCI: a file, "off", or NULL: iPXE where firmware runs it */
 	u64 boot, root_port;	/* as a disk's */
-	u8 mac[6];		/* all zero: virtio_nic_mac() */
+	u8 mac[6];		/* all zero: virtio_nic_macs() */
 	unsigned forwards;
 	struct net_forward forward[NET_FORWARDS_MAX];
 };
