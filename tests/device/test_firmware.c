@@ -1,12 +1,15 @@
 /* What firmware talks to: fw_cfg and its content, flash memory, the shadow below 1 MiB. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/device/fixture.h"
@@ -720,6 +723,107 @@ static void check_other_files(struct firmware *fw, const char *path)
 	firmware_close(fw);
 }
 
+/* A link to no file makes that file, and stays a link. */
+static void check_links(struct firmware *fw, const char *folder)
+{
+	char path[80], link[80], relative[80];
+	struct error err = ERROR_INIT;
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/target", folder);
+	snprintf(link, sizeof(link), "%s/link", folder);
+	snprintf(relative, sizeof(relative), "%s/link2", folder);
+	assert_int_equal(symlink("target", link), 0);
+	assert_int_equal(symlink("link", relative), 0);
+	assert_int_equal(firmware_open(fw, "uefi", relative, &err), 0);
+	assert_int_equal(lstat(path, &st), 0);
+	assert_int_equal(st.st_size, fw->vars_size);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(lstat(link, &st), 0);
+	assert_true(S_ISLNK(st.st_mode));
+	check_refused("uefi", path, "in use by another machine");
+	firmware_close(fw);
+	unlink(path);
+	unlink(link);
+	unlink(relative);
+	assert_int_equal(symlink("none/target", link), 0);
+	check_refused("uefi", link, "No such file");
+	unlink(link);
+}
+
+/* Root replaces another's file by one of the other's. */
+static void check_owner(struct firmware *fw, const char *path)
+{
+	struct error err = ERROR_INIT;
+	struct stat st;
+
+	assert_int_equal(truncate(path, 0), 0);
+	if (chown(path, 1234, 4321) < 0)
+		return;
+	assert_int_equal(firmware_open(fw, "uefi", path, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_uid, 1234);
+	assert_int_equal(st.st_gid, 4321);
+	assert_int_equal(st.st_size, fw->vars_size);
+	firmware_close(fw);
+}
+
+/* Opens in a folder that takes no other file, as one who is not root. */
+static int open_as_other(struct firmware *fw, const char *folder, const char *path)
+{
+	struct error err = ERROR_INIT;
+	struct stat st;
+
+	if (chmod(folder, 0555) < 0 || (geteuid() == 0 && (setegid(4321) < 0 || seteuid(1234) < 0)))
+		return 1;
+	if (firmware_open(fw, "uefi", path, &err) < 0 || stat(path, &st) < 0)
+		return 2;
+	if ((u64)st.st_size != fw->vars_size || files_in(folder) != 1)
+		return 3;
+	check_refused("uefi", path, "in use by another machine");
+	change(fw, 10000, 0x77);
+	firmware_close(fw);
+	check_byte(path, 10000, 0x77);
+	return 0;
+}
+
+/* A mount of its own cannot be replaced. */
+static int open_mounted(struct firmware *fw, const char *path)
+{
+	struct error err = ERROR_INIT;
+	struct stat st;
+
+	if (truncate(path, 0) < 0 || unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount(path, path, NULL, MS_BIND, NULL) < 0)
+		return 1;
+	if (firmware_open(fw, "uefi", path, &err) < 0 || stat(path, &st) < 0)
+		return 2;
+	return (u64)st.st_size != fw->vars_size ? 3 : 0;
+}
+
+/* An empty file that no other can take the place of is filled. */
+static void check_in_place(struct firmware *fw, const char *folder, const char *path)
+{
+	int status;
+	pid_t pid;
+
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(chmod(path, 0666), 0);
+	pid = fork();
+	if (pid == 0)
+		_exit(open_as_other(fw, folder, path));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(chmod(folder, 0755), 0);
+	pid = fork();
+	if (pid == 0)
+		_exit(open_mounted(fw, path));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	/* 1: who is not root may not try. */
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) <= 1);
+}
+
 static void test_variables(void **state)
 {
 	static struct firmware fw;
@@ -737,7 +841,10 @@ static void test_variables(void **state)
 	check_new_file(&fw, folder, path);
 	check_full_disk(&fw, path);
 	check_other_files(&fw, path);
+	check_owner(&fw, path);
+	check_in_place(&fw, folder, path);
 	unlink(path);
+	check_links(&fw, folder);
 	rmdir(folder);
 }
 

@@ -53,21 +53,53 @@ static int vars_read(const struct firmware *fw, const char *path, struct error *
 
 /* ---- a new file ------------------------------------------------------------------------------ */
 
-/* fresh: there must be none of that name. Not all file systems can promise that. */
-static int vars_rename(const char *from, const char *to, bool fresh)
-{
-	int ret = fresh ? renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) : -1;
+static const struct stat new_file = { .st_mode = VARS_MODE };
 
-	if (ret < 0 && (!fresh || errno == EINVAL || errno == ENOSYS))
-		ret = rename(from, to);
-	return ret < 0 ? -errno : 0;
+/* There must be none of that name, which only a link promises; vfat, and some others, have none. */
+static int vars_name_new(const char *temp, const char *path)
+{
+	if (link(temp, path) == 0) {
+		unlink(temp);
+		return 0;
+	}
+	if (errno != EPERM && errno != EOPNOTSUPP && errno != ENOSYS)
+		return -errno;
+	return rename(temp, path) < 0 ? -errno : 0;
+}
+
+/* The new name, too, is there after the host's crash. Not every folder may be read. */
+static void folder_sync(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *folder = slash ? strndup(path, slash + 1 - path) : strdup(".");
+	int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	if (fd >= 0) {
+		fsync(fd);
+		close(fd);
+	}
+	free(folder);
+}
+
+/* As the old file was; if that may not be, the old file is to stay. */
+static int vars_set_owner(int fd, const struct stat *old)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (old != &new_file && (st.st_uid != old->st_uid || st.st_gid != old->st_gid) &&
+	    fchown(fd, old->st_uid, old->st_gid) < 0)
+		return -errno;
+	return fchmod(fd, old->st_mode & 0777) < 0 ? -errno : 0;
 }
 
 /*
  * The distribution's variables under the name path, whole or not at all: who is killed meanwhile finds
- * no short file at the next start. -EEXIST: somebody else was faster.
+ * no short file at the next start. old: what is replaced, or &new_file; then -EEXIST: somebody else was
+ * faster.
  */
-static int vars_make(const struct firmware *fw, const char *path, bool fresh, mode_t mode)
+static int vars_make(const struct firmware *fw, const char *path, const struct stat *old)
 {
 	char temp[PATH_MAX];
 	int fd, ret;
@@ -78,27 +110,73 @@ static int vars_make(const struct firmware *fw, const char *path, bool fresh, mo
 	if (fd < 0)
 		return -errno;
 	ret = vars_write(fd, fw->vars, fw->vars_size, 0);
-	if (ret == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0))
-		ret = -errno;
 	if (ret == 0)
-		ret = vars_rename(temp, path, fresh);
+		ret = vars_set_owner(fd, old);
+	if (ret == 0 && fsync(fd) < 0)
+		ret = -errno;
+	if (ret == 0 && old == &new_file)
+		ret = vars_name_new(temp, path);
+	else if (ret == 0 && rename(temp, path) < 0)
+		ret = -errno;
 	if (ret < 0)
 		unlink(temp);
+	else
+		folder_sync(path);
 	close(fd);
 	return ret;
 }
 
+/* Of a link to no file only open() follows the whole way; its empty file is then one that is there. */
+static int vars_make_new(const struct firmware *fw, const char *path)
+{
+	struct stat st;
+	int fd;
+
+	if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode))
+		return vars_make(fw, path, &new_file);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, VARS_MODE);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* An empty file is made whole in its place, and opened anew. 1: again. */
-static int vars_replace(struct firmware *fw, const char *path, mode_t mode, struct error *err)
+/* The folder is somebody else's, or the file is a mount of its own: no other can take its place. */
+static bool must_stay(int error)
+{
+	return error == EACCES || error == EPERM || error == EROFS || error == EBUSY ||
+		error == EXDEV || error == ENAMETOOLONG;
+}
+
+/* Who is killed here leaves a short file. Who fails leaves an empty one, as it was. */
+static int vars_fill(struct firmware *fw)
+{
+	int ret = vars_write(fw->vars_fd, fw->vars, fw->vars_size, 0);
+
+	if (ret == 0 && fsync(fw->vars_fd) < 0)
+		ret = -errno;
+	if (ret < 0 && ftruncate(fw->vars_fd, 0) < 0)
+		log_line("%s", strerror(errno));
+	return ret;
+}
+
+/* An empty file is made whole in its place, and opened anew: 1. Or, where none may be made, filled. */
+static int vars_replace(struct firmware *fw, const char *path, const struct stat *old,
+	struct error *err)
 {
 	char *real = realpath(path, NULL);
-	int ret = real ? vars_make(fw, real, false, mode) : -errno;
+	int ret = real ? vars_make(fw, real, old) : -errno;
+	bool fill = ret < 0 && must_stay(-ret);
 
 	free(real);
+	if (fill)
+		ret = vars_fill(fw);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: %s", path, strerror(-ret));
+	if (fill)
+		return 0;
 	close(fw->vars_fd);
 	fw->vars_fd = -1;
 	return 1;
@@ -120,7 +198,7 @@ static int vars_take(struct firmware *fw, const char *path, struct error *err)
 		return 1;
 	}
 	if (st.st_size == 0)
-		return vars_replace(fw, path, st.st_mode & 0777, err);
+		return vars_replace(fw, path, &st, err);
 	if ((u64)st.st_size != fw->vars_size)
 		return error_set(err, EINVAL,
 			"%s: has %llu bytes; this firmware's variables have %llu", path,
@@ -137,7 +215,7 @@ static int vars_open_once(struct firmware *fw, const char *path, struct error *e
 		return vars_take(fw, path, err);
 	ret = -errno;
 	if (ret == -ENOENT)
-		ret = vars_make(fw, path, true, VARS_MODE);
+		ret = vars_make_new(fw, path);
 	if (ret == 0 || ret == -EEXIST)
 		return 1;
 	return error_set(err, -ret, "%s: %s", path, strerror(-ret));
@@ -169,13 +247,22 @@ static void vars_complain(struct firmware *fw, int error, bool last)
 	fw->vars_unwritten = true;
 }
 
+/* A machine that has ended survives the host's crash; each change is not worth the wait. */
+static void vars_sync(struct firmware *fw, bool last)
+{
+	if (last && fw->vars_fd >= 0 && fw->vars_path && fdatasync(fw->vars_fd) < 0)
+		vars_complain(fw, -errno, last);
+}
+
 void vars_flush(struct firmware *fw, bool last)
 {
 	struct pflash *f = &fw->flash;
 	int ret;
 
-	if (f->dirty_end <= f->dirty_start)
+	if (f->dirty_end <= f->dirty_start) {
+		vars_sync(fw, last);
 		return;
+	}
 	ret = fw->vars_fd < 0 ? 0 : vars_write(fw->vars_fd, fw->vars + f->dirty_start,
 		f->dirty_end - f->dirty_start, f->dirty_start);
 	if (ret < 0) {
@@ -186,4 +273,5 @@ void vars_flush(struct firmware *fw, bool last)
 		log_line("%s: UEFI's variables are written now", fw->vars_path);
 	fw->vars_unwritten = false;
 	f->dirty_start = f->dirty_end = 0;
+	vars_sync(fw, last);
 }
