@@ -7,7 +7,6 @@
 #include "cli/config.h"
 
 #define CONFIG_MAX (1u << 20)
-#define BLANKS " \t\r"
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
@@ -37,8 +36,8 @@ static char *line_trim(char *line)
 {
 	size_t n;
 
-	line += strspn(line, BLANKS);
-	for (n = strlen(line); n && strchr(BLANKS, line[n - 1]); n--)
+	line += strspn(line, CONFIG_BLANKS);
+	for (n = strlen(line); n && strchr(CONFIG_BLANKS, line[n - 1]); n--)
 		line[n - 1] = '\0';
 	return line;
 }
@@ -73,8 +72,8 @@ int config_read(struct run_options *o, const char *file,
 
 const char *config_value(const char *text)
 {
-	text += strspn(text, BLANKS);
+	text += strspn(text, CONFIG_BLANKS);
 	if (*text == '=')
-		text += 1 + strspn(text + 1, BLANKS);
+		text += 1 + strspn(text + 1, CONFIG_BLANKS);
 	return text;
 }

@@ -9,6 +9,7 @@
 #include "cli/machine.h"
 #include "vmm/block/aio.h"
 #include "vmm/block/layer.h"
+#include "vmm/block/proto.h"
 #include "vmm/display/vnc_listen.h"
 #include "vmm/firmware/firmware.h"
 #include "vmm/virtio/board.h"
@@ -79,21 +80,76 @@ static void print_slots(const struct run_options *o)
 				slot == PCI_SLOT_LAST ? "LPC bridge" : "root port");
 }
 
+/* ---- values ---------------------------------------------------------------------------------- */
+
+/* One '=' before a value is no part of it, so a value with one of its own needs it. */
+static void print_value(const char *name, const char *value)
+{
+	printf("%s%s%s", name, *value && *value != '=' ? " " : "=", value);
+}
+
+static void print_line(const char *name, const char *value)
+{
+	if (value)
+		print_value(name, value);
+	else
+		printf("%s", name);
+	printf("\n");
+}
+
+static bool is_blank(char c)
+{
+	return c && strchr(CONFIG_BLANKS, c);
+}
+
+static int check_value(const char *name, const char *value, struct error *err)
+{
+	size_t n = strlen(value);
+
+	if (strchr(value, '\n'))
+		return error_usage(err, "--dry-run: a file cannot say --%s with a line's end in it", name);
+	if (n && (is_blank(value[0]) || is_blank(value[n - 1])))
+		return error_usage(err, "--dry-run: a file cannot say --%s with a blank at an end: \"%s\"",
+			name, value);
+	return 0;
+}
+
+static int check_values(const struct run_options *o, struct error *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < o->givens && ret == 0; i++)
+		if (o->given[i].value)
+			ret = check_value(run_option_name(o->given[i].option), o->given[i].value, err);
+	return ret;
+}
+
 /* ---- devices --------------------------------------------------------------------------------- */
 
-/* NULL, and a comment, where the image cannot be looked at, or is not in a file. */
-static const char *disk_format(const char *file)
+/*
+ * The format to be said, or NULL, and a comment, where the image cannot be looked at or has none of ours. Raw
+ * is not said, either: a guest that writes the header of another format into an image that is only taken
+ * for raw is stopped (vmm/block/raw.c), and whoever says raw means that it may.
+ */
+static const char *disk_format(const char *name)
 {
-	u8 head[512] = { 0 };
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	ssize_t n = fd < 0 ? -1 : pread(fd, head, sizeof(head), 0);
-	int error = errno;
+	u8 head[PROBE_BYTES] = { 0 };
+	const char *file = strncmp(name, "file:", 5) == 0 ? name + 5 : name, *format;
+	int fd, error;
+	ssize_t n;
 
+	if (file == name && proto_has_scheme(name))
+		return NULL;
+	fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	n = fd < 0 ? -1 : pread(fd, head, sizeof(head), 0);
+	error = errno;
 	if (fd >= 0)
 		close(fd);
-	if (n >= 0)
-		return format_probe(head, n);
-	printf("# %s: %s\n", file, strerror(error));
+	format = n < 0 ? NULL : format_probe(head, n);
+	if (format && strcmp(format, "raw") != 0 && format_exists(format))
+		return format;
+	printf("# %s: %s%s\n", file, format ? "its format seems to be " : "",
+		format ? format : strerror(error));
 	return NULL;
 }
 
@@ -115,7 +171,7 @@ static void print_disk(const struct run_options *o, unsigned i, const char *name
 	const struct disk_options *d = &o->virtio.disk[i];
 	const char *format = d->format || d->vhost ? NULL : disk_format(d->file);
 
-	printf("%s %s", name, value);
+	print_value(name, value);
 	if (format)
 		printf(",format=%s", format);
 	if (!d->vhost && !d->cache)
@@ -133,7 +189,7 @@ static void print_net(const struct run_options *o, unsigned i, const char *value
 	const struct nic_options *n = &o->virtio.nic[i];
 	const char *rom = virtio_nic_rom(n, o->firmware);
 
-	printf("net %s", value);
+	print_value("net", value);
 	if (memcmp(n->mac, none, 6) == 0)
 		printf(",mac=%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
 			mac[5]);
@@ -143,14 +199,6 @@ static void print_net(const struct run_options *o, unsigned i, const char *value
 }
 
 /* ---- options --------------------------------------------------------------------------------- */
-
-static void print_line(const char *name, const char *value)
-{
-	if (!value)
-		printf("%s\n", name);
-	else
-		printf("%s%s%s\n", name, *value ? " " : "=", value);
-}
 
 /* What adds a device is printed in the order it was given in, as that is the order of the devices. */
 static bool is_device(const char *name)
@@ -224,10 +272,13 @@ static void print_option(const struct run_options *o, unsigned option, const cha
 		print_line(name, value);
 }
 
-void config_print(const struct run_options *o, const struct accel_choice *choice)
+int config_print(const struct run_options *o, const struct accel_choice *choice, struct error *err)
 {
 	const char *name;
+	int ret = check_values(o, err);
 
+	if (ret < 0)
+		return ret;
 	printf("# runs on: %s (%s: %s)\n", choice->backend->name,
 		accel_reason_name(choice->reason), choice->detail);
 	print_firmware(o);
@@ -241,4 +292,5 @@ void config_print(const struct run_options *o, const struct accel_choice *choice
 		else if (!is_device(name) && strcmp(name, "dry-run") != 0)
 			print_option(o, i, name);
 	}
+	return 0;
 }

@@ -364,7 +364,7 @@ static int take_line(struct run_options *o, char *line, void *arg, struct error 
 	struct walk *file = arg;
 	const struct run_option *opt;
 	char *text = line + strcspn(line, "= \t");
-	const char *value;
+	const char *value, *said = config_value(text);
 	bool has = *text;
 	int ret;
 
@@ -372,7 +372,7 @@ static int take_line(struct run_options *o, char *line, void *arg, struct error 
 	ret = name_option(line, &opt, &value, err);
 	if (ret < 0)
 		return ret;
-	value = config_value(text + has);
+	value = said;
 	if (opt->parse == parse_config || opt->offset == offsetof(struct run_options, help))
 		return error_usage(err, "%s does not belong into a file", opt->name);
 	if (!opt->value && *value)

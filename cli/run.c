@@ -223,8 +223,7 @@ int run_command(
 	} else if (run_choose(&o, &choice, err) < 0) {
 		status = STATUS_FAILURE;
 	} else if (o.dry_run) {
-		config_print(&o, &choice);
-		status = STATUS_OK;
+		status = config_print(&o, &choice, err) < 0 ? STATUS_USAGE : STATUS_OK;
 	} else {
 		status = run_vm(&o, &choice, start_ns, signal, err);
 	}
