@@ -96,6 +96,8 @@ static const struct state_field thing_fields_2[] = {
 };
 static const struct state_table thing_1 = STATE_TABLE("thing", struct thing, 1, thing_fields_1);
 static const struct state_table thing_2 = STATE_TABLE("thing", struct thing, 2, thing_fields_2);
+static const struct state_table thing_new =
+	STATE_TABLE_FROM("thing", struct thing, 2, 2, thing_fields_2);
 static const struct state_table other = STATE_TABLE("other", struct thing, 1, thing_fields_1);
 
 static void test_state_versions(void **state)
@@ -114,10 +116,12 @@ static void test_state_versions(void **state)
 	assert_memory_equal(out.b, in.b, 3);
 	assert_int_equal(out.c, 0);
 	assert_int_equal(state_read(&other, &out, buf, n), -EINVAL);
+	assert_int_equal(state_read(&thing_new, &out, buf, n), -ENOTSUP);
 	n = state_write(&thing_2, &in, buf, sizeof(buf));
 	assert_int_equal(state_read(&thing_1, &out, buf, n), -ENOTSUP);
 	assert_int_equal(state_read(&thing_2, &out, buf, n), n);
 	assert_int_equal(out.c, 99);
+	assert_int_equal(state_read(&thing_new, &out, buf, n), n);
 	assert_int_equal(state_write(&thing_2, &in, buf, n - 1), -ENOSPC);
 	for (long i = 0; i < n; i++)
 		assert_int_equal(state_read(&thing_2, &out, buf, i), -EINVAL);

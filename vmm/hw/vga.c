@@ -137,8 +137,9 @@ static const struct state_field vga_fields[] = {
 	STATE_FIELD(struct vga_registers, vbe, 1),
 };
 
+/* Version 1 had no video memory behind it: the next device's state would be taken for that. */
 static const struct state_table vga_table =
-	STATE_TABLE("vga", struct vga_registers, 1, vga_fields);
+	STATE_TABLE_FROM("vga", struct vga_registers, 2, 2, vga_fields);
 _Static_assert(sizeof(struct vga_registers) <= DEVICE_STATE_MAX, "a saved state has a limit");
 
 static void vga_save(void *dev, void *state)

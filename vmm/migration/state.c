@@ -95,7 +95,7 @@ long state_read(const struct state_table *t, void *state, const void *buf, size_
 		return -EINVAL;
 	version = get_u16(&c);
 	count = get_u16(&c);
-	if (version > t->version)
+	if (version > t->version || (version < t->oldest && !c.overrun))
 		return -ENOTSUP;
 	while (count-- && !c.overrun) {
 		const struct state_field *f = state_find(t, get_name(&c));

@@ -20,6 +20,7 @@ struct state_field {
 struct state_table {
 	const char *name;
 	u16 version;
+	u16 oldest;	/* that can still be read: before it, what follows the fields was of another form */
 	u16 count;
 	u32 size;	/* of the struct */
 	const struct state_field *fields;
@@ -30,17 +31,18 @@ struct state_table {
 		.name = #field, .offset = offsetof(type, field), \
 		.size = sizeof(((type *)0)->field), .since = ver \
 	}
-#define STATE_TABLE(nm, type, ver, list)                                                     \
-	{                                                                                    \
-		.name = nm, .version = ver, .count = ARRAY_SIZE(list), .size = sizeof(type), \
-		.fields = list                                                               \
+#define STATE_TABLE_FROM(nm, type, first, ver, list)                                  \
+	{                                                                             \
+		.name = nm, .version = ver, .oldest = first, .count = ARRAY_SIZE(list), \
+		.size = sizeof(type), .fields = list                                  \
 	}
+#define STATE_TABLE(nm, type, ver, list) STATE_TABLE_FROM(nm, type, 1, ver, list)
 
 /* Bytes written, or -ENOSPC. */
 long state_write(const struct state_table *table, const void *state, void *buf, size_t size);
 /*
- * Bytes read, or -EINVAL for what is not this table's, -ENOTSUP for a version newer than ours.
- * Fields that the writer did not know are zero.
+ * Bytes read, or -EINVAL for what is not this table's, -ENOTSUP for a version newer than ours or
+ * older than the oldest that is read. Fields that the writer did not know are zero.
  */
 long state_read(const struct state_table *table, void *state, const void *buf, size_t size);
 
