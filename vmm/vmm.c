@@ -368,7 +368,7 @@ static int vmm_create_devices(struct vmm *vmm, struct error *err)
 	int ret;
 
 	irq_router_init(&vmm->irqs, &vmm->kvm);
-	ret = chardev_open(&vmm->serial, vmm->config.serial, &vmm->loop, &events, err);
+	ret = chardev_open(&vmm->serial, "--serial ", vmm->config.serial, &vmm->loop, &events, err);
 	if (ret < 0)
 		return ret;
 	return vmm->config.machine.kind == MACHINE_MICROVM ? vmm_create_microvm(vmm, err)

@@ -220,7 +220,7 @@ def bad_options(build, log):
                 ("cpus of a shape unknown", [*ok, "--cpus", "4,dies=2"], (2,), "understood"),
                 ("engine", [*ok, "--engine", "steam"], (2,), "steam"),
                 ("serial", ["--kernel", kernel, "--serial", "carrier-pigeon"], (2,), "pigeon"),
-                ("serial file in a missing folder", ["--kernel", kernel, "--serial", f"file:{folder}/a/b"], (1, 2), "a/b"),
+                ("serial file in a missing folder", ["--kernel", kernel, "--serial", f"file:{folder}/a/b"], (1, 2), f"--serial file:{folder}/a/b: "),
                 ("serial file that is a folder", ["--kernel", kernel, "--serial", f"file:{folder}"], (1, 2), "directory"),
                 ("serial file without a name", ["--kernel", kernel, "--serial", "file:"], (1, 2), None),
                 ("serial socket in a missing folder", ["--kernel", kernel, "--serial", f"unix:{folder}/a/b"], (1, 2), None),

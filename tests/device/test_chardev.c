@@ -100,7 +100,7 @@ static int open_spec(struct bench *b, const char *spec)
 	int ret;
 
 	b->err = (struct error)ERROR_INIT;
-	ret = chardev_open(&b->cd, spec, &b->loop, &events, &b->err);
+	ret = chardev_open(&b->cd, "--serial ", spec, &b->loop, &events, &b->err);
 	if (ret == 0)
 		chardev_attach(&b->cd, &front);
 	return ret;
@@ -310,7 +310,7 @@ static void test_file(void **state)
 	unlink(spec + 5);
 	assert_true(open_spec(b, "file:/nonexistent/log") < 0);
 	assert_int_equal(b->err.kind, ERROR_FAILURE);
-	assert_non_null(strstr(b->err.text, "/nonexistent/log"));
+	assert_non_null(strstr(b->err.text, "--serial file:/nonexistent/log: "));
 	assert_true(open_spec(b, "file:/") < 0);
 	assert_int_equal(open_spec(b, "none"), 0);
 	assert_int_equal(chardev_write(&b->cd, (const u8 *)"x", 1), 1);
@@ -376,6 +376,7 @@ static void test_unix(void **state)
 	second.loop = b->loop;
 	assert_true(open_spec(&second, spec) < 0);
 	assert_non_null(strstr(second.err.text, "in use"));
+	assert_non_null(strstr(second.err.text, "--serial unix:/"));
 	chardev_destroy(&b->cd);
 	assert_int_equal(access(spec + 5, F_OK), -1);
 	/* A file is never replaced, a dead socket is. */

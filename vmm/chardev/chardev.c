@@ -46,7 +46,7 @@ int chardev_check(const char *option, const char *spec, struct error *err)
 		err, "%s: \"%s\" is none of stdio, none, file:PATH, pty, unix:PATH", option, spec);
 }
 
-int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
+int chardev_open(struct chardev *cd, const char *option, const char *spec, struct loop *loop,
 		 const struct chardev_events *events, struct error *err)
 {
 	const char *path = "";
@@ -54,6 +54,8 @@ int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
 	int ret;
 
 	*cd = (struct chardev){.loop = loop,
+		.option = option,
+		.spec = spec,
 		.events = *events,
 		.in_fd = -1,
 		.out_fd = -1,
@@ -63,7 +65,8 @@ int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
 		.side_watch = -1,
 		.slave_fd = -1};
 	if (!kind)
-		return error_usage(err, "\"%s\" is none of stdio, none, file:PATH, pty, unix:PATH", spec);
+		return error_usage(err, "%s%s: is none of stdio, none, file:PATH, pty, unix:PATH",
+			option, spec);
 	cd->out = malloc(CHARDEV_OUT_SIZE);
 	if (!cd->out)
 		return error_set(err, ENOMEM, "out of memory");
@@ -348,8 +351,8 @@ int chardev_start(struct chardev *cd, struct error *err)
 		cd->out_watch = ret < 0 ? -1 : ret;
 	}
 	if (ret < 0)
-		return error_set(
-			err, -ret, "cannot watch the serial port's descriptor: %s", strerror(-ret));
+		return error_set(err, -ret, "%s%s: cannot watch the descriptor: %s", cd->option,
+			cd->spec, strerror(-ret));
 	return 0;
 }
 

@@ -52,6 +52,7 @@ enum chardev_output {
 struct chardev {
 	const struct chardev_ops *ops;
 	struct loop *loop;
+	const char *option, *spec;	/* what messages begin with: "--serial ", "pty" */
 	struct chardev_front front;
 	struct chardev_events events;
 	int in_fd, out_fd;		/* -1: none. May be equal. */
@@ -77,8 +78,11 @@ struct chardev {
 
 /* "stdio", "none", "file:PATH", "pty", "unix:PATH": is it one? A usage error begins with option. */
 int chardev_check(const char *option, const char *spec, struct error *err);
-/* With spec checked. The chardev must not move afterwards. */
-int chardev_open(struct chardev *cd, const char *spec, struct loop *loop,
+/*
+ * With spec checked. The chardev must not move afterwards, and both texts live as long. option: what spec
+ * stands behind on the command line, up to it: "--serial ".
+ */
+int chardev_open(struct chardev *cd, const char *option, const char *spec, struct loop *loop,
 		 const struct chardev_events *events, struct error *err);
 void chardev_destroy(struct chardev *cd);
 void chardev_attach(struct chardev *cd, const struct chardev_front *front);

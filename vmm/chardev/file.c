@@ -16,7 +16,7 @@ static void file_destroy(struct chardev *cd)
 /* Output stops here; the machine runs on. */
 static void file_hangup(struct chardev *cd)
 {
-	log_line("serial output stopped: %s", strerror(errno));
+	log_line("%s%s: output stopped: %s", cd->option, cd->spec, strerror(errno));
 }
 
 static const struct chardev_ops file_ops = { .hangup = file_hangup, .destroy = file_destroy };
@@ -35,7 +35,7 @@ int chardev_open_file(struct chardev *cd, const char *path, struct error *err)
 	cd->out_fd =
 		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
 	if (cd->out_fd < 0)
-		return error_set(err, errno, "file:%s: %s", path,
+		return error_set(err, errno, "%s%s: %s", cd->option, cd->spec,
 				 errno == ENXIO ? "nobody reads this FIFO" : strerror(errno));
 	cd->connected = true;
 	return chardev_start(cd, err);

@@ -75,10 +75,10 @@ int chardev_open_pty(struct chardev *cd, const char *path, struct error *err)
 	(void)path;
 	cd->ops = &pty_ops;
 	if (pty_open_pair(cd) < 0)
-		return error_set(err, errno, "pty: %s", strerror(errno));
+		return error_set(err, errno, "%s%s: %s", cd->option, cd->spec, strerror(errno));
 	cd->side_watch = loop_add(cd->loop, cd->side_fd, EPOLLIN, pty_users_event, cd);
 	if (cd->side_watch < 0)
-		return error_set(err, ENOSPC, "pty: too many descriptors");
-	log_line("serial port is %s", cd->path);
+		return error_set(err, ENOSPC, "%s%s: too many descriptors", cd->option, cd->spec);
+	log_line("%s%s is %s", cd->option, cd->spec, cd->path);
 	return chardev_start(cd, err);
 }

@@ -57,13 +57,16 @@ static const struct chardev_ops unix_ops = { .hangup = unix_hangup, .destroy = u
 
 int chardev_open_unix(struct chardev *cd, const char *path, struct error *err)
 {
+	char what[64];
+
+	snprintf(what, sizeof(what), "%sunix:", cd->option);
 	cd->ops = &unix_ops;
-	cd->side_fd = unix_listen("unix:", path, 1, false, err);
+	cd->side_fd = unix_listen(what, path, 1, false, err);
 	if (cd->side_fd < 0)
 		return cd->side_fd;
 	snprintf(cd->path, sizeof(cd->path), "%s", path);
 	cd->side_watch = loop_add(cd->loop, cd->side_fd, EPOLLIN, unix_accept, cd);
 	if (cd->side_watch < 0)
-		return error_set(err, ENOSPC, "unix:%s: too many descriptors", path);
+		return error_set(err, ENOSPC, "%s%s: too many descriptors", cd->option, cd->spec);
 	return 0;
 }

@@ -331,7 +331,8 @@ int virtio_console_open(struct virtio_console *con, unsigned port, const char *w
 		.room = port_room, .receive = port_receive, .drained = port_drained,
 		.line_break = port_line_break, .arg = p,
 	};
-	int ret = chardev_open(&p->chardev, where, &con->dev.io->loop, &events, err);
+	int ret = chardev_open(&p->chardev, "--device console=", where,
+			       &con->dev.io->loop, &events, err);
 
 	if (ret < 0)
 		return ret;
