@@ -120,7 +120,8 @@ struct memory *memory_new(const void *data, u64 size, u64 most)
 {
 	struct memory *m = calloc(1, sizeof(*m));
 
-	m->proto = (struct proto){ .ops = &memory_ops, .name = strdup("memory"), .align = 1 };
+	m->proto = (struct proto){ .ops = &memory_ops, .name = strdup("memory"), .align = 1,
+		.alone = true };
 	m->data = malloc(size ?: 1);
 	memcpy(m->data, data, size);
 	m->size = size;

@@ -267,6 +267,51 @@ static void test_dirty(void **state)
 	refuse_block(&o, "cannot be counted");
 }
 
+/* Nobody takes from another what it has counted: without a lock no bit is set, and none believed. */
+static void check_unlocked(const struct block_options *o)
+{
+	struct block *b;
+	u8 buf[512] = { 1 };
+
+	fresh();
+	b = open_block(o);
+	assert_int_equal(do_op(b, BLOCK_WRITE, 8 * MIB, buf, 512), 0);
+	assert_int_equal(do_flush(b), 0);
+	assert_int_equal(peek(72), 0);
+	block_close(b);
+	must("qemu-img check -q disk; qemu-img amend -q -o lazy_refcounts=on disk");
+	b = open_block(o);
+	assert_int_equal(do_op(b, BLOCK_WRITE, 16 * MIB, buf, 512), 0);
+	assert_int_equal(do_flush(b), 0);
+	assert_int_equal(peek(72), 1);
+	refuse_block(o, "qemu-img check -r all");
+	assert_int_equal(do_op(b, BLOCK_WRITE, 24 * MIB, buf, 512), 0);
+	assert_int_equal(block_close(b), 0);
+	assert_int_equal(peek(72), 0);
+	must("qemu-img check -q disk");
+}
+
+static void test_unlocked(void **state)
+{
+	struct block_options o = disk(false), alone = disk(false);
+	struct block *b;
+	u8 buf[512] = { 1 };
+
+	(void)state;
+	fresh();
+	b = open_block(&alone);
+	assert_int_equal(do_op(b, BLOCK_WRITE, 8 * MIB, buf, 512), 0);
+	assert_int_equal(peek(72), 1);
+	o.no_lock = true;
+	refuse_block(&o, "no lock");
+	assert_int_equal(block_close(b), 0);
+	assert_int_equal(peek(72), 0);
+	check_unlocked(&o);
+	o.no_lock = false;
+	o.share = true;
+	check_unlocked(&o);
+}
+
 /* The file is cut, and then gone, under an open image. */
 static void test_vanished(void **state)
 {
@@ -302,6 +347,7 @@ int main(void)
 		cmocka_unit_test(test_counts),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_dirty),
+		cmocka_unit_test(test_unlocked),
 		cmocka_unit_test(test_vanished),
 	};
 

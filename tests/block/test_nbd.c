@@ -74,6 +74,27 @@ static void test_qcow2(void **state)
 	must("qemu-img check -q -f qcow2 disk && qemu-img compare -q -f raw -F qcow2 model.raw disk");
 }
 
+/* No lock keeps others from it: what is dirty may be another's who writes it now. */
+static void test_dirty(void **state)
+{
+	struct block_options o = { .file = uri("nbd+unix:///?socket=%s"), .format = "qcow2" };
+	struct block *b;
+
+	(void)state;
+	must("rm -f disk; qemu-img create -q -f qcow2 disk 8M; truncate -s 32M disk");
+	serve("raw", "disk");
+	b = open_block(&o);
+	assert_int_equal(do_op(b, BLOCK_WRITE, 0, "x", 1), 0);
+	assert_int_equal(do_flush(b), 0);
+	must("test $(od -An -j79 -N1 -tu1 disk) = 0");
+	assert_int_equal(block_close(b), 0);
+	must("printf '\\001' | dd of=disk bs=1 seek=79 conv=notrunc status=none");
+	refuse_block(&o, "no lock");
+	o.readonly = true;
+	block_close(open_block(&o));
+	stop();
+}
+
 static void test_backing(void **state)
 {
 	struct block_options o = { .format = "qcow2", .file = in_dir("top") };
@@ -141,6 +162,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_raw),
 		cmocka_unit_test(test_qcow2),
+		cmocka_unit_test(test_dirty),
 		cmocka_unit_test(test_backing),
 		cmocka_unit_test(test_plain_server),
 		cmocka_unit_test(test_refused),

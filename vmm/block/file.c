@@ -490,6 +490,7 @@ int file_open(struct proto **out, const char *path, const struct proto_options *
 		proto_close(&f->proto);
 		return ret;
 	}
+	f->proto.alone = ret && !o->readonly && !o->share_write;
 	if (o->direct)
 		f->proto.align = file_probe_align(f);
 	*out = &f->proto;

@@ -99,5 +99,5 @@ int lock_take(int fd, const char *path, bool readonly, bool share_write, bool wa
 	/* A file system without locks, as QEMU has it, is no reason to refuse. */
 	if (ret == -EINVAL || ret == -ENOLCK || ret == -EOPNOTSUPP || ret == -ENOSYS)
 		return 0;
-	return ret < 0 ? error_set(err, -ret, "cannot lock %s: %s", path, strerror(-ret)) : 0;
+	return ret < 0 ? error_set(err, -ret, "cannot lock %s: %s", path, strerror(-ret)) : 1;
 }

@@ -10,7 +10,7 @@
 
 /*
  * Held until fd is closed. share_write: others may write the file meanwhile. wait: up to a second for
- * one that ends.
+ * one that ends. 1: it is held; 0: the file system has no locks, so nothing is known of others.
  */
 int lock_take(int fd, const char *path, bool readonly, bool share_write, bool wait, struct error *err);
 

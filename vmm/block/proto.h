@@ -36,6 +36,7 @@ struct proto {
 	u32 align;		/* what is not so aligned goes through a bounce buffer; 1: nothing does */
 	bool readonly;
 	bool write_through;	/* each write is durable by itself */
+	bool alone;		/* a lock is held: nobody else writes it */
 	bool is_file;		/* dev and ino tell which */
 	u64 dev, ino;
 };

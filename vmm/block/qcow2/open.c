@@ -116,21 +116,41 @@ static int qcow2_check_align(struct qcow2 *q, struct error *err)
 		q->layer.file->name);
 }
 
+/*
+ * The dirty bit, without a lock, may be that of another program which writes the image now: to count
+ * anew would take from it what it has counted and does not refer to yet.
+ */
+static int qcow2_count_anew(struct qcow2 *q, struct error *err)
+{
+	const char *name = q->layer.file->name;
+
+	if (!q->layer.file->alone)
+		return error_set(err, EBUSY, "%s: it was not closed, or another program writes it, which no "
+			"lock tells here; if none does, qemu-img check -r all repairs it", name);
+	log_line("%s: it was not closed properly; counting its clusters anew", name);
+	return qcow2_rebuild_refcounts(q, err);
+}
+
 /* Before the first change. */
 static int qcow2_make_writable(struct qcow2 *q, struct error *err)
 {
 	int ret = 0;
 
-	if (q->incompatible & INCOMPATIBLE_DIRTY) {
-		log_line("%s: it was not closed properly; counting its clusters anew",
-			q->layer.file->name);
-		ret = qcow2_rebuild_refcounts(q, err);
-	}
+	if (q->incompatible & INCOMPATIBLE_DIRTY)
+		ret = qcow2_count_anew(q, err);
 	if (ret < 0)
 		return ret;
 	ret = header_clear_autoclear(q);
 	return ret < 0 ? error_set(err, -ret, "cannot write %s: %s", q->layer.file->name,
 				 strerror(-ret)) : 0;
+}
+
+/* Without a lock the next one could not count anew: see qcow2_count_anew(). */
+static bool qcow2_marks(const struct qcow2 *q)
+{
+	if (q->version < 3 || q->external_data)
+		return false;
+	return q->lazy || (q->layer.file->alone && qcow2_can_rebuild(q));
 }
 
 static int qcow2_load(struct qcow2 *q, const struct layer_options *o, struct layer *backing,
@@ -152,7 +172,7 @@ static int qcow2_load(struct qcow2 *q, const struct layer_options *o, struct lay
 		ret = qcow2_open_backing(q, o, err);
 	q->layer.granularity = q->cluster_size;
 	q->lazy = q->version >= 3 && q->compatible & COMPATIBLE_LAZY && !q->external_data;
-	q->marks = q->version >= 3 && !q->external_data && (q->lazy || qcow2_can_rebuild(q));
+	q->marks = qcow2_marks(q);
 	if (!ret && !q->readonly)
 		ret = qcow2_make_writable(q, err);
 	return ret;

@@ -13,7 +13,8 @@
  * The dirty bit is set before the first count changes and cleared by a close: who opens the image after
  * a crash, be it QEMU, counts anew, and what was leaked is free again. QEMU itself sets it with lazy
  * refcounts only; of other images it leaves leaks to qemu-img check -r leaks. Images that have no such
- * bit (version 2), an external data file, or too many clusters to count keep their leaks here, too.
+ * bit (version 2), an external data file, too many clusters to count, or that no lock keeps from others
+ * (NBD) keep their leaks here, too.
  *
  * Locking: `lock` guards all metadata. It is not held while data of the guest is moved: block.c keeps
  * writes that allocate apart by cluster, and a cluster being filled is counted but not yet linked.
