@@ -43,6 +43,10 @@ static int memory_writev(struct proto *p, const struct iovec *iov, unsigned iovs
 	(void)fua;
 	if (p->readonly)
 		abort();
+	if (m->broken && offset == m->broken) {
+		m->broken = 0;
+		return -EIO;
+	}
 	if (offset > m->most || bytes > m->most - offset)
 		return -ENOSPC;
 	if (offset + bytes > m->size) {

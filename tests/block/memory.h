@@ -13,6 +13,7 @@ struct memory {
 	struct proto proto;
 	u8 *data;
 	u64 size, most;		/* a write behind `most` finds the disk full */
+	u64 broken;		/* a write to this offset, unless 0, fails, once */
 	bool record;
 	struct memory_event *events;
 	size_t events_count;

@@ -227,6 +227,153 @@ static void test_lazy(void **state)
 	run("qemu-img create -q -f qcow2 -o cluster_size=512,lazy_refcounts=on disk 1M", true);
 }
 
+#define AT_BITS	     offsetof(struct qcow2_header, incompatible_features)
+#define AT_AUTOCLEAR offsetof(struct qcow2_header, autoclear_features)
+
+static bool dirty(const struct memory *m)
+{
+	return m->data[AT_BITS + 7] & INCOMPATIBLE_DIRTY;
+}
+
+static struct layer *open_memory(struct memory *m)
+{
+	struct layer_options o = { 0 };
+	struct error err = ERROR_INIT;
+	struct layer *l;
+
+	if (qcow2_open(&l, &m->proto, &o, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	return l;
+}
+
+static struct memory *new_memory(const char *make)
+{
+	struct memory *m;
+	u64 size;
+	u8 *start;
+
+	must("rm -f disk; %s", make);
+	start = read_file("disk", &size);
+	m = memory_new(start, size, 64 << 20);
+	free(start);
+	return m;
+}
+
+static void close_sound(struct layer *l, struct memory *m)
+{
+	assert_int_equal(l->ops->close(l), 0);
+	assert_false(dirty(m));
+	put_file("crashed", m->data, m->size);
+	must("qemu-img check -q -f qcow2 crashed");
+}
+
+/* One write or discard of a block, from open to close; all that is written meanwhile. */
+static void record_change(struct memory *m, u64 block, bool write)
+{
+	static u8 data[GRAIN] = { 1 };
+	struct iovec iov = { data, GRAIN };
+	struct layer *l = open_memory(m);
+
+	if (write)
+		assert_int_equal(l->ops->writev(l, &iov, 1, block * GRAIN, false), 0);
+	else
+		assert_int_equal(l->ops->discard(l, block * GRAIN, GRAIN), 0);
+	assert_int_equal(l->ops->close(l), 0);
+	assert_false(dirty(m));
+}
+
+/* Whatever is changed first, counts or their blocks or their table: the bit is durable before it. */
+static void test_bit_first(void **state)
+{
+	struct memory *m = new_memory("qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=64 disk 3M");
+
+	(void)state;
+	m->record = true;
+	for (u64 i = 0; i < 2 * 768; i++) {
+		size_t first = m->events_count;
+		struct memory_event *e;
+
+		record_change(m, i % 768, i < 768);
+		e = m->events + first;
+		assert_true(first + 1 < m->events_count);
+		if (e[0].offset != AT_BITS || !e[0].data || e[0].data[7] != INCOMPATIBLE_DIRTY || e[1].data)
+			fail_msg("change %u begins with a write to %#llx", (u32)i,
+				(unsigned long long)e[0].offset);
+	}
+	memory_free(m);
+}
+
+/* The bits of what we do not know go before the clusters that they are about. */
+static void test_autoclear_first(void **state)
+{
+	struct memory *m = new_memory("qemu-img create -q -f qcow2 disk 1M");
+
+	(void)state;
+	m->data[AT_BITS + 7] = INCOMPATIBLE_DIRTY;
+	m->data[AT_AUTOCLEAR + 7] = 1;
+	m->record = true;
+	close_sound(open_memory(m), m);
+	assert_true(m->events_count > 2);
+	assert_int_equal(m->events[0].offset, AT_AUTOCLEAR);
+	assert_null(m->events[1].data);
+	memory_free(m);
+}
+
+/* A table that the header may tell of, or not, is not given back: the next open finds that out. */
+static void test_leaked(void **state)
+{
+	struct memory *m = new_memory("qemu-img create -q -f qcow2 -o cluster_size=512 disk 1M");
+	struct error err = ERROR_INIT;
+	struct layer *l = open_memory(m);
+
+	(void)state;
+	m->broken = offsetof(struct qcow2_header, l1_size);
+	assert_true(l->ops->resize(l, 8 << 20, &err) < 0);
+	assert_int_equal(l->ops->close(l), 0);
+	assert_true(dirty(m));
+	close_sound(open_memory(m), m);
+	memory_free(m);
+}
+
+static bool is_marked(struct memory *m)
+{
+	struct layer *l = open_memory(m);
+	struct iovec iov = { (u8[512]){ 1 }, 512 };
+	bool marked;
+
+	assert_int_equal(l->ops->writev(l, &iov, 1, 0, false), 0);
+	marked = dirty(m);
+	close_sound(l, m);
+	return marked;
+}
+
+/* Too large to be counted anew: by its size, by its snapshots, or by what it has grown to. */
+static void test_too_large(void **state)
+{
+	struct memory *m = new_memory("qemu-img create -q -f qcow2 disk 900G");
+	struct error err = ERROR_INIT;
+	struct iovec iov = { (u8[512]){ 1 }, 512 };
+	struct layer *l;
+
+	(void)state;
+	assert_true(is_marked(m));
+	l = open_memory(m);
+	assert_int_equal(l->ops->writev(l, &iov, 1, 1 << 20, false), 0);
+	assert_true(dirty(m));
+	assert_int_equal(l->ops->resize(l, 3ULL << 40, &err), 0);
+	assert_false(dirty(m));
+	assert_int_equal(l->ops->writev(l, &iov, 1, 2 << 20, false), 0);
+	assert_int_equal(l->ops->flush(l), 0);
+	put_file("crashed", m->data, m->size);
+	must("qemu-img check -q -f qcow2 crashed");
+	close_sound(l, m);
+	assert_false(is_marked(m));
+	memory_free(m);
+	m = new_memory("qemu-img create -q -f qcow2 disk 900G; for i in 1 2; do qemu-img snapshot -c $i disk; done");
+	assert_false(is_marked(m));
+	memory_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -234,6 +381,10 @@ int main(void)
 		cmocka_unit_test(test_512),
 		cmocka_unit_test(test_snapshot),
 		cmocka_unit_test(test_lazy),
+		cmocka_unit_test(test_bit_first),
+		cmocka_unit_test(test_autoclear_first),
+		cmocka_unit_test(test_leaked),
+		cmocka_unit_test(test_too_large),
 	};
 
 	return cmocka_run_group_tests(tests, dir_make, dir_remove);

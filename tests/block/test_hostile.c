@@ -1,6 +1,7 @@
 /* Images that are corrupt, cut short, or made to harm: one clear line, or an error for what is hurt. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -254,6 +255,7 @@ static void test_cut(void **state)
 static void test_dirty(void **state)
 {
 	struct block_options o = disk(false);
+	char line[80];
 	u64 l2;
 
 	(void)state;
@@ -264,7 +266,15 @@ static void test_dirty(void **state)
 	l2 = peek(0x30000) & MASK(55, 9);
 	poke(72, 1, 8);
 	poke(l2, 0x80ffffffffff0000, 8);
-	refuse_block(&o, "cannot be counted");
+	snprintf(line, sizeof(line), "L2 table at %#llx refers to 0xffffffffff0000", (unsigned long long)l2);
+	refuse_block(&o, line);
+	/* Behind all that a refcount table of one cluster counts. */
+	must("rm -f disk; qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=64 disk 1M;"
+	     "qemu-io -c 'write -q 0 4k' disk");
+	l2 = peek(peek(40)) & MASK(55, 9);
+	poke(72, 1, 8);
+	poke(l2, BIT(63) | 3 * MIB, 8);
+	refuse_block(&o, "too short) at");
 }
 
 /* Nobody takes from another what it has counted: without a lock no bit is set, and none believed. */

@@ -89,7 +89,9 @@ int qcow2_commit(struct qcow2 *q, bool with_refcounts)
 
 	if (q->readonly)
 		return 0;
-	ret = commit_refcounts(q, with_refcounts);
+	ret = q->pending_count ? qcow2_mark(q) : 0;
+	if (!ret)
+		ret = commit_refcounts(q, with_refcounts);
 	if (!ret && references)
 		ret = file_barrier(q);
 	if (!ret)

@@ -11,6 +11,12 @@
 #define L2_CACHE_MAX	 (32U << 20)
 #define REFCOUNT_SLICES	 512
 
+/* What is known to be leaked is found by the next open, if that may count anew. */
+static bool qcow2_stays_dirty(const struct qcow2 *q)
+{
+	return q->corrupt || (q->leaked && q->layer.file->alone);
+}
+
 static int qcow2_close(struct layer *layer)
 {
 	struct qcow2 *q = qcow2_of(layer);
@@ -23,7 +29,7 @@ static int qcow2_close(struct layer *layer)
 			ret = qcow2_commit(q, true);
 		if (!ret)
 			ret = qcow2_flush(layer);
-		if (!ret && q->incompatible & INCOMPATIBLE_DIRTY && !q->corrupt)
+		if (!ret && q->incompatible & INCOMPATIBLE_DIRTY && !qcow2_stays_dirty(q))
 			ret = header_set_incompatible(q, 0, INCOMPATIBLE_DIRTY);
 	}
 	if (q->external_data)
@@ -117,40 +123,26 @@ static int qcow2_check_align(struct qcow2 *q, struct error *err)
 }
 
 /*
- * The dirty bit, without a lock, may be that of another program which writes the image now: to count
- * anew would take from it what it has counted and does not refer to yet.
+ * Before the first change. The dirty bit, without a lock, may be that of another program which writes
+ * the image now: to count anew would take from it what it has counted and does not refer to yet. What an
+ * auto-clear feature has in the file is not counted at all, so its bit goes first.
  */
-static int qcow2_count_anew(struct qcow2 *q, struct error *err)
-{
-	const char *name = q->layer.file->name;
-
-	if (!q->layer.file->alone)
-		return error_set(err, EBUSY, "%s: it was not closed, or another program writes it, which no "
-			"lock tells here; if none does, qemu-img check -r all repairs it", name);
-	log_line("%s: it was not closed properly; counting its clusters anew", name);
-	return qcow2_rebuild_refcounts(q, err);
-}
-
-/* Before the first change. */
 static int qcow2_make_writable(struct qcow2 *q, struct error *err)
 {
-	int ret = 0;
+	bool dirty = q->incompatible & INCOMPATIBLE_DIRTY;
+	int ret;
 
-	if (q->incompatible & INCOMPATIBLE_DIRTY)
-		ret = qcow2_count_anew(q, err);
-	if (ret < 0)
-		return ret;
+	if (dirty && !q->layer.file->alone)
+		return error_set(err, EBUSY, "%s: it was not closed, or another program writes it, which no "
+			"lock tells here; if none does, qemu-img check -r all repairs it",
+			q->layer.file->name);
 	ret = header_clear_autoclear(q);
-	return ret < 0 ? error_set(err, -ret, "cannot write %s: %s", q->layer.file->name,
-				 strerror(-ret)) : 0;
-}
-
-/* Without a lock the next one could not count anew: see qcow2_count_anew(). */
-static bool qcow2_marks(const struct qcow2 *q)
-{
-	if (q->version < 3 || q->external_data)
-		return false;
-	return q->lazy || (q->layer.file->alone && qcow2_can_rebuild(q));
+	if (ret < 0)
+		return error_set(err, -ret, "cannot write %s: %s", q->layer.file->name, strerror(-ret));
+	if (!dirty)
+		return 0;
+	log_line("%s: it was not closed properly; counting its clusters anew", q->layer.file->name);
+	return qcow2_rebuild_refcounts(q, err);
 }
 
 static int qcow2_load(struct qcow2 *q, const struct layer_options *o, struct layer *backing,
@@ -172,10 +164,10 @@ static int qcow2_load(struct qcow2 *q, const struct layer_options *o, struct lay
 		ret = qcow2_open_backing(q, o, err);
 	q->layer.granularity = q->cluster_size;
 	q->lazy = q->version >= 3 && q->compatible & COMPATIBLE_LAZY && !q->external_data;
-	q->marks = qcow2_marks(q);
-	if (!ret && !q->readonly)
-		ret = qcow2_make_writable(q, err);
-	return ret;
+	if (ret < 0 || q->readonly)
+		return ret;
+	q->marks = qcow2_marks(q, q->layer.size);
+	return qcow2_make_writable(q, err);
 }
 
 int qcow2_open(struct layer **out, struct proto *file, const struct layer_options *o,

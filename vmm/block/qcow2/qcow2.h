@@ -14,7 +14,7 @@
  * a crash, be it QEMU, counts anew, and what was leaked is free again. QEMU itself sets it with lazy
  * refcounts only; of other images it leaves leaks to qemu-img check -r leaks. Images that have no such
  * bit (version 2), an external data file, too many clusters to count, or that no lock keeps from others
- * (NBD) keep their leaks here, too.
+ * (NBD) keep their leaks here, too. It also outlives a close that knows of a leak.
  *
  * Locking: `lock` guards all metadata. It is not held while data of the guest is moved: block.c keeps
  * writes that allocate apart by cluster, and a cluster being filled is counted but not yet linked.
@@ -100,6 +100,7 @@ struct qcow2 {
 	u8 compression;
 	bool readonly, external_data, lazy, pass_discards;
 	bool marks;			/* sets the dirty bit */
+	bool leaked;			/* some cluster is counted for nothing, for sure or perhaps */
 	bool corrupt;			/* found so: nothing is allocated any more */
 
 	u64 l1_offset, reftable_offset, snapshots_offset;
@@ -170,6 +171,8 @@ int snapshot_each(struct qcow2 *q, int (*fn)(struct qcow2 *q, u64 l1_offset, u32
 
 /* --- refcount.c; under the lock --- */
 
+/* The dirty bit, before what a crash could leave as a leak. */
+int qcow2_mark(struct qcow2 *q);
 int refcount_get(struct qcow2 *q, u64 cluster, u64 *count);
 int refcount_set(struct qcow2 *q, u64 cluster, u64 count);
 /* Up to `wanted` clusters in a row, counted once each; *offset is where. Returns how many, or -errno. */
@@ -235,8 +238,8 @@ int qcow2_zero(struct layer *layer, u64 offset, u64 bytes, bool unmap);
 
 /* Counts all references anew. */
 int qcow2_rebuild_refcounts(struct qcow2 *q, struct error *err);
-/* That it can be done, whatever the guest writes. */
-bool qcow2_can_rebuild(const struct qcow2 *q);
+/* Whether the dirty bit is to be set: all can be counted anew, whatever is written to a disk so large. */
+bool qcow2_marks(const struct qcow2 *q, u64 size);
 
 /* --- open.c --- */
 

@@ -94,6 +94,13 @@ int refcount_get(struct qcow2 *q, u64 cluster, u64 *count)
 	return ret;
 }
 
+int qcow2_mark(struct qcow2 *q)
+{
+	if (!q->marks || q->incompatible & INCOMPATIBLE_DIRTY)
+		return 0;
+	return header_set_incompatible(q, INCOMPATIBLE_DIRTY, 0);
+}
+
 int refcount_set(struct qcow2 *q, u64 cluster, u64 count)
 {
 	struct table_slice *slice;
@@ -106,8 +113,7 @@ int refcount_set(struct qcow2 *q, u64 cluster, u64 count)
 		return count ? -EIO : 0;
 	if (count > refcount_max(q))
 		return -EOVERFLOW;
-	if (q->marks && !(q->incompatible & INCOMPATIBLE_DIRTY))
-		ret = header_set_incompatible(q, INCOMPATIBLE_DIRTY, 0);
+	ret = qcow2_mark(q);
 	if (ret < 0)
 		return ret;
 	count_store(q, slice->data, index, count);
@@ -220,6 +226,7 @@ static int reftable_grow(struct qcow2 *q, u64 table_index)
 	if (!ret)
 		ret = reftable_write_new(q, &p);
 	if (ret < 0) {
+		q->leaked |= !!p.table;		/* the file may have it */
 		free(p.table);
 		return ret;
 	}
@@ -254,6 +261,9 @@ int refblock_need(struct qcow2 *q, u64 cluster)
 		return 0;
 	if (cluster >= CLUSTERS_MAX(q))
 		return -EFBIG;
+	ret = qcow2_mark(q);
+	if (ret < 0)
+		return ret;
 	if (table_index >= q->reftable_size) {
 		ret = reftable_grow(q, table_index);
 		/* The new blocks may be the one that was wanted. */
@@ -369,6 +379,8 @@ int clusters_unref(struct qcow2 *q, u64 cluster, u64 count)
 			ret = refcount_set(q, cluster + i, refs - 1);
 		first = first ?: ret;
 	}
+	if (first < 0)
+		q->leaked = true;
 	return first;
 }
 
@@ -385,8 +397,10 @@ void clusters_free_later(struct qcow2 *q, u64 offset, u64 bytes)
 		size_t room = q->pending_room ? 2 * q->pending_room : 64;
 		struct qcow2_free *more = realloc(q->pending, room * sizeof(*more));
 
-		if (!more)
-			return;		/* leaked: that harms nobody */
+		if (!more) {
+			q->leaked = true;	/* that harms nobody */
+			return;
+		}
 		q->pending = more;
 		q->pending_room = room;
 	}

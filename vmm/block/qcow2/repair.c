@@ -3,6 +3,7 @@
  * qcow2.h); the counts have leaks, or with lazy refcounts are what they were at some earlier time.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,16 @@ struct tally {
 	u64 clusters;		/* room */
 	u64 end;		/* behind the last one that is referred to */
 	u64 limit;		/* no reference may reach so far, in bytes */
+	const char *from;	/* the table that is looked at, */
+	u64 table;		/* where it is, */
+	u64 to;			/* and what it refers to */
 };
+
+static void tally_from(struct tally *t, const char *from, u64 table)
+{
+	t->from = from;
+	t->table = t->to = table;
+}
 
 static int tally_grow(struct tally *t, u64 clusters)
 {
@@ -43,6 +53,7 @@ static int tally_add(struct qcow2 *q, struct tally *t, u64 offset, u64 bytes)
 
 	if (!bytes)
 		return 0;
+	t->to = offset;
 	if (offset + bytes > t->limit)
 		return -EINVAL;
 	end = ((offset + bytes - 1) >> q->cluster_bits) + 1;
@@ -59,6 +70,7 @@ static int tally_l2(struct qcow2 *q, struct tally *t, u64 offset)
 	u64 *table = malloc(q->cluster_size), bytes;
 	int ret = table ? proto_read(q->layer.file, table, q->cluster_size, offset) : -ENOMEM;
 
+	tally_from(t, "L2 table", offset);
 	for (u64 i = 0; i < q->cluster_size / 8 && !ret; i++) {
 		struct qcow2_cluster c = cluster_decode(q, be64toh(table[i]));
 
@@ -66,6 +78,7 @@ static int tally_l2(struct qcow2 *q, struct tally *t, u64 offset)
 			compressed_range(q, c.entry, &c.host, &bytes);
 			ret = tally_add(q, t, c.host, bytes);
 		} else if (cluster_offset(q, c.host)) {
+			t->to = c.host;
 			ret = -EINVAL;
 		} else if (c.host && !q->external_data) {
 			ret = tally_add(q, t, c.host, q->cluster_size);
@@ -75,7 +88,7 @@ static int tally_l2(struct qcow2 *q, struct tally *t, u64 offset)
 	return ret;
 }
 
-static int tally_tables(struct qcow2 *q, struct tally *t, const u64 *l1, u32 l1_size)
+static int tally_tables(struct qcow2 *q, struct tally *t, u64 l1_offset, const u64 *l1, u32 l1_size)
 {
 	int ret = 0;
 
@@ -84,6 +97,8 @@ static int tally_tables(struct qcow2 *q, struct tally *t, const u64 *l1, u32 l1_
 
 		if (!offset)
 			continue;
+		tally_from(t, "L1 table", l1_offset);
+		t->to = offset;
 		if (cluster_offset(q, offset))
 			return -EINVAL;
 		ret = tally_add(q, t, offset, q->cluster_size);
@@ -100,33 +115,56 @@ static int tally_snapshot(struct qcow2 *q, u64 l1_offset, u32 l1_size, void *arg
 
 	for (u32 i = 0; i < l1_size && !ret; i++)
 		l1[i] = be64toh(l1[i]);
+	tally_from(arg, "table of snapshots", q->snapshots_offset);
 	if (!ret)
 		ret = tally_add(q, arg, l1_offset, l1_size * 8ULL);
 	if (!ret)
-		ret = tally_tables(q, arg, l1, l1_size);
+		ret = tally_tables(q, arg, l1_offset, l1, l1_size);
+	if (!ret)
+		tally_from(arg, "table of snapshots", q->snapshots_offset);
 	free(l1);
 	return ret;
 }
 
-static int tally_all(struct qcow2 *q, struct tally *t)
+static int tally_reftable(struct qcow2 *q, struct tally *t)
+{
+	int ret = 0;
+
+	tally_from(t, "refcount table", q->reftable_offset);
+	for (u32 i = 0; i < q->reftable_size && !ret; i++)
+		if (q->reftable[i] & REFTABLE_OFFSET)
+			ret = tally_add(q, t, q->reftable[i] & REFTABLE_OFFSET, q->cluster_size);
+	return ret;
+}
+
+static int tally_snapshots(struct qcow2 *q, struct tally *t)
 {
 	u64 end = q->snapshots_offset;
-	int ret = tally_add(q, t, 0, 1);
+	int ret;
 
+	if (!q->snapshots)
+		return 0;
+	tally_from(t, "header", 0);
+	t->to = q->snapshots_offset;
+	ret = snapshot_each(q, tally_snapshot, t, &end);
+	return ret ?: tally_add(q, t, q->snapshots_offset, end - q->snapshots_offset);
+}
+
+static int tally_all(struct qcow2 *q, struct tally *t)
+{
+	int ret;
+
+	tally_from(t, "header", 0);
+	ret = tally_add(q, t, 0, 1);
 	if (!ret)
 		ret = tally_add(q, t, q->l1_offset, q->l1_size * 8ULL);
 	if (!ret)
 		ret = tally_add(q, t, q->reftable_offset, q->reftable_size * 8ULL);
-	for (u32 i = 0; i < q->reftable_size && !ret; i++)
-		if (q->reftable[i] & REFTABLE_OFFSET)
-			ret = tally_add(q, t, q->reftable[i] & REFTABLE_OFFSET, q->cluster_size);
 	if (!ret)
-		ret = tally_tables(q, t, q->l1, q->l1_size);
-	if (!ret && q->snapshots)
-		ret = snapshot_each(q, tally_snapshot, t, &end);
-	if (!ret && q->snapshots)
-		ret = tally_add(q, t, q->snapshots_offset, end - q->snapshots_offset);
-	return ret;
+		ret = tally_reftable(q, t);
+	if (!ret)
+		ret = tally_tables(q, t, q->l1_offset, q->l1, q->l1_size);
+	return ret ?: tally_snapshots(q, t);
 }
 
 /* A block that is missing goes where its own range has a free cluster. */
@@ -135,6 +173,12 @@ static int tally_block(struct qcow2 *q, struct tally *t, u64 cluster)
 	u64 covers = refblock_covers(q), first = ALIGN_DOWN(cluster, covers);
 	int ret;
 
+	/* A longer table would be one more thing to count; writers lengthen it before they refer there. */
+	if (cluster / covers >= q->reftable_size) {
+		tally_from(t, "refcount table (too short)", q->reftable_offset);
+		t->to = cluster << q->cluster_bits;
+		return -EINVAL;
+	}
 	for (u64 i = first; i < first + covers; i++) {
 		if (i < t->end && t->count[i])
 			continue;
@@ -177,12 +221,33 @@ static int tally_store(struct qcow2 *q, struct tally *t)
 	return ret;
 }
 
-bool qcow2_can_rebuild(const struct qcow2 *q)
+/* Each cluster of the disk may come to what there is, and each snapshot has tables for all of them. */
+static bool can_rebuild(const struct qcow2 *q, u64 size)
 {
-	s64 size = q->layer.file->ops->size(q->layer.file);
+	s64 there = q->layer.file->ops->size(q->layer.file);
+	u64 most = CLUSTERS_MAX / 2 / (1ULL + q->snapshots);
 
-	/* Each cluster of the disk may come to what there is. */
-	return size >= 0 && (size + q->layer.size) >> q->cluster_bits < CLUSTERS_MAX / 2;
+	return there >= 0 && (there + size) >> q->cluster_bits < most;
+}
+
+/* Without a lock the next one could not count anew: see qcow2_make_writable(). */
+bool qcow2_marks(const struct qcow2 *q, u64 size)
+{
+	if (q->version < 3 || q->external_data)
+		return false;
+	return q->lazy || (q->layer.file->alone && can_rebuild(q, size));
+}
+
+static int rebuild_refuse(const struct qcow2 *q, const struct tally *t, int ret, struct error *err)
+{
+	const char *name = q->layer.file->name;
+
+	if (ret != -EINVAL)
+		return error_set(err, -ret, "%s: its clusters cannot be counted (%s); try qemu-img check "
+			"-r all", name, strerror(-ret));
+	return error_set(err, EINVAL, "%s: its clusters cannot be counted: %s at %#" PRIx64 " refers to %#"
+		PRIx64 "; it can be read (readonly) or repaired (qemu-img check -r all)", name, t->from,
+		t->table, t->to);
 }
 
 int qcow2_rebuild_refcounts(struct qcow2 *q, struct error *err)
@@ -202,7 +267,5 @@ int qcow2_rebuild_refcounts(struct qcow2 *q, struct error *err)
 	if (!ret)
 		ret = header_set_incompatible(q, 0, INCOMPATIBLE_DIRTY);
 	free(t.count);
-	return ret < 0 ? error_set(err, -ret,
-		"%s: its clusters cannot be counted (%s); try qemu-img check -r all",
-		q->layer.file->name, strerror(-ret)) : 0;
+	return ret < 0 ? rebuild_refuse(q, &t, ret, err) : 0;
 }

@@ -47,11 +47,13 @@ static int l1_grow(struct qcow2 *q, u32 size)
 	if (ret < 0)
 		clusters_unref(q, offset >> q->cluster_bits, clusters);
 	else
-		ret = header_set_l1(q, offset, size);	/* failed, it may be there: the table is leaked */
-	if (ret < 0)
+		ret = header_set_l1(q, offset, size);
+	if (ret < 0) {
+		q->leaked = true;	/* the header may tell of it, so it cannot be given back */
 		free(table);
-	else
+	} else {
 		l1_take(q, table, offset, size, clusters);
+	}
 	return ret;
 }
 
@@ -88,6 +90,26 @@ static int resize_check(const struct qcow2 *q, u64 size, struct error *err)
 	return 0;
 }
 
+/* Under the lock. A disk that nobody could count anew is not to say that it must be. */
+static int unmark_if_too_large(struct qcow2 *q, u64 size)
+{
+	int ret;
+
+	if (!q->marks || qcow2_marks(q, size))
+		return 0;
+	/* Twice, as a close does it: what the first gives back is for the second. */
+	ret = qcow2_commit(q, true);
+	if (!ret)
+		ret = qcow2_commit(q, true);
+	if (!ret)
+		ret = q->layer.file->ops->flush(q->layer.file);
+	if (!ret && q->incompatible & INCOMPATIBLE_DIRTY)
+		ret = header_set_incompatible(q, 0, INCOMPATIBLE_DIRTY);
+	if (!ret)
+		q->marks = false;
+	return ret;
+}
+
 int qcow2_resize(struct layer *layer, u64 size, struct error *err)
 {
 	struct qcow2 *q = qcow2_of(layer);
@@ -98,6 +120,8 @@ int qcow2_resize(struct layer *layer, u64 size, struct error *err)
 		return ret;
 	pthread_mutex_lock(&q->lock);
 	ret = q->corrupt ? -EIO : qcow2_commit(q, true);
+	if (!ret)
+		ret = unmark_if_too_large(q, size);
 	if (!ret && l1_entries(q, size) > q->l1_size)
 		ret = l1_grow(q, l1_entries(q, size));
 	pthread_mutex_unlock(&q->lock);
