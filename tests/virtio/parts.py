@@ -164,7 +164,8 @@ class Media(Part):
             s.listen(4)
             fd = os.dup(s.fileno())
         start = 'exec 3<&"$1"; export LISTEN_FDS=1 LISTEN_PID=$$; exec nbdkit -f file "$2"'
-        self.server = subprocess.Popen(["sh", "-c", start, "sh", str(fd), self.path("served")], pass_fds=[fd])
+        # Debian's sh knows descriptors of one digit only.
+        self.server = subprocess.Popen(["bash", "-c", start, "bash", str(fd), self.path("served")], pass_fds=[fd])
         os.close(fd)
 
     def meet(self, guest):
