@@ -36,7 +36,7 @@ def run(build, words, limit, log):
     r, w = os.pipe()
     try:
         # Descriptor 3 is the pipe's.
-        command = ["sh", "-c", f'exec "$@" 3<&{r} {r}<&-' if r != 3 else 'exec "$@"', "sh", "timeout", "-s", "KILL", str(limit),
+        command = ["bash", "-c", f'exec "$@" 3<&{r} {r}<&-' if r != 3 else 'exec "$@"', "bash", "timeout", "-s", "KILL", str(limit),
                    os.path.join(build.path, "tests", "boot", "reload"), *words]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment(),
                               pass_fds=(r,), start_new_session=True) as process:
