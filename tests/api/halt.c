@@ -14,7 +14,7 @@
 #define MSR_POLL_CONTROL 0x4b564d05
 #define COUNTER 0x500
 #define NMI_HANDLER 0x2000
-#define ROUNDS_MAX 2000
+#define ROUNDS_MAX 20000
 #define HLTS 100	/* in a round */
 #define MANY 20		/* of these; by chance, without looking, it is one in thousands */
 
