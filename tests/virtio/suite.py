@@ -169,7 +169,7 @@ def all_devices(build, log, bus, cpus, extra="", more=None, memory="512M"):
         options = more.options()
         command = [
             *build.run, "--kernel", kernel, "--initrd", initrd, "--cpus", str(cpus), "--memory", memory,
-            "--append", f"console=ttyS0 panic=-1 http={download[0]} devices={5 + len(options) // 2} {extra} {more.words}",
+            "--append", f"console=ttyS0 panic=-1 http={download[0]} devices={5 + len(options) // 2} {extra} {more.words}".strip(),
             "--disk", f"{folder}/disk.img,format=raw,serial=disk0serial{port1}",
             "--disk", f"{folder}/readonly.img,format=raw,readonly{port2}", "--net",
             f"user,forward=tcp:{port}:7000{more.forward},mac=52:54:00:0a:0b:0c,pcap={folder}/net.pcap{port3}",
