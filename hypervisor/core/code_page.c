@@ -1,6 +1,7 @@
 /* Pages that hold decoded code, and their writers: see code_page.h for the rules. */
 #include "hypervisor/core/vm.h"
 #include "hypervisor/x86/mmu.h"
+#include "hypervisor/x86/system.h"
 
 #define CHUNK_SHIFT	6
 _Static_assert(1u << CHUNK_SHIFT == CODE_CHUNK, "a bit of the mask each");
@@ -148,7 +149,7 @@ void code_note_write(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned 
 	v->boundary = true;
 }
 
-void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
+static void page_check(struct vcpu *v, const struct memslot *s, u64 gpa)
 {
 	struct code_page *p = memslot_code(s, gpa);
 	const u8 *host = memslot_host(s, gpa & PAGE_MASK);
@@ -167,6 +168,51 @@ void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
 		return;
 	v->look_paid = 0;
 	own_stale(v, gpa);
+}
+
+void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
+{
+	u64 page = gpa & PAGE_MASK;
+
+	page_check(v, s, gpa);
+	for (u32 k = 0; k < v->entered_pages && k < ARRAY_SIZE(v->entered_page); k++)
+		if (v->entered_page[k] == page)
+			return;
+	if (v->entered_pages < ARRAY_SIZE(v->entered_page))
+		v->entered_page[v->entered_pages] = page;
+	if (code_entered_few(v))
+		v->entered_pages++;
+}
+
+bool code_entered_few(const struct vcpu *v)
+{
+	return v->entered_pages <= ARRAY_SIZE(v->entered_page);
+}
+
+void code_forget_entered(struct vcpu *v)
+{
+	v->entered_pages = 0;
+}
+
+static void entered_check(struct vcpu *v)
+{
+	const struct memslot *s;
+
+	for (u32 k = 0; k < v->entered_pages; k++) {
+		s = memslot_find(v->vm, v->entered_page[k]);
+		if (s)
+			page_check(v, s, v->entered_page[k]);
+	}
+}
+
+bool code_check_entered(struct vcpu *v)
+{
+	if (!code_entered_few(v))
+		return false;
+	if (vcpu_guarded(v, entered_check) == UNWIND_NONE)
+		return true;
+	v->memory_lost = false;
+	return false;
 }
 
 /* ---- writers --------------------------------------------------------------------------------- */

@@ -33,7 +33,8 @@
  *    covered, before they are decoded, and compared when a page is entered through a fresh
  *    translation (code_check_page). Translations end where paging says so, at a kernel's CPUID,
  *    WBINVD and INVD, at exits (core/run.c: with paging on, of code only), and at interrupts behind
- *    an exit of any vCPU or an interrupt that user space sent.
+ *    an exit of any vCPU or an interrupt that user space sent. At the latter two, pages that are so few
+ *    that each can be compared (code_check_entered) keep their translations.
  *
  * vm->code_lock guards changes of mask, hash, gen and readers; it is a leaf, held for a
  * microsecond.
@@ -77,6 +78,18 @@ void code_cover(struct vcpu *v, const struct memslot *s, u64 gpa, unsigned int o
 
 /* Before the code of a page is entered in a new place: stales what user space has written over. */
 void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa);
+
+/*
+ * Those that this vCPU has entered since it forgot them are few, and each is checked: true. At a boundary.
+ * Pages whose memory went away are left for who fetches from them.
+ */
+bool code_check_entered(struct vcpu *v);
+
+/* All that leads to code has been dropped: each page will be entered anew. */
+void code_forget_entered(struct vcpu *v);
+
+/* Are they so few that code_check_entered() will do? */
+bool code_entered_few(const struct vcpu *v);
 
 /* This vCPU is about to make a fast write tag. Before it looks whether the page holds code. */
 void code_page_add_writer(struct vcpu *v, struct code_page *p);

@@ -180,7 +180,7 @@ static int run_requests(struct vcpu *v)
 #define FILL_NS		500u	/* of each entry of the tables that is filled again, by estimate, */
 #define FILLS_MAX	2000u	/* but for more than these: the guest's own doing */
 #define LOOK_ADVANCE_MS	500u
-/* So few since the last look, as in firmware that polls: the next costs 0.1 us (Zen 4), and is free. */
+/* So few since the last look, as in firmware that polls: the next costs 0.1 us at most, and is free. */
 #define LOOK_SMALL	8u
 
 static u64 look_price(u64 ns)
@@ -201,24 +201,40 @@ static void look_charge(struct vcpu *v)
 
 static bool look_due(struct vcpu *v)
 {
-	u64 now = tsc_host(), advance = (u64)LOOK_ADVANCE_MS * os_tsc_khz(), paid = v->look_paid;
+	u64 now, advance, paid = v->look_paid;
 
 	look_charge(v);
-	if (FILLS_MAX - v->look_fills_left <= LOOK_SMALL)
+	if (FILLS_MAX - v->look_fills_left <= LOOK_SMALL) {
 		v->look_paid = paid;
-	else if (v->look_paid > now)
-		return false;
-	else
+	} else {
+		now = tsc_host();
+		advance = (u64)LOOK_ADVANCE_MS * os_tsc_khz();
+		if (v->look_paid > now)
+			return false;
 		v->look_paid = MAX(v->look_paid, now - MIN(now, advance)) + look_price(LOOK_NS);
+	}
 	v->look_fills_left = FILLS_MAX;
 	return true;
 }
 
-/* Behind an exit. */
+/* Pages are compared now where they are few, else when they are entered again. */
+static void look_now(struct vcpu *v)
+{
+	v->look_again = false;
+	if (code_check_entered(v))
+		return;
+	code_forget_entered(v);
+	v->engine->code_look(v);
+}
+
+/* Behind an exit. Its user space may write until KVM_RUN comes again. */
 static void look_at_code(struct vcpu *v)
 {
-	if (look_due(v))
-		v->engine->code_look(v);
+	if (!look_due(v))
+		return;
+	v->look_again = code_entered_few(v);
+	if (!v->look_again)
+		look_now(v);
 }
 
 /* KVM_RUN begins. Others may learn from this vCPU of what was written while it was out. */
@@ -236,7 +252,7 @@ static void irq_look_at_code(struct vcpu *v)
 	if (wrote == v->user_wrote_seen || !look_due(v))
 		return;
 	v->user_wrote_seen = wrote;
-	v->engine->code_look(v);
+	look_now(v);
 }
 
 /* ---- what comes next ---------------------------------------------------------------------- */
@@ -596,6 +612,8 @@ int vcpu_run(struct vcpu *v)
 		v->cr8 = v->run->cr8;
 	}
 	others_look(v);
+	if (v->look_again)
+		look_now(v);
 	io_complete(v);
 	if (unlikely(v->hv))
 		hv_complete(v);

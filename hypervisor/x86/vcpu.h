@@ -279,6 +279,9 @@ struct vcpu {
 	u64 look_fills;		/* what was filled when it was last charged, */
 	u64 look_fills_left;	/* and what may still be charged for the last look */
 	u64 user_wrote_seen;	/* the vm->user_wrote that code was looked at for */
+	u64 entered_page[4];	/* where code was entered since all that leads to code was dropped; */
+	u32 entered_pages;	/* how many, one more than there is room for: too many (core/code_page.h) */
+	bool look_again;	/* these are to be looked at before the guest goes on */
 	bool memory_lost;	/* why the engine comes back with UNWIND_EXIT: KVM_RUN is -EFAULT */
 	bool ran;		/* it has executed an instruction: its CPUID stays */
 	bool code_locked;	/* vm->code_lock is ours (core/code_page.c) */
