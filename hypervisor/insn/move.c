@@ -344,9 +344,10 @@ void exec_pause(struct vcpu *v, const struct insn *i)
 		vcpu_unwind(v, UNWIND_RESTART);
 }
 
+/* RDTSC behind LFENCE waits for what came before it, as no locked instruction makes it do. SDM 2B LFENCE */
 void exec_fence(struct vcpu *v, const struct insn *i)
 {
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	__asm__ volatile("mfence; lfence" ::: "memory");
 }
 
 void exec_ud(struct vcpu *v, const struct insn *i)

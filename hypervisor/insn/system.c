@@ -206,6 +206,7 @@ void exec_rdtsc(struct vcpu *v, const struct insn *i)
 void exec_rdtscp(struct vcpu *v, const struct insn *i)
 {
 	tsc_check(v);
+	__asm__ volatile("lfence" ::: "memory");	/* it waits for what came before */
 	set_edx_eax(v, tsc_read(v));
 	v->r[R_RCX] = (u32)v->msr.tsc_aux;
 }
