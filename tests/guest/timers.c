@@ -115,8 +115,12 @@ static void pit_irq(void)
 	start = inl(PM_TIMER);
 	check(irq_wait(PIC_BASE, 20, 10000000), "20 periods");
 	about("take 200 ms", pm_since(start), 3579545 / 5 - 3579545 / 50);
-	pit_set(0, 0, 1193);
+	outb(0x43, 0x30);		/* mode 0 without a count: it waits, and what was late comes now */
+	sti();
+	delay_us(100);
+	cli();
 	irq_reset();
+	pit_set(0, 0, 1193);
 	irq_wait(PIC_BASE, 1, 1000000);
 	delay_us(5000);
 	sti();
