@@ -365,7 +365,9 @@ void fp_gate_slow(struct vcpu *v, u32 families)
 {
 	u64 avx = XCR0_SSE | XCR0_AVX;
 
-	if (families & FP_AVX) {
+	if (families & FP_AVX512)
+		avx |= XCR0_AVX512;
+	if (families & (FP_AVX | FP_AVX512)) {
 		if (!vcpu_protected(v) || vcpu_v86(v) || !(v->cr4 & CR4_OSXSAVE) ||
 			(v->xcr0 & avx) != avx)
 			raise_ud(v);

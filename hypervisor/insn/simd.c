@@ -102,9 +102,7 @@ static void vector_get(const struct fpu *f, unsigned int n, u8 out[32])
 
 static void vector_put(struct fpu *f, unsigned int n, const u8 in[32])
 {
-	memcpy(f->image.fx.xmm[n], in, 16);
-	memcpy(f->image.ymmh[n], in + 16, 16);
-	f->image.xstate_bv |= XCR0_SSE | XCR0_AVX;
+	vec_put(f, n, in, 32);
 }
 
 static u64 element(const u8 *vec, unsigned int k, unsigned int size)

@@ -9,6 +9,7 @@
  */
 #include "hypervisor/core/vm.h"
 #include "hypervisor/x86/cpuid_table.h"
+#include "hypervisor/x86/fpu.h"
 #include "hypervisor/x86/hyperv.h"
 #include "hypervisor/x86/msr_row.h"
 #include "hypervisor/x86/system.h"
@@ -34,8 +35,7 @@
 
 #define XSAVE_LEGACY		576u	/* x87, SSE and the header. SDM 1 13.4.1 */
 #define XSAVE_AVX_SIZE		256u
-#define XSAVE_AVX_OFFSET	576u
-#define XCR0_SUPPORTED		(XCR0_X87 | XCR0_SSE | XCR0_AVX)
+#define XCR0_OFFERED		(XCR0_X87 | XCR0_SSE | XCR0_AVX)
 #define APIC_BASE_ENABLE	BIT(11)
 #define LINEAR_BITS		48u
 #define E8_BTC_NO		BIT(29)
@@ -83,6 +83,16 @@ static void host_make_plain(struct host *h)
 	h->xcr0 &= XCR0_X87 | XCR0_SSE;
 }
 
+/* Instructions without state: an old or a cautious system has not turned it on. */
+static void host_drop_avx512(struct host *h)
+{
+	const struct cpuid_bit *b;
+
+	for (b = cpuid_bits; b < cpuid_bits + nr_cpuid_bits; b++)
+		if (b->feature >= F_AVX512F && b->feature <= F_AVX512_BF16)
+			h->reg[b->reg] &= (u32)~BIT(b->low);
+}
+
 static void host_read(struct host *h)
 {
 	unsigned int i;
@@ -90,12 +100,13 @@ static void host_read(struct host *h)
 
 	host_cpuid(0, 0, r);
 	h->amd = r[EBX] == VENDOR_AMD_EBX || r[EBX] == VENDOR_HYGON_EBX;
-	host_cpuid(0xd, 0, r);
-	h->xcr0 = r[EAX] & XCR0_SUPPORTED;
+	h->xcr0 = fpu_host_xcr0() | XCR0_X87 | XCR0_SSE;
 	for (i = 0; i < NR_CPUID_REGS; i++) {
 		host_cpuid(cpuid_places[i].leaf, cpuid_places[i].sub, r);
 		h->reg[i] = r[cpuid_places[i].out];
 	}
+	if (!(h->xcr0 & XCR0_AVX512))
+		host_drop_avx512(h);
 	if (unlikely(cpuid_host_plain()))
 		host_make_plain(h);
 }
@@ -139,7 +150,7 @@ static void leaf_features7(const struct host *h, u32 r[4])
 
 static void leaf_xsave(const struct host *h, u32 r[4])
 {
-	r[EAX] = h->xcr0;
+	r[EAX] = h->xcr0 & XCR0_OFFERED;
 	r[EBX] = xsave_size(XCR0_X87);
 	r[ECX] = xsave_size(r[EAX]);
 	r[EDX] = 0;
@@ -354,7 +365,9 @@ static bool bit_possible(const struct host *h, const struct cpuid_bit *b)
 	default:
 		break;
 	}
-	return b->policy != CPUID_PASS || h->reg[b->reg] & bit_mask(b);
+	if (b->policy != CPUID_PASS && b->policy != CPUID_PASS_ASKED)
+		return true;
+	return h->reg[b->reg] & bit_mask(b);
 }
 
 /*

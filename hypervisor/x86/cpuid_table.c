@@ -38,6 +38,7 @@ const struct cpuid_place cpuid_places[NR_CPUID_REGS] = {
 #define ROW(r, l, h, p, f, n, w) \
 	{ .reg = r, .low = l, .high = h, .policy = p, .feature = f, .name = n, .why = w }
 #define PASS(r, b, f, n)		ROW(r, b, b, CPUID_PASS, f, n, NULL)
+#define AVX512(r, b, f, n)		ROW(r, b, b, CPUID_PASS_ASKED, f, n, NULL)
 #define EMUL(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE, f, n, NULL)
 #define SCHED(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE_SCHED, f, n, NULL)
 #define EMUL_AMD(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE_AMD, f, n, NULL)
@@ -52,7 +53,7 @@ const struct cpuid_place cpuid_places[NR_CPUID_REGS] = {
 
 #define NO_CONTROL	"the guest's control would not reach the host CPU's predictors or buffers"
 #define NO_INSN		"the interpreter does not have these instructions"
-#define NO_STATE	"XSAVE state ends at AVX"
+#define NO_STATE	"XSAVE state ends at AVX-512"
 
 const struct cpuid_bit cpuid_bits[] = {
 	/* 1 ECX: SDM 2A CPUID, leaf 1 */
@@ -148,39 +149,39 @@ const struct cpuid_bit cpuid_bits[] = {
 	LEFT(C_7_EBX, 13, F_NONE, "ZERO_FCS_FDS", "FCS and FDS are kept"),
 	LEFT(C_7_EBX, 14, F_MPX, "MPX", "no bound registers"),
 	LEFT(C_7_EBX, 15, F_NONE, "PQE", "no cache allocation"),
-	LEFT(C_7_EBX, 16, F_AVX512, "AVX512F", NO_STATE),
-	LEFT(C_7_EBX, 17, F_NONE, "AVX512DQ", NO_STATE),
+	AVX512(C_7_EBX, 16, F_AVX512F, "AVX512F"),
+	AVX512(C_7_EBX, 17, F_AVX512DQ, "AVX512DQ"),
 	PASS(C_7_EBX, 18, F_RDSEED, "RDSEED"),
 	EMUL(C_7_EBX, 19, F_ADX, "ADX"),
 	EMUL(C_7_EBX, 20, F_SMAP, "SMAP"),
-	LEFT(C_7_EBX, 21, F_NONE, "AVX512_IFMA", NO_STATE),
+	AVX512(C_7_EBX, 21, F_AVX512_IFMA, "AVX512_IFMA"),
 	LEFT(C_7_EBX, 22, F_NONE, "PCOMMIT", "withdrawn by Intel"),
 	PASS(C_7_EBX, 23, F_CLFLUSHOPT, "CLFLUSHOPT"),
 	PASS(C_7_EBX, 24, F_CLWB, "CLWB"),
 	LEFT(C_7_EBX, 25, F_NONE, "PT", "no processor trace"),
-	LEFT(C_7_EBX, 26, F_NONE, "AVX512PF", NO_STATE),
-	LEFT(C_7_EBX, 27, F_NONE, "AVX512ER", NO_STATE),
-	LEFT(C_7_EBX, 28, F_NONE, "AVX512CD", NO_STATE),
+	LEFT(C_7_EBX, 26, F_NONE, "AVX512PF", "Xeon Phi only"),
+	LEFT(C_7_EBX, 27, F_NONE, "AVX512ER", "Xeon Phi only"),
+	AVX512(C_7_EBX, 28, F_AVX512CD, "AVX512CD"),
 	PASS(C_7_EBX, 29, F_SHA, "SHA"),
-	LEFT(C_7_EBX, 30, F_NONE, "AVX512BW", NO_STATE),
-	LEFT(C_7_EBX, 31, F_NONE, "AVX512VL", NO_STATE),
+	AVX512(C_7_EBX, 30, F_AVX512BW, "AVX512BW"),
+	AVX512(C_7_EBX, 31, F_AVX512VL, "AVX512VL"),
 
 	/* 7 ECX */
 	LEFT(C_7_ECX, 0, F_NONE, "PREFETCHWT1", "Xeon Phi only"),
-	LEFT(C_7_ECX, 1, F_NONE, "AVX512_VBMI", NO_STATE),
+	AVX512(C_7_ECX, 1, F_AVX512_VBMI, "AVX512_VBMI"),
 	EMUL(C_7_ECX, 2, F_UMIP, "UMIP"),
 	LEFT(C_7_ECX, 3, F_PKU, "PKU", "no protection keys in the page walk"),
 	LEFT(C_7_ECX, 4, F_NONE, "OSPKE", "no protection keys in the page walk"),
 	LEFT(C_7_ECX, 5, F_WAITPKG, "WAITPKG", "a vCPU thread cannot watch memory while it sleeps"),
-	LEFT(C_7_ECX, 6, F_NONE, "AVX512_VBMI2", NO_STATE),
+	AVX512(C_7_ECX, 6, F_AVX512_VBMI2, "AVX512_VBMI2"),
 	LEFT(C_7_ECX, 7, F_CET, "CET_SS", "no shadow stacks"),
 	PASS(C_7_ECX, 8, F_GFNI, "GFNI"),
 	PASS(C_7_ECX, 9, F_VAES, "VAES"),
 	PASS(C_7_ECX, 10, F_VPCLMULQDQ, "VPCLMULQDQ"),
-	LEFT(C_7_ECX, 11, F_NONE, "AVX512_VNNI", NO_STATE),
-	LEFT(C_7_ECX, 12, F_NONE, "AVX512_BITALG", NO_STATE),
+	AVX512(C_7_ECX, 11, F_AVX512_VNNI, "AVX512_VNNI"),
+	AVX512(C_7_ECX, 12, F_AVX512_BITALG, "AVX512_BITALG"),
 	LEFT(C_7_ECX, 13, F_NONE, "TME", "no memory encryption"),
-	LEFT(C_7_ECX, 14, F_NONE, "AVX512_VPOPCNTDQ", NO_STATE),
+	AVX512(C_7_ECX, 14, F_AVX512_VPOPCNTDQ, "AVX512_VPOPCNTDQ"),
 	RSVD(C_7_ECX, 15, 15),
 	LEFT(C_7_ECX, 16, F_NONE, "LA57", "four levels of paging"),
 	LEFT_RANGE(C_7_ECX, 17, 21, "MAWAU", "no bound registers"),
@@ -198,12 +199,12 @@ const struct cpuid_bit cpuid_bits[] = {
 	/* 7 EDX */
 	RSVD(C_7_EDX, 0, 0),
 	LEFT(C_7_EDX, 1, F_NONE, "SGX_KEYS", "no enclaves"),
-	LEFT(C_7_EDX, 2, F_NONE, "AVX512_4VNNIW", NO_STATE),
-	LEFT(C_7_EDX, 3, F_NONE, "AVX512_4FMAPS", NO_STATE),
+	LEFT(C_7_EDX, 2, F_NONE, "AVX512_4VNNIW", "Xeon Phi only"),
+	LEFT(C_7_EDX, 3, F_NONE, "AVX512_4FMAPS", "Xeon Phi only"),
 	EMUL(C_7_EDX, 4, F_FSRM, "FSRM"),
 	LEFT(C_7_EDX, 5, F_UINTR, "UINTR", "no user interrupts"),
 	RSVD(C_7_EDX, 6, 7),
-	LEFT(C_7_EDX, 8, F_NONE, "AVX512_VP2INTERSECT", NO_STATE),
+	LEFT(C_7_EDX, 8, F_NONE, "AVX512_VP2INTERSECT", NO_INSN),
 	LEFT(C_7_EDX, 9, F_NONE, "SRBDS_CTRL", "no such MSRs"),
 	LEFT(C_7_EDX, 10, F_NONE, "MD_CLEAR", NO_CONTROL),
 	LEFT(C_7_EDX, 11, F_NONE, "RTM_ALWAYS_ABORT", "no transactions"),
@@ -218,7 +219,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	LEFT(C_7_EDX, 20, F_NONE, "CET_IBT", "no branch tracking"),
 	RSVD(C_7_EDX, 21, 21),
 	LEFT(C_7_EDX, 22, F_NONE, "AMX_BF16", NO_STATE),
-	LEFT(C_7_EDX, 23, F_NONE, "AVX512_FP16", NO_STATE),
+	LEFT(C_7_EDX, 23, F_NONE, "AVX512_FP16", NO_INSN),
 	LEFT(C_7_EDX, 24, F_AMX, "AMX_TILE", NO_STATE),
 	LEFT(C_7_EDX, 25, F_NONE, "AMX_INT8", NO_STATE),
 	LEFT(C_7_EDX, 26, F_NONE, "SPEC_CTRL", NO_CONTROL),
@@ -234,7 +235,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	LEFT(C_71_EAX, 2, F_NONE, "SM4", NO_INSN),
 	LEFT(C_71_EAX, 3, F_RAOINT, "RAO_INT", NO_INSN),
 	LEFT(C_71_EAX, 4, F_AVXVNNI, "AVX_VNNI", NO_INSN),
-	LEFT(C_71_EAX, 5, F_NONE, "AVX512_BF16", NO_STATE),
+	AVX512(C_71_EAX, 5, F_AVX512_BF16, "AVX512_BF16"),
 	LEFT(C_71_EAX, 6, F_NONE, "LASS", "no linear address separation"),
 	LEFT(C_71_EAX, 7, F_CMPCCXADD, "CMPCCXADD", NO_INSN),
 	LEFT(C_71_EAX, 8, F_NONE, "ARCHPERFMONEXT", "leaf 0xA says it all"),
@@ -284,7 +285,7 @@ const struct cpuid_bit cpuid_bits[] = {
 	RSVD(C_71_EDX, 16, 16),
 	LEFT(C_71_EDX, 17, F_NONE, "UIRET_UIF", "no user interrupts"),
 	LEFT(C_71_EDX, 18, F_NONE, "CET_SSS", "no shadow stacks"),
-	LEFT(C_71_EDX, 19, F_NONE, "AVX10", NO_STATE),
+	LEFT(C_71_EDX, 19, F_NONE, "AVX10", NO_INSN),
 	RSVD(C_71_EDX, 20, 20),
 	LEFT(C_71_EDX, 21, F_NONE, "APX_F", "sixteen general registers"),
 	RSVD(C_71_EDX, 22, 22),

@@ -9,7 +9,7 @@
 #include "hypervisor/x86/cpuid.h"
 #include "hypervisor/x86/regs.h"
 
-#define XCR0_ALL	(XCR0_X87 | XCR0_SSE | XCR0_AVX)
+#define XCR0_UP_TO_AVX	(XCR0_X87 | XCR0_SSE | XCR0_AVX)
 
 static u64 host_xgetbv(u32 index)
 {
@@ -19,22 +19,73 @@ static u64 host_xgetbv(u32 index)
 	return lo | (u64)hi << 32;
 }
 
+/* Does the host keep this component as we do? */
+static bool host_layout_known(unsigned int xstate, unsigned int size)
+{
+	u32 r[4];
+
+	os_cpuid(0xd, xstate, r);
+	return r[0] == size && r[1] >= XSAVE_SIZE && r[1] + size <= FPU_AREA && !(r[1] & 63);
+}
+
+static bool host_avx512(void)
+{
+	u32 r[4];
+
+	os_cpuid(7, 0, r);
+	return r[1] & BIT(16) && r[1] & BIT(30) &&
+		host_layout_known(XSTATE_OPMASK, XSAVE_OPMASK_SIZE) &&
+		host_layout_known(XSTATE_ZMM_HI256, XSAVE_ZMM_HI256_SIZE) &&
+		host_layout_known(XSTATE_HI16_ZMM, XSAVE_HI16_ZMM_SIZE);
+}
+
+u64 fpu_host_xcr0(void)
+{
+	u64 xcr0;
+	u32 r[4];
+
+	os_cpuid(1, 0, r);
+	if (!(r[2] & BIT(27)) || cpuid_host_plain())
+		return 0;
+	xcr0 = host_xgetbv(0) & (XCR0_UP_TO_AVX | XCR0_AVX512);
+	if ((xcr0 & XCR0_UP_TO_AVX) != XCR0_UP_TO_AVX || !(r[2] & BIT(28)))
+		return XCR0_X87 | XCR0_SSE;
+	if ((xcr0 & XCR0_AVX512) != XCR0_AVX512 || !host_avx512())
+		return XCR0_UP_TO_AVX;
+	return xcr0;
+}
+
+/* AMD's offsets, where the host has no AVX-512: nothing moves what lies there. */
+static void fpu_probe_offsets(struct fpu *f)
+{
+	static const u16 amd[NR_XSTATES] = { [XSTATE_SSE] = 160, [XSTATE_AVX] = XSAVE_AVX_OFFSET,
+		[XSTATE_OPMASK] = 832, [XSTATE_ZMM_HI256] = 896, [XSTATE_HI16_ZMM] = 1408 };
+	u32 r[4];
+
+	memcpy(f->offset, amd, sizeof(amd));
+	if (!(f->host_xcr0 & XCR0_AVX512))
+		return;
+	for (unsigned int k = XSTATE_OPMASK; k < NR_XSTATES; k++) {
+		os_cpuid(0xd, k, r);
+		f->offset[k] = (u16)r[1];
+	}
+}
+
 static void fpu_probe_host(struct fpu *f)
 {
 	u32 r[4];
 
 	os_cpuid(0, 0, r);
 	f->pointers_on_error_only = r[2] == 0x444d4163;		/* "AuthenticAMD" */
-	os_cpuid(1, 0, r);
-	f->host_xsave = r[2] & BIT(27) && !cpuid_host_plain();
-	f->host_avx = f->host_xsave && (r[2] & BIT(28)) && (host_xgetbv(0) & XCR0_ALL) == XCR0_ALL;
+	f->host_xcr0 = fpu_host_xcr0();
 	os_cpuid(0xd, 1, r);
-	f->host_in_use = f->host_avx && (r[0] & BIT(2));
+	f->host_in_use = f->host_xcr0 & XCR0_AVX && (r[0] & BIT(2));
 	__asm__ volatile("fxsave64 %0" : "+m"(f->image.fx));
 	/* SDM 1 11.6.6: a mask of zero stands for the processors that had none. */
 	f->mxcsr_mask = f->image.fx.mxcsr_mask ? f->image.fx.mxcsr_mask : 0xffbf;
 	memset(&f->image, 0, sizeof(f->image));
 	f->image.fx.mxcsr_mask = f->mxcsr_mask;
+	fpu_probe_offsets(f);
 }
 
 /* os_alloc promises no alignment for XSAVE: whole pages do. */
@@ -78,6 +129,58 @@ void fpu_init_sse(struct fpu *f)
 void fpu_init_avx(struct fpu *f)
 {
 	memset(f->image.ymmh, 0, sizeof(f->image.ymmh));
+}
+
+/* ---- single registers ------------------------------------------------------------------------ */
+
+/* A ZMM register in the area: 16 bytes, 16 and 32, or 64 in one piece. SDM 1 13.5 */
+static const u8 *zmm_part(const struct fpu *f, unsigned int n, unsigned int xstate)
+{
+	unsigned int size = xstate == XSTATE_HI16_ZMM ? 64 : xstate == XSTATE_ZMM_HI256 ? 32 : 16;
+
+	return f->area + f->offset[xstate] + size * (n & 15);
+}
+
+void vec_get(const struct fpu *f, unsigned int n, u8 out[64])
+{
+	if (n >= 16) {
+		memcpy(out, zmm_part(f, n, XSTATE_HI16_ZMM), 64);
+		return;
+	}
+	memcpy(out, f->image.fx.xmm[n], 16);
+	memcpy(out + 16, f->image.ymmh[n], 16);
+	memcpy(out + 32, zmm_part(f, n, XSTATE_ZMM_HI256), 32);
+}
+
+void vec_put(struct fpu *f, unsigned int n, const u8 *in, unsigned int bytes)
+{
+	u8 val[64];
+
+	memcpy(val, in, bytes);
+	memset(val + bytes, 0, sizeof(val) - bytes);
+	if (n >= 16) {
+		memcpy((u8 *)zmm_part(f, n, XSTATE_HI16_ZMM), val, 64);
+		f->image.xstate_bv |= XCR0_HI16_ZMM;
+		return;
+	}
+	memcpy(f->image.fx.xmm[n], val, 16);
+	memcpy(f->image.ymmh[n], val + 16, 16);
+	memcpy((u8 *)zmm_part(f, n, XSTATE_ZMM_HI256), val + 32, 32);
+	f->image.xstate_bv |= XCR0_SSE | XCR0_AVX | (bytes > 32 ? XCR0_ZMM_HI256 : 0);
+}
+
+u64 mask_get(const struct fpu *f, unsigned int k)
+{
+	u64 val;
+
+	memcpy(&val, f->area + f->offset[XSTATE_OPMASK] + 8 * k, 8);
+	return val;
+}
+
+void mask_put(struct fpu *f, unsigned int k, u64 val)
+{
+	memcpy(f->area + f->offset[XSTATE_OPMASK] + 8 * k, &val, 8);
+	f->image.xstate_bv |= XCR0_OPMASK;
 }
 
 /* SDM 3A table 10-1: all of it keeps its value through INIT. */
@@ -151,7 +254,7 @@ static bool fpu_save_fast(struct fpu *f)
 
 	if (!f->host_in_use)
 		return false;
-	in_use = host_xgetbv(1) & XCR0_ALL;
+	in_use = host_xgetbv(1) & XCR0_UP_TO_AVX;
 	if (in_use & XCR0_X87)
 		return false;
 	if (unlikely(x->xstate_bv & ~in_use))
@@ -171,8 +274,8 @@ void fpu_load(struct vcpu *v)
 	v->fpu_live = true;
 	if (likely(fpu_load_fast(f)))
 		return;
-	if (f->host_xsave)
-		__asm__ volatile("xrstor64 %0" : : "m"(f->image), "a"((u32)XCR0_ALL), "d"(0));
+	if (f->host_xcr0)
+		__asm__ volatile("xrstor64 %0" : : "m"(f->image), "a"(XCR0_UP_TO_AVX), "d"(0));
 	else
 		__asm__ volatile("fxrstor64 %0" : : "m"(f->image.fx));
 }
@@ -184,21 +287,21 @@ void fpu_save(struct vcpu *v)
 	v->fpu_live = false;
 	if (likely(fpu_save_fast(f)))
 		return;
-	if (f->host_xsave) {
-		__asm__ volatile("xsave64 %0" : "+m"(f->image) : "a"((u32)XCR0_ALL), "d"(0));
+	if (f->host_xcr0) {
+		__asm__ volatile("xsave64 %0" : "+m"(f->image) : "a"(XCR0_UP_TO_AVX), "d"(0));
 	} else {
 		__asm__ volatile("fxsave64 %0" : "+m"(f->image.fx));
 		f->image.xstate_bv = XCR0_X87 | XCR0_SSE;
 	}
 	__asm__ volatile("fninit; ldmxcsr %0" : : "m"(clean_mxcsr));
-	if (f->host_avx)
+	if (f->host_xcr0 & XCR0_AVX)
 		__asm__ volatile("vzeroupper");
 }
 
 /* Guests ask only where the host has XGETBV with ECX = 1. */
 u64 fpu_in_use(struct vcpu *v)
 {
-	return v->fpu_live ? host_xgetbv(1) & XCR0_ALL : v->fpu->image.xstate_bv;
+	return v->fpu_live ? host_xgetbv(1) & XCR0_UP_TO_AVX : v->fpu->image.xstate_bv;
 }
 
 /* ---- the KVM API's forms ------------------------------------------------------------------- */
@@ -264,7 +367,7 @@ int fpu_from_xsave(struct vcpu *v, const struct kvm_xsave *in)
 {
 	struct fpu *f = v->fpu;
 	struct xsave_image x;
-	u64 have = f->host_avx ? XCR0_ALL : XCR0_X87 | XCR0_SSE;
+	u64 have = f->host_xcr0 & XCR0_AVX ? XCR0_UP_TO_AVX : XCR0_X87 | XCR0_SSE;
 
 	memcpy(&x, in->region, sizeof(x));
 	if ((x.xstate_bv & ~have) || x.xcomp_bv || (x.fx.mxcsr & ~f->mxcsr_mask))

@@ -1,5 +1,5 @@
 /*
- * x87, MMX, SSE and AVX state. Engine code is compiled without vector registers, so while a vCPU
+ * x87, MMX, SSE, AVX and AVX-512 state. Engine code is compiled without vector registers, so while a vCPU
  * runs, its vector state can stay in the host's registers from one guest instruction to the next.
  *
  * fpu_get(v) puts it there (no-op when it is), fpu_put(v) saves it to v->fpu and gives the host
@@ -24,6 +24,12 @@ struct fxsave_image {
 };
 _Static_assert(sizeof(struct fxsave_image) == 512, "SDM 1 10.5.1");
 
+/* State components, by number. SDM 1 13.1 */
+enum {
+	XSTATE_X87, XSTATE_SSE, XSTATE_AVX, XSTATE_OPMASK = 5, XSTATE_ZMM_HI256, XSTATE_HI16_ZMM,
+	NR_XSTATES,
+};
+
 /* The standard (non-compacted) XSAVE image with x87, SSE and AVX. SDM 1 13.4 */
 #define XSAVE_SIZE	832
 #define XSAVE_AVX_OFFSET 576
@@ -35,16 +41,27 @@ struct xsave_image {
 _Static_assert(sizeof(struct xsave_image) == XSAVE_SIZE, "SDM 1 13.4");
 _Static_assert(offsetof(struct xsave_image, ymmh) == XSAVE_AVX_OFFSET, "SDM 1 13.5.3");
 
+/*
+ * The same with AVX-512, whose parts lie where the host's CPUID leaf 0xD says: at 832, 896 and 1408
+ * (AMD), or at 1088, 1152 and 1664 (Intel, where MPX lies between).
+ */
+#define XSAVE_OPMASK_SIZE	64u
+#define XSAVE_ZMM_HI256_SIZE	512u
+#define XSAVE_HI16_ZMM_SIZE	1024u
+#define FPU_AREA		2688u
+
 struct fpu {
 	union {
-		u8 xsave[XSAVE_SIZE] __attribute__((aligned(64)));
+		u8 area[FPU_AREA] __attribute__((aligned(64)));
 		struct xsave_image image; /* complete: every component holds its value, whatever
 					   * XSTATE_BV says; that is the guest's XINUSE */
 	};
+	/* Of each component in area; somewhere in it where the host lacks it. */
+	u16 offset[NR_XSTATES];
 	/* Kept by us: the host's own pointers would be those of our code. SDM 1 8.1.8 */
 	u64 fip, fdp;
 	u16 fcs, fds, fop;
-	bool host_xsave, host_avx;	/* what the host's system has turned on */
+	u64 host_xcr0;			/* fpu_host_xcr0() */
 	bool host_in_use;		/* XGETBV with ECX = 1, and AVX */
 	bool pointers_on_error_only; /* AMD: FXSAVE, XSAVE save FOP, FIP, FDP only with ES */
 	u32 mxcsr_mask;			/* bits that LDMXCSR may set */
@@ -57,6 +74,12 @@ struct fpu {
 #define FCW_ONE		0x0040u
 #define FSW_ES		BIT(7)
 #define FSW_TOP(fsw)	(((fsw) >> 11) & 7)
+
+/*
+ * Components that the host's system has turned on, of those that are kept here; 0: no XSAVE.
+ * AVX-512's three come together, and only where masks have 64 bits (AVX512BW).
+ */
+u64 fpu_host_xcr0(void);
 
 int fpu_create(struct vcpu *v);		/* allocates v->fpu; 0 or -ENOMEM */
 void fpu_destroy(struct vcpu *v);
@@ -97,6 +120,15 @@ static inline void fpu_done(struct vcpu *v)
 void fpu_init_x87(struct fpu *f);
 void fpu_init_sse(struct fpu *f);	/* XMM registers; MXCSR is left alone */
 void fpu_init_avx(struct fpu *f);
+
+/*
+ * One register in v->fpu, not live: n up to 31, k up to 7. vec_put() writes bytes of it and clears
+ * the rest, up to the longest vector there is. SDM 2A 2.6.10, "zeroing"
+ */
+void vec_get(const struct fpu *f, unsigned int n, u8 out[64]);
+void vec_put(struct fpu *f, unsigned int n, const u8 *in, unsigned int bytes);
+u64 mask_get(const struct fpu *f, unsigned int k);
+void mask_put(struct fpu *f, unsigned int k, u64 val);
 
 /* KVM_GET/SET_FPU, KVM_GET/SET_XSAVE: v->fpu <-> the API's structures. -EINVAL on bad images. */
 void fpu_to_kvm(struct vcpu *v, struct kvm_fpu *out);

@@ -69,10 +69,10 @@ static u8 mode_mmu_index(const struct vcpu *v)
 	return v->cr4 & CR4_SMAP && !(v->rflags & RFLAGS_AC) ? MMU_KERNEL_SMAP : MMU_KERNEL;
 }
 
-/* SDM 3A 2.5 (EM, MP, TS), 13.1; SDM 2A 2.4 (VEX: not in real and V86 mode) */
+/* SDM 3A 2.5 (EM, MP, TS), 13.1; SDM 2A 2.4, 2.8 (VEX, EVEX: not in real and V86 mode) */
 static u32 mode_fp_trap(const struct vcpu *v)
 {
-	const u64 avx = XCR0_SSE | XCR0_AVX;
+	const u64 avx = XCR0_SSE | XCR0_AVX, avx512 = avx | XCR0_AVX512;
 	u32 trap = 0;
 
 	if (v->cr0 & (CR0_EM | CR0_TS))
@@ -82,6 +82,8 @@ static u32 mode_fp_trap(const struct vcpu *v)
 	if (v->cr0 & CR0_TS || !(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & avx) != avx || vcpu_real(v) ||
 		vcpu_v86(v))
 		trap |= FP_AVX;
+	if (trap & FP_AVX || (v->xcr0 & avx512) != avx512)
+		trap |= FP_AVX512;
 	return trap;
 }
 

@@ -73,6 +73,10 @@
 #define XCR0_X87	BIT(0)
 #define XCR0_SSE	BIT(1)
 #define XCR0_AVX	BIT(2)
+#define XCR0_OPMASK	BIT(5)
+#define XCR0_ZMM_HI256	BIT(6)
+#define XCR0_HI16_ZMM	BIT(7)
+#define XCR0_AVX512	(XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM)
 
 #define DR6_FIXED	0xffff0ff0ULL
 #define DR6_BD		BIT(13)

@@ -120,6 +120,7 @@ struct io_batch {
 #define FP_MMX	2
 #define FP_SSE	4
 #define FP_AVX	8
+#define FP_AVX512 16
 
 /*
  * Requests, v->requests: set by anyone with vcpu_request(), served by the run loop between guest
