@@ -293,14 +293,6 @@ long vcpu_get_xcrs(struct call *c)
 	return 0;
 }
 
-/* SDM 1 13.3: x87 always, AVX only with SSE. */
-static bool xcr0_valid(const struct vcpu *v, u64 val)
-{
-	if (!(val & XCR0_X87) || (val & ~(cpuid_xcr0(v) | XCR0_X87)))
-		return false;
-	return !(val & XCR0_AVX) || (val & XCR0_SSE);
-}
-
 long vcpu_set_xcrs(struct call *c)
 {
 	const struct kvm_xcrs *x = c->data;

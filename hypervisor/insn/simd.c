@@ -13,17 +13,16 @@
  */
 static __cold_ void check_alignment(struct vcpu *v, const struct native_stub *s, u64 la)
 {
-	u8 buf[128] __attribute__((aligned(64))) = { 0 };
-	struct xsave_image before;
+	u8 buf[128] __attribute__((aligned(64))) = { 0 }, before[FPU_AREA];
 	u64 r[NR_REGS], rflags = v->rflags, err;
 
 	fpu_put(v);
-	before = v->fpu->image;
+	memcpy(before, v->fpu->area, sizeof(before));
 	memcpy(r, v->r, sizeof(r));
 	fpu_get(v);
 	err = s->run(buf + (la & 63), v->r);
 	fpu_put(v);
-	v->fpu->image = before;
+	memcpy(v->fpu->area, before, sizeof(before));
 	memcpy(v->r, r, sizeof(r));
 	v->rflags = rflags;
 	if (err == 1 + VEC_GP)

@@ -327,10 +327,9 @@ void exec_xsetbv(struct vcpu *v, const struct insn *i)
 
 	xcr_check(v);
 	require_cpl0(v);
-	if ((u32)v->r[R_RCX] != 0 || val & ~cpuid_xcr0(v) || !(val & XCR0_X87))
+	if ((u32)v->r[R_RCX] != 0 || !xcr0_valid(v, val))
 		raise_gp(v, 0);
-	if (val & XCR0_AVX && !(val & XCR0_SSE))
-		raise_gp(v, 0);
+	fpu_put(v);	/* AVX-512's state is loaded only where XCR0 has it */
 	v->xcr0 = val;
 	cpuid_update(v);
 	vcpu_update_mode(v);

@@ -33,8 +33,6 @@
 #define LEAF4_SHARING		MASK(31, 14)	/* EAX: threads sharing it, cores */
 #define LEAF1D_SHARING		MASK(25, 14)
 
-#define XSAVE_LEGACY		576u	/* x87, SSE and the header. SDM 1 13.4.1 */
-#define XSAVE_AVX_SIZE		256u
 #define XCR0_OFFERED		(XCR0_X87 | XCR0_SSE | XCR0_AVX)
 #define APIC_BASE_ENABLE	BIT(11)
 #define LINEAR_BITS		48u
@@ -59,6 +57,7 @@ static void host_cpuid(u32 leaf, u32 sub, u32 r[4])
 struct host {
 	bool amd;
 	u32 xcr0;	/* components that it has and we save */
+	struct xsave_layout layout;
 	u32 reg[NR_CPUID_REGS];
 };
 
@@ -101,6 +100,7 @@ static void host_read(struct host *h)
 	host_cpuid(0, 0, r);
 	h->amd = r[EBX] == VENDOR_AMD_EBX || r[EBX] == VENDOR_HYGON_EBX;
 	h->xcr0 = fpu_host_xcr0() | XCR0_X87 | XCR0_SSE;
+	xsave_layout_read(&h->layout);
 	for (i = 0; i < NR_CPUID_REGS; i++) {
 		host_cpuid(cpuid_places[i].leaf, cpuid_places[i].sub, r);
 		h->reg[i] = r[cpuid_places[i].out];
@@ -112,11 +112,6 @@ static void host_read(struct host *h)
 }
 
 /* ---- leaves that are not lists of bits ---- */
-
-static u32 xsave_size(u64 components)
-{
-	return components & XCR0_AVX ? XSAVE_LEGACY + XSAVE_AVX_SIZE : XSAVE_LEGACY;
-}
 
 static void leaf_zero(const struct host *h, u32 r[4])
 {
@@ -151,24 +146,20 @@ static void leaf_features7(const struct host *h, u32 r[4])
 static void leaf_xsave(const struct host *h, u32 r[4])
 {
 	r[EAX] = h->xcr0 & XCR0_OFFERED;
-	r[EBX] = xsave_size(XCR0_X87);
-	r[ECX] = xsave_size(r[EAX]);
+	r[EBX] = r[ECX] = xsave_size(&h->layout, r[EAX], false);
 	r[EDX] = 0;
 }
 
 static void leaf_xsave_compact(const struct host *h, u32 r[4])
 {
-	r[EBX] = xsave_size(XCR0_X87);
+	r[EBX] = xsave_size(&h->layout, h->xcr0 & XCR0_OFFERED, true);
 	r[ECX] = r[EDX] = 0;	/* no XSS component */
 }
 
-static void leaf_xsave_avx(const struct host *h, u32 r[4])
+/* Only there with its component. The host's offset: it is that of KVM_GET_XSAVE's image, too. */
+static void leaf_xsave_component(const struct host *h, u32 r[4])
 {
-	bool avx = h->xcr0 & XCR0_AVX;
-
-	r[EAX] = avx ? XSAVE_AVX_SIZE : 0;
-	r[EBX] = avx ? XSAVE_AVX_OFFSET : 0;
-	r[ECX] = r[EDX] = 0;
+	r[EDX] = 0;
 }
 
 /*
@@ -241,7 +232,10 @@ static const struct leaf {
 	{ 0xb, 0, true, ANY, leaf_zero },
 	{ 0xd, 0, true, ANY, leaf_xsave },
 	{ 0xd, 1, true, ANY, leaf_xsave_compact },
-	{ 0xd, 2, true, ANY, leaf_xsave_avx },
+	{ 0xd, XSTATE_AVX, true, ANY, leaf_xsave_component },
+	{ 0xd, XSTATE_OPMASK, true, ANY, leaf_xsave_component },
+	{ 0xd, XSTATE_ZMM_HI256, true, ANY, leaf_xsave_component },
+	{ 0xd, XSTATE_HI16_ZMM, true, ANY, leaf_xsave_component },
 	{ KVM_BASE, 0, false, ANY, leaf_kvm_signature },
 	{ KVM_BASE + 1, 0, false, ANY, leaf_zero },
 	{ EXT_BASE, 0, false, ANY, leaf_max_ext },
@@ -313,6 +307,13 @@ static void leaf_fill(const struct host *h, const struct leaf *l, struct kvm_cpu
 	};
 }
 
+static bool leaf_there(const struct host *h, const struct leaf *l)
+{
+	if (l->vendor != ANY && l->vendor != (h->amd ? AMD : INTEL))
+		return false;
+	return l->fill != leaf_xsave_component || h->xcr0 & XCR0_OFFERED & BIT(l->index);
+}
+
 int cpuid_supported(struct kvm_cpuid_entry2 *out, int n)
 {
 	struct host h;
@@ -321,7 +322,7 @@ int cpuid_supported(struct kvm_cpuid_entry2 *out, int n)
 
 	host_read(&h);
 	for (i = 0; i < ARRAY_SIZE(leaves); i++) {
-		if (leaves[i].vendor != ANY && leaves[i].vendor != (h.amd ? AMD : INTEL))
+		if (!leaf_there(&h, &leaves[i]))
 			continue;
 		if (count < n)
 			leaf_fill(&h, &leaves[i], &out[count]);
@@ -475,10 +476,10 @@ void cpuid_update(struct vcpu *v)
 		e->edx = with_bit(e->edx, LEAF1_APIC, apic_base & APIC_BASE_ENABLE);
 	e = entry_find(v, 0xd, 0);
 	if (e)
-		e->ebx = xsave_size(v->xcr0);
+		e->ebx = xsave_size(&v->fpu->layout, v->xcr0, false);
 	e = entry_find(v, 0xd, 1);
 	if (e && (vcpu_has(v, F_XSAVEC) || vcpu_has(v, F_XSAVES)))
-		e->ebx = xsave_size(v->xcr0 | v->xss);
+		e->ebx = xsave_size(&v->fpu->layout, v->xcr0 | v->xss, true);
 }
 
 /*
@@ -521,12 +522,24 @@ void cpuid_read(struct vcpu *v, u32 leaf, u32 sub, u32 out[4])
 	}
 }
 
+/* As in KVM, what leaf 0xD says decides, not the features that use the state. */
 u64 cpuid_xcr0(const struct vcpu *v)
 {
 	const struct kvm_cpuid_entry2 *e = entry_find((struct vcpu *)v, 0xd, 0);
-	u64 mask = XCR0_X87 | XCR0_SSE | (vcpu_has(v, F_AVX) ? XCR0_AVX : 0);
 
 	if (!e || !vcpu_has(v, F_XSAVE))
 		return XCR0_X87;
-	return (e->eax & mask) | XCR0_X87;
+	return (e->eax & v->fpu->host_xcr0) | XCR0_X87;
+}
+
+/* Neither AVX without SSE nor AVX-512 without AVX or in part. */
+bool xcr0_valid(const struct vcpu *v, u64 val)
+{
+	if (!(val & XCR0_X87) || val & ~cpuid_xcr0(v))
+		return false;
+	if (val & XCR0_AVX && !(val & XCR0_SSE))
+		return false;
+	if (!(val & XCR0_AVX512))
+		return true;
+	return val & XCR0_AVX && (val & XCR0_AVX512) == XCR0_AVX512;
 }

@@ -55,7 +55,8 @@ void cpuid_host_features(u64 features[4]);
 bool cpuid_host_returns_safe(void);
 /* QUMRA_PLAIN_HOST=1, for tests: nothing of the host is used that x86-64-v2 lacks. */
 bool cpuid_host_plain(void);
-/* XCR0 bits that this guest may set. */
+/* XCR0 bits that this guest may set, and whether it may set these together. SDM 1 13.3 */
 u64 cpuid_xcr0(const struct vcpu *v);
+bool xcr0_valid(const struct vcpu *v, u64 val);
 
 #endif

@@ -19,10 +19,15 @@ static u64 host_xgetbv(u32 index)
 	return lo | (u64)hi << 32;
 }
 
+static const u16 xstate_sizes[NR_XSTATES] = {
+	[XSTATE_SSE] = 256, [XSTATE_AVX] = 256, [XSTATE_OPMASK] = 64, [XSTATE_ZMM_HI256] = 512,
+	[XSTATE_HI16_ZMM] = 1024,
+};
+
 /* Does the host keep this component as we do? */
-static bool host_layout_known(unsigned int xstate, unsigned int size)
+static bool host_layout_known(unsigned int xstate)
 {
-	u32 r[4];
+	u32 r[4], size = xstate_sizes[xstate];
 
 	os_cpuid(0xd, xstate, r);
 	return r[0] == size && r[1] >= XSAVE_SIZE && r[1] + size <= FPU_AREA && !(r[1] & 63);
@@ -33,10 +38,8 @@ static bool host_avx512(void)
 	u32 r[4];
 
 	os_cpuid(7, 0, r);
-	return r[1] & BIT(16) && r[1] & BIT(30) &&
-		host_layout_known(XSTATE_OPMASK, XSAVE_OPMASK_SIZE) &&
-		host_layout_known(XSTATE_ZMM_HI256, XSAVE_ZMM_HI256_SIZE) &&
-		host_layout_known(XSTATE_HI16_ZMM, XSAVE_HI16_ZMM_SIZE);
+	return r[1] & BIT(16) && r[1] & BIT(30) && host_layout_known(XSTATE_OPMASK) &&
+		host_layout_known(XSTATE_ZMM_HI256) && host_layout_known(XSTATE_HI16_ZMM);
 }
 
 u64 fpu_host_xcr0(void)
@@ -55,20 +58,48 @@ u64 fpu_host_xcr0(void)
 	return xcr0;
 }
 
-/* AMD's offsets, where the host has no AVX-512: nothing moves what lies there. */
-static void fpu_probe_offsets(struct fpu *f)
+void xsave_layout_read(struct xsave_layout *l)
 {
 	static const u16 amd[NR_XSTATES] = { [XSTATE_SSE] = 160, [XSTATE_AVX] = XSAVE_AVX_OFFSET,
 		[XSTATE_OPMASK] = 832, [XSTATE_ZMM_HI256] = 896, [XSTATE_HI16_ZMM] = 1408 };
+	u64 xcr0 = fpu_host_xcr0();
 	u32 r[4];
 
-	memcpy(f->offset, amd, sizeof(amd));
-	if (!(f->host_xcr0 & XCR0_AVX512))
-		return;
-	for (unsigned int k = XSTATE_OPMASK; k < NR_XSTATES; k++) {
+	memcpy(l->offset, amd, sizeof(amd));
+	memcpy(l->size, xstate_sizes, sizeof(l->size));
+	l->aligned = 0;
+	for (unsigned int k = XSTATE_AVX; k < NR_XSTATES; k++) {
+		if (!(xcr0 >> k & 1))
+			continue;
 		os_cpuid(0xd, k, r);
-		f->offset[k] = (u16)r[1];
+		l->offset[k] = (u16)r[1];
+		l->aligned |= r[2] & BIT(1) ? 1u << k : 0;
 	}
+}
+
+unsigned int xsave_offset(const struct xsave_layout *l, unsigned int xstate, u64 compact)
+{
+	unsigned int at = XSAVE_AVX_OFFSET;
+
+	if (!compact)
+		return l->offset[xstate];
+	for (unsigned int k = XSTATE_AVX;; k++) {
+		if (l->aligned >> k & 1 && compact >> k & 1)
+			at = ALIGN_UP(at, 64u);
+		if (k == xstate)
+			return at;
+		at += compact >> k & 1 ? l->size[k] : 0;
+	}
+}
+
+unsigned int xsave_size(const struct xsave_layout *l, u64 components, bool compact)
+{
+	unsigned int end = XSAVE_AVX_OFFSET;
+
+	for (unsigned int k = XSTATE_AVX; k < NR_XSTATES; k++)
+		if (components >> k & 1)
+			end = MAX(end, xsave_offset(l, k, compact ? components : 0) + l->size[k]);
+	return end;
 }
 
 static void fpu_probe_host(struct fpu *f)
@@ -85,7 +116,7 @@ static void fpu_probe_host(struct fpu *f)
 	f->mxcsr_mask = f->image.fx.mxcsr_mask ? f->image.fx.mxcsr_mask : 0xffbf;
 	memset(&f->image, 0, sizeof(f->image));
 	f->image.fx.mxcsr_mask = f->mxcsr_mask;
-	fpu_probe_offsets(f);
+	xsave_layout_read(&f->layout);
 }
 
 /* os_alloc promises no alignment for XSAVE: whole pages do. */
@@ -121,35 +152,30 @@ void fpu_init_x87(struct fpu *f)
 	f->fcs = f->fds = f->fop = 0;
 }
 
-void fpu_init_sse(struct fpu *f)
+void fpu_init_vectors(struct fpu *f, u64 components)
 {
-	memset(f->image.fx.xmm, 0, sizeof(f->image.fx.xmm));
-}
-
-void fpu_init_avx(struct fpu *f)
-{
-	memset(f->image.ymmh, 0, sizeof(f->image.ymmh));
+	for (unsigned int k = XSTATE_SSE; k < NR_XSTATES; k++)
+		if (components >> k & 1)
+			memset(f->area + f->layout.offset[k], 0, f->layout.size[k]);
 }
 
 /* ---- single registers ------------------------------------------------------------------------ */
 
-/* A ZMM register in the area: 16 bytes, 16 and 32, or 64 in one piece. SDM 1 13.5 */
-static const u8 *zmm_part(const struct fpu *f, unsigned int n, unsigned int xstate)
+/* Of sixteen registers, what the component holds of one. */
+static unsigned int part_at(const struct fpu *f, unsigned int xstate, unsigned int n)
 {
-	unsigned int size = xstate == XSTATE_HI16_ZMM ? 64 : xstate == XSTATE_ZMM_HI256 ? 32 : 16;
-
-	return f->area + f->offset[xstate] + size * (n & 15);
+	return f->layout.offset[xstate] + f->layout.size[xstate] / 16u * (n & 15);
 }
 
 void vec_get(const struct fpu *f, unsigned int n, u8 out[64])
 {
 	if (n >= 16) {
-		memcpy(out, zmm_part(f, n, XSTATE_HI16_ZMM), 64);
+		memcpy(out, f->area + part_at(f, XSTATE_HI16_ZMM, n), 64);
 		return;
 	}
 	memcpy(out, f->image.fx.xmm[n], 16);
 	memcpy(out + 16, f->image.ymmh[n], 16);
-	memcpy(out + 32, zmm_part(f, n, XSTATE_ZMM_HI256), 32);
+	memcpy(out + 32, f->area + part_at(f, XSTATE_ZMM_HI256, n), 32);
 }
 
 void vec_put(struct fpu *f, unsigned int n, const u8 *in, unsigned int bytes)
@@ -159,13 +185,13 @@ void vec_put(struct fpu *f, unsigned int n, const u8 *in, unsigned int bytes)
 	memcpy(val, in, bytes);
 	memset(val + bytes, 0, sizeof(val) - bytes);
 	if (n >= 16) {
-		memcpy((u8 *)zmm_part(f, n, XSTATE_HI16_ZMM), val, 64);
+		memcpy(f->area + part_at(f, XSTATE_HI16_ZMM, n), val, 64);
 		f->image.xstate_bv |= XCR0_HI16_ZMM;
 		return;
 	}
 	memcpy(f->image.fx.xmm[n], val, 16);
 	memcpy(f->image.ymmh[n], val + 16, 16);
-	memcpy((u8 *)zmm_part(f, n, XSTATE_ZMM_HI256), val + 32, 32);
+	memcpy(f->area + part_at(f, XSTATE_ZMM_HI256, n), val + 32, 32);
 	f->image.xstate_bv |= XCR0_SSE | XCR0_AVX | (bytes > 32 ? XCR0_ZMM_HI256 : 0);
 }
 
@@ -173,13 +199,13 @@ u64 mask_get(const struct fpu *f, unsigned int k)
 {
 	u64 val;
 
-	memcpy(&val, f->area + f->offset[XSTATE_OPMASK] + 8 * k, 8);
+	memcpy(&val, f->area + f->layout.offset[XSTATE_OPMASK] + 8 * k, 8);
 	return val;
 }
 
 void mask_put(struct fpu *f, unsigned int k, u64 val)
 {
-	memcpy(f->area + f->offset[XSTATE_OPMASK] + 8 * k, &val, 8);
+	memcpy(f->area + f->layout.offset[XSTATE_OPMASK] + 8 * k, &val, 8);
 	f->image.xstate_bv |= XCR0_OPMASK;
 }
 
@@ -192,8 +218,7 @@ void fpu_reset(struct vcpu *v, bool init)
 		return;
 	fpu_put(v);
 	fpu_init_x87(f);
-	fpu_init_sse(f);
-	fpu_init_avx(f);
+	fpu_init_vectors(f, ~0ULL);
 	f->image.fx.fcw = FCW_RESET;
 	f->image.fx.ftw = 0xff;		/* every register is +0.0, none is empty */
 	f->image.fx.mxcsr = MXCSR_DEFAULT;
@@ -204,45 +229,107 @@ void fpu_reset(struct vcpu *v, bool init)
 /* ---- moving it ------------------------------------------------------------------------------- */
 
 /*
- * XRSTOR and XSAVE take 270 and 120 cycles (Zen 3), FNINIT 80, whatever there is to move. Mostly x87
- * is in its initial state, which XINUSE tells for certain (SDM 1 13.6): then plain moves of the
- * vector registers do it in a quarter of the time, and there is nothing to clean up.
+ * XRSTOR and XSAVE take 220 and 130 cycles (Zen 4; Zen 3 270 and 120), FNINIT 80, whatever there is
+ * to move. Mostly x87 is in its initial state, which XINUSE tells for certain (SDM 1 13.6): then
+ * plain moves of the vector registers do it in a quarter of the time, and there is nothing to clean
+ * up. ZMM16 to ZMM31 take 16 cycles to load and 26 to store, the masks 13 and 16.
  */
 #define EACH_REG(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+#define EACH_HI16(X) X(0, 16) X(1, 17) X(2, 18) X(3, 19) X(4, 20) X(5, 21) X(6, 22) X(7, 23) \
+	X(8, 24) X(9, 25) X(10, 26) X(11, 27) X(12, 28) X(13, 29) X(14, 30) X(15, 31)
+#define EACH_MASK(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #define LOW(n)	#n "*16(%0)"
 #define LOAD_XMM(n)	"vmovups " LOW(n) ", %%xmm" #n "\n\t"
 #define LOAD_HIGH(n)	"vinsertf128 $1, " #n "*16(%1), %%ymm" #n ", %%ymm" #n "\n\t"
 #define SAVE_XMM(n)	"vmovups %%xmm" #n ", " LOW(n) "\n\t"
 #define SAVE_HIGH(n)	"vextractf128 $1, %%ymm" #n ", " #n "*16(%0)\n\t"
+#define LOAD_HI256(n)	"vinsertf64x4 $1, " #n "*32(%0), %%zmm" #n ", %%zmm" #n "\n\t"
+#define SAVE_HI256(n)	"vextractf64x4 $1, %%zmm" #n ", " #n "*32(%0)\n\t"
+#define LOAD_HI16(k, n)	"vmovups " #k "*64(%0), %%zmm" #n "\n\t"
+#define SAVE_HI16(k, n)	"vmovups %%zmm" #n ", " #k "*64(%0)\n\t"
+#define ZERO_HI16(k, n)	"vpxorq %%zmm" #n ", %%zmm" #n ", %%zmm" #n "\n\t"
+#define LOAD_MASK(n)	"kmovq " #n "*8(%0), %%k" #n "\n\t"
+#define SAVE_MASK(n)	"kmovq %%k" #n ", " #n "*8(%0)\n\t"
+#define ZERO_MASK(n)	"kxorq %%k" #n ", %%k" #n ", %%k" #n "\n\t"
 
-/* A VEX load of an XMM register clears the rest of the YMM register. SDM 1 14.1.2 */
+static u8 *component(struct fpu *f, unsigned int xstate)
+{
+	return f->area + f->layout.offset[xstate];
+}
+
+/*
+ * AVX-512's part, after the rest of ZMM0 to ZMM15 was loaded. What the guest does not use may hold
+ * what the C library's string functions have left there. (AMD's XINUSE is exact, so it is clear
+ * then; Intel's may go on saying "in use", which is allowed.)
+ */
+static void avx512_load(struct fpu *f, u64 want, u64 in_use)
+{
+	if (want & XCR0_ZMM_HI256)
+		__asm__ volatile(EACH_REG(LOAD_HI256)
+			: : "r"(component(f, XSTATE_ZMM_HI256)) : "memory");
+	if (want & XCR0_HI16_ZMM)
+		__asm__ volatile(EACH_HI16(LOAD_HI16)
+			: : "r"(component(f, XSTATE_HI16_ZMM)) : "memory");
+	else if (in_use & XCR0_HI16_ZMM)
+		__asm__ volatile(EACH_HI16(ZERO_HI16) ::: "memory");
+	if (want & XCR0_OPMASK)
+		__asm__ volatile(EACH_MASK(LOAD_MASK)
+			: : "r"(component(f, XSTATE_OPMASK)) : "memory");
+	else if (in_use & XCR0_OPMASK)
+		__asm__ volatile(EACH_MASK(ZERO_MASK) ::: "memory");
+}
+
+/*
+ * ZMM16 to ZMM31 and the masks stay as they are: no C code is the slower for it, and the C library
+ * leaves something there as well.
+ */
+static void avx512_save(struct fpu *f, u64 in_use)
+{
+	if (in_use & XCR0_ZMM_HI256)
+		__asm__ volatile(EACH_REG(SAVE_HI256)
+			: : "r"(component(f, XSTATE_ZMM_HI256)) : "memory");
+	if (in_use & XCR0_HI16_ZMM)
+		__asm__ volatile(EACH_HI16(SAVE_HI16)
+			: : "r"(component(f, XSTATE_HI16_ZMM)) : "memory");
+	if (in_use & XCR0_OPMASK)
+		__asm__ volatile(EACH_MASK(SAVE_MASK)
+			: : "r"(component(f, XSTATE_OPMASK)) : "memory");
+}
+
+/* A VEX load of an XMM register clears the rest of the ZMM register. SDM 1 14.1.2, 15.5 */
 static bool fpu_load_fast(struct fpu *f)
 {
 	struct xsave_image *x = &f->image;
+	u64 in_use;
 
-	if (!f->host_in_use || (x->xstate_bv & (XCR0_X87 | XCR0_SSE)) != XCR0_SSE ||
-		host_xgetbv(1) & XCR0_X87)
+	if (!f->host_in_use || (x->xstate_bv & (XCR0_X87 | XCR0_SSE)) != XCR0_SSE)
+		return false;
+	in_use = host_xgetbv(1);
+	if (in_use & XCR0_X87)
 		return false;
 	if (x->xstate_bv & XCR0_AVX)
 		__asm__ volatile(EACH_REG(LOAD_XMM) EACH_REG(LOAD_HIGH)
 			: : "r"(x->fx.xmm), "r"(x->ymmh) : "memory");
 	else
 		__asm__ volatile(EACH_REG(LOAD_XMM) : : "r"(x->fx.xmm) : "memory");
+	if (f->live & XCR0_AVX512)
+		avx512_load(f, x->xstate_bv, in_use);
 	__asm__ volatile("ldmxcsr %0" : : "m"(x->fx.mxcsr));
 	return true;
 }
 
 /* The image becomes that of components in their initial state, as XSAVE would write it. */
-static void image_init(struct xsave_image *x, u64 components)
+static void image_init(struct fpu *f, u64 components)
 {
+	struct fxsave_image *fx = &f->image.fx;
+
 	if (components & XCR0_X87) {
-		x->fx.fcw = FCW_DEFAULT;
-		x->fx.fsw = 0;
-		x->fx.ftw = 0;
-		memset(x->fx.st, 0, sizeof(x->fx.st));
+		fx->fcw = FCW_DEFAULT;
+		fx->fsw = 0;
+		fx->ftw = 0;
+		memset(fx->st, 0, sizeof(fx->st));
 	}
-	if (components & XCR0_AVX)
-		memset(x->ymmh, 0, sizeof(x->ymmh));
+	fpu_init_vectors(f, components & ~XCR0_SSE);
 }
 
 static const u32 clean_mxcsr = MXCSR_DEFAULT;
@@ -250,32 +337,42 @@ static const u32 clean_mxcsr = MXCSR_DEFAULT;
 static bool fpu_save_fast(struct fpu *f)
 {
 	struct xsave_image *x = &f->image;
-	u64 in_use;
+	u64 in_use, idle;
 
 	if (!f->host_in_use)
 		return false;
-	in_use = host_xgetbv(1) & XCR0_UP_TO_AVX;
+	in_use = host_xgetbv(1) & f->live;
 	if (in_use & XCR0_X87)
 		return false;
-	if (unlikely(x->xstate_bv & ~in_use))
-		image_init(x, x->xstate_bv & ~in_use);
+	idle = x->xstate_bv & f->live & ~in_use;
+	if (unlikely(idle))
+		image_init(f, idle);
 	__asm__ volatile(EACH_REG(SAVE_XMM) : : "r"(x->fx.xmm) : "memory");
 	if (in_use & XCR0_AVX)
-		__asm__ volatile(EACH_REG(SAVE_HIGH) "vzeroupper" : : "r"(x->ymmh) : "memory");
+		__asm__ volatile(EACH_REG(SAVE_HIGH) : : "r"(x->ymmh) : "memory");
+	if (in_use & XCR0_AVX512)
+		avx512_save(f, in_use);
+	if (in_use & (XCR0_AVX | XCR0_ZMM_HI256))
+		__asm__ volatile("vzeroupper");
 	__asm__ volatile("stmxcsr %0; ldmxcsr %1" : "=m"(x->fx.mxcsr) : "m"(clean_mxcsr));
-	x->xstate_bv = in_use;
+	x->xstate_bv = (x->xstate_bv & ~f->live) | in_use;
 	return true;
 }
 
+/*
+ * Of a guest that has not turned AVX-512 on, that state is not in the host's registers: whatever
+ * they hold, it cannot tell.
+ */
 void fpu_load(struct vcpu *v)
 {
 	struct fpu *f = v->fpu;
 
 	v->fpu_live = true;
+	f->live = f->host_xcr0 & (XCR0_UP_TO_AVX | (v->xcr0 & XCR0_AVX512));
 	if (likely(fpu_load_fast(f)))
 		return;
-	if (f->host_xcr0)
-		__asm__ volatile("xrstor64 %0" : : "m"(f->image), "a"(XCR0_UP_TO_AVX), "d"(0));
+	if (f->live)
+		__asm__ volatile("xrstor64 %0" : : "m"(f->area), "a"((u32)f->live), "d"(0));
 	else
 		__asm__ volatile("fxrstor64 %0" : : "m"(f->image.fx));
 }
@@ -287,21 +384,24 @@ void fpu_save(struct vcpu *v)
 	v->fpu_live = false;
 	if (likely(fpu_save_fast(f)))
 		return;
-	if (f->host_xcr0) {
-		__asm__ volatile("xsave64 %0" : "+m"(f->image) : "a"(XCR0_UP_TO_AVX), "d"(0));
+	if (f->live) {
+		__asm__ volatile("xsave64 %0" : "+m"(f->area) : "a"((u32)f->live), "d"(0));
 	} else {
 		__asm__ volatile("fxsave64 %0" : "+m"(f->image.fx));
 		f->image.xstate_bv = XCR0_X87 | XCR0_SSE;
 	}
 	__asm__ volatile("fninit; ldmxcsr %0" : : "m"(clean_mxcsr));
-	if (f->host_xcr0 & XCR0_AVX)
+	if (f->live & XCR0_AVX)
 		__asm__ volatile("vzeroupper");
 }
 
 /* Guests ask only where the host has XGETBV with ECX = 1. */
 u64 fpu_in_use(struct vcpu *v)
 {
-	return v->fpu_live ? host_xgetbv(1) & XCR0_UP_TO_AVX : v->fpu->image.xstate_bv;
+	const struct fpu *f = v->fpu;
+	u64 saved = f->image.xstate_bv;
+
+	return v->fpu_live ? (saved & ~f->live) | (host_xgetbv(1) & f->live) : saved;
 }
 
 /* ---- the KVM API's forms ------------------------------------------------------------------- */
@@ -349,17 +449,31 @@ int fpu_from_kvm(struct vcpu *v, const struct kvm_fpu *in)
 void fpu_to_xsave(struct vcpu *v, struct kvm_xsave *out)
 {
 	struct fpu *f = v->fpu;
-	struct xsave_image x;
+	struct fxsave_image *fx = (struct fxsave_image *)out->region;
 
 	fpu_put(v);
-	x = f->image;
-	x.fx.fop = f->fop;
-	x.fx.fip = f->fip;
-	x.fx.fdp = f->fdp;
-	x.fx.mxcsr_mask = f->mxcsr_mask;
-	memset(x.fx.unused, 0, sizeof(x.fx.unused));
 	memset(out->region, 0, sizeof(out->region));
-	memcpy(out->region, &x, sizeof(x));
+	memcpy(out->region, f->area, sizeof(f->area));
+	fx->fop = f->fop;
+	fx->fip = f->fip;
+	fx->fdp = f->fdp;
+	fx->mxcsr_mask = f->mxcsr_mask;
+	memset(fx->unused, 0, sizeof(fx->unused));
+}
+
+/* Linux's validate_user_xstate_header() and fpu_copy_uabi_to_guest_fpstate(). */
+static bool xsave_valid(struct vcpu *v, const struct xsave_image *in)
+{
+	u64 have = v->fpu->host_xcr0 | XCR0_X87 | XCR0_SSE;
+
+	if (v->cpuid_n)
+		have &= cpuid_xcr0(v) | XCR0_X87 | XCR0_SSE;
+	if (in->xstate_bv & ~have || in->xcomp_bv)
+		return false;
+	for (unsigned int k = 0; k < ARRAY_SIZE(in->header); k++)
+		if (in->header[k])
+			return false;
+	return !(in->xstate_bv & XCR0_UP_TO_AVX) || !(in->fx.mxcsr & ~v->fpu->mxcsr_mask);
 }
 
 /* Takes over the components that XSTATE_BV names and initializes the others. SDM 1 13.8.1 */
@@ -367,25 +481,20 @@ int fpu_from_xsave(struct vcpu *v, const struct kvm_xsave *in)
 {
 	struct fpu *f = v->fpu;
 	struct xsave_image x;
-	u64 have = f->host_xcr0 & XCR0_AVX ? XCR0_UP_TO_AVX : XCR0_X87 | XCR0_SSE;
 
 	memcpy(&x, in->region, sizeof(x));
-	if ((x.xstate_bv & ~have) || x.xcomp_bv || (x.fx.mxcsr & ~f->mxcsr_mask))
+	if (!xsave_valid(v, &x))
 		return -EINVAL;
 	fpu_put(v);
-	f->image = x;
+	memcpy(f->area, in->region, sizeof(f->area));
 	f->image.fx.mxcsr_mask = f->mxcsr_mask;
-	memset(f->image.header, 0, sizeof(f->image.header));
 	f->fop = x.fx.fop & 0x7ff;
 	f->fip = x.fx.fip;
 	f->fdp = x.fx.fdp;
 	f->fcs = f->fds = 0;
 	if (!(x.xstate_bv & XCR0_X87))
 		fpu_init_x87(f);
-	if (!(x.xstate_bv & XCR0_SSE))
-		fpu_init_sse(f);
-	if (!(x.xstate_bv & XCR0_AVX))
-		fpu_init_avx(f);
+	fpu_init_vectors(f, ~x.xstate_bv);
 	if (!(x.xstate_bv & (XCR0_SSE | XCR0_AVX)))
 		f->image.fx.mxcsr = MXCSR_DEFAULT;
 	return 0;

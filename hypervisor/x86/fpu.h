@@ -45,10 +45,21 @@ _Static_assert(offsetof(struct xsave_image, ymmh) == XSAVE_AVX_OFFSET, "SDM 1 13
  * The same with AVX-512, whose parts lie where the host's CPUID leaf 0xD says: at 832, 896 and 1408
  * (AMD), or at 1088, 1152 and 1664 (Intel, where MPX lies between).
  */
-#define XSAVE_OPMASK_SIZE	64u
-#define XSAVE_ZMM_HI256_SIZE	512u
-#define XSAVE_HI16_ZMM_SIZE	1024u
-#define FPU_AREA		2688u
+#define FPU_AREA	2688u
+
+/* Where components lie, as CPUID leaf 0xD says it. Those below AVX have their place in the legacy
+ * area. SDM 1 13.4.2, 13.4.3 */
+struct xsave_layout {
+	u16 offset[NR_XSTATES], size[NR_XSTATES];
+	u8 aligned;		/* bits of those that the compacted form aligns */
+};
+
+/* The host's; where it has no AVX-512, AMD's. */
+void xsave_layout_read(struct xsave_layout *l);
+/* Of a component past the legacy area; compact: all components of that area, 0: standard form. */
+unsigned int xsave_offset(const struct xsave_layout *l, unsigned int xstate, u64 compact);
+/* Bytes of an area with these components. */
+unsigned int xsave_size(const struct xsave_layout *l, u64 components, bool compact);
 
 struct fpu {
 	union {
@@ -56,12 +67,12 @@ struct fpu {
 		struct xsave_image image; /* complete: every component holds its value, whatever
 					   * XSTATE_BV says; that is the guest's XINUSE */
 	};
-	/* Of each component in area; somewhere in it where the host lacks it. */
-	u16 offset[NR_XSTATES];
 	/* Kept by us: the host's own pointers would be those of our code. SDM 1 8.1.8 */
 	u64 fip, fdp;
 	u16 fcs, fds, fop;
+	struct xsave_layout layout;
 	u64 host_xcr0;			/* fpu_host_xcr0() */
+	u64 live;			/* with v->fpu_live: components in the host's registers */
 	bool host_in_use;		/* XGETBV with ECX = 1, and AVX */
 	bool pointers_on_error_only; /* AMD: FXSAVE, XSAVE save FOP, FIP, FDP only with ES */
 	u32 mxcsr_mask;			/* bits that LDMXCSR may set */
@@ -116,10 +127,9 @@ static inline void fpu_done(struct vcpu *v)
 #endif
 }
 
-/* The image of one component set to what FNINIT, or a reset of the others, gives. SDM 1 13.6 */
+/* The image of x87 as FNINIT gives it; a vector component cleared (MXCSR stays). SDM 1 13.6 */
 void fpu_init_x87(struct fpu *f);
-void fpu_init_sse(struct fpu *f);	/* XMM registers; MXCSR is left alone */
-void fpu_init_avx(struct fpu *f);
+void fpu_init_vectors(struct fpu *f, u64 components);
 
 /*
  * One register in v->fpu, not live: n up to 31, k up to 7. vec_put() writes bytes of it and clears
@@ -130,7 +140,10 @@ void vec_put(struct fpu *f, unsigned int n, const u8 *in, unsigned int bytes);
 u64 mask_get(const struct fpu *f, unsigned int k);
 void mask_put(struct fpu *f, unsigned int k, u64 val);
 
-/* KVM_GET/SET_FPU, KVM_GET/SET_XSAVE: v->fpu <-> the API's structures. -EINVAL on bad images. */
+/*
+ * KVM_GET/SET_FPU, KVM_GET/SET_XSAVE: v->fpu <-> the API's structures, XSAVE's in the host's layout.
+ * -EINVAL on bad images.
+ */
 void fpu_to_kvm(struct vcpu *v, struct kvm_fpu *out);
 int fpu_from_kvm(struct vcpu *v, const struct kvm_fpu *in);
 void fpu_to_xsave(struct vcpu *v, struct kvm_xsave *out);

@@ -39,6 +39,8 @@ struct machine *machine_create(void)
 	memset(m->v->run, 0, 3 * 4096);
 	m->v->fpu = aligned_alloc(64, ALIGN_UP(sizeof(*m->v->fpu), 64UL));
 	memset(m->v->fpu, 0, sizeof(*m->v->fpu));
+	m->v->fpu->host_xcr0 = fpu_host_xcr0();
+	xsave_layout_read(&m->v->fpu->layout);
 	mmu_init(m->v);
 	machine_reset(m);
 	return m;
