@@ -12,76 +12,122 @@
 #define XCOMP_COMPACT	BIT(63)
 #define XSS_NONE	0ULL		/* no supervisor component is offered */
 
-/* A piece of an image: offset in guest memory and in the buffer alike. */
-struct part {
-	u16 off, len;
-};
+#define HEADER_AT	offsetof(struct xsave_image, xstate_bv)
+#define X87_HEAD_SIZE	24u
+#define MXCSR_AT	offsetof(struct fxsave_image, mxcsr)
+#define MXCSR_SIZE	8u		/* with its mask */
+#define X87_REGS_AT	offsetof(struct fxsave_image, st)
+#define X87_REGS_SIZE	128u
+#define LEGACY_XMM_AT	offsetof(struct fxsave_image, xmm)
 
-#define PART_X87_HEAD	{ 0, 24 }
-#define PART_MXCSR	{ 24, 8 }
-#define PART_X87_REGS	{ 32, 128 }
-#define PARTS_MAX	8
+/* A piece of an area: where in guest memory, and what is stored there or comes from there. */
+struct part {
+	u16 at, len;
+	u8 xstate;	/* when restored: its component */
+	const u8 *data;
+};
 
 struct parts {
 	unsigned int n;
-	struct part part[PARTS_MAX];
+	struct part part[NR_XSTATES + 3];
 };
 
-static void part_add(struct parts *p, struct part part)
+static void part_add(struct parts *p, unsigned int at, unsigned int len, const void *data)
 {
-	p->part[p->n++] = part;
+	p->part[p->n++] = (struct part){ .at = (u16)at, .len = (u16)len, .data = data };
 }
 
-static void part_add_x87(struct parts *p)
+static void part_add_x87(struct parts *p, const struct fxsave_image *fx, const struct fpu *f)
 {
-	part_add(p, (struct part)PART_X87_HEAD);
-	part_add(p, (struct part)PART_X87_REGS);
+	part_add(p, 0, X87_HEAD_SIZE, fx);
+	part_add(p, X87_REGS_AT, X87_REGS_SIZE, f->image.fx.st);
 }
 
-/* Outside 64-bit mode the registers 8 to 15 are neither saved nor restored. */
-static unsigned int vector_bytes(const struct vcpu *v)
+static void part_add_mxcsr(struct parts *p, const struct fxsave_image *fx)
 {
-	return vcpu_64bit(v) ? 256 : 128;
+	part_add(p, MXCSR_AT, MXCSR_SIZE, &fx->mxcsr);
 }
 
-static void part_add_xmm(const struct vcpu *v, struct parts *p)
+/*
+ * Bytes of a vector component that move. Outside 64-bit mode registers 8 to 31 are neither saved nor
+ * restored. SDM 1 13.5, 13.13
+ */
+static unsigned int moving_bytes(const struct vcpu *v, unsigned int xstate)
 {
-	part_add(p, (struct part){ 160, vector_bytes(v) });
+	unsigned int size = v->fpu->layout.size[xstate];
+
+	if (vcpu_64bit(v) || xstate == XSTATE_OPMASK)
+		return size;
+	return xstate == XSTATE_HI16_ZMM ? 0 : size / 2;
 }
 
-static void part_add_ymm(const struct vcpu *v, struct parts *p)
+/* Vector components, in an area of the standard form, or with these components (compact). */
+static void parts_add_vectors(
+	const struct vcpu *v, struct parts *p, u64 components, u64 compact)
 {
-	part_add(p, (struct part){ XSAVE_AVX_OFFSET, vector_bytes(v) });
+	const struct fpu *f = v->fpu;
+
+	for (unsigned int k = XSTATE_SSE; k < NR_XSTATES; k++) {
+		unsigned int len;
+
+		if (!(components >> k & 1))
+			continue;
+		len = moving_bytes(v, k);
+		if (!len)
+			continue;
+		part_add(p, k == XSTATE_SSE ? LEGACY_XMM_AT : xsave_offset(&f->layout, k, compact),
+			len, f->area + f->layout.offset[k]);
+		p->part[p->n - 1].xstate = (u8)k;
+	}
 }
 
 static void part_probe(struct vcpu *v, const struct insn *i, u64 ea, struct part p)
 {
 	for (unsigned int at = 0; at < p.len; at += COPY_MAX)
-		mem_probe(v, i->seg, ea + p.off + at, MIN(COPY_MAX, p.len - at), MEM_WRITE);
+		mem_probe(v, i->seg, ea + p.at + at, MIN(COPY_MAX, p.len - at), MEM_WRITE);
 }
 
-static void parts_store(
-	struct vcpu *v, const struct insn *i, u64 ea, const void *image, const struct parts *p)
+static void part_store(struct vcpu *v, const struct insn *i, u64 ea, struct part p)
 {
-	const u8 *from = image;
+	void *to = mem_hit(v, i->seg, ea + p.at, p.len, true);
 
-	for (unsigned int k = 0; k < p->n; k++)
-		part_probe(v, i, ea, p->part[k]);
-	for (unsigned int k = 0; k < p->n; k++) {
-		unsigned int off = p->part[k].off, end = off + p->part[k].len;
-
-		for (; off < end; off += COPY_MAX)
-			mem_copy_out(v, i->seg, ea + off, from + off, MIN(COPY_MAX, end - off));
+	if (likely(to)) {
+		memcpy(to, p.data, p.len);
+		return;
 	}
+	for (unsigned int at = 0; at < p.len; at += COPY_MAX)
+		mem_copy_out(v, i->seg, ea + p.at + at, p.data + at, MIN(COPY_MAX, p.len - at));
 }
 
-static void part_load(struct vcpu *v, const struct insn *i, u64 ea, void *image, unsigned int off,
-	unsigned int len)
+static void parts_store(struct vcpu *v, const struct insn *i, u64 ea, const struct parts *p)
 {
-	u8 *to = image;
+	for (unsigned int k = 0; k < p->n; k++)
+		if (unlikely(!mem_hit(v, i->seg, ea + p->part[k].at, p->part[k].len, true)))
+			part_probe(v, i, ea, p->part[k]);
+	for (unsigned int k = 0; k < p->n; k++)
+		part_store(v, i, ea, p->part[k]);
+}
 
-	for (unsigned int at = off; at < off + len; at += COPY_MAX)
-		mem_copy_in(v, i->seg, ea + at, to + at, MIN(COPY_MAX, off + len - at));
+static void area_load(
+	struct vcpu *v, const struct insn *i, u64 ea, void *to, unsigned int len)
+{
+	for (unsigned int at = 0; at < len; at += COPY_MAX)
+		mem_copy_in(v, i->seg, ea + at, (u8 *)to + at, MIN(COPY_MAX, len - at));
+}
+
+/* Where the parts' bytes are: in guest memory, or brought to room. */
+static void parts_find(struct vcpu *v, const struct insn *i, u64 ea, struct parts *p, u8 *room)
+{
+	for (unsigned int k = 0; k < p->n; k++) {
+		struct part *q = &p->part[k];
+
+		q->data = mem_hit(v, i->seg, ea + q->at, q->len, false);
+		if (likely(q->data))
+			continue;
+		area_load(v, i, ea + q->at, room, q->len);
+		q->data = room;
+		room += q->len;
+	}
 }
 
 /* The ends of XSAVE's area fault first, as on AMD; the manuals leave the order open. */
@@ -168,21 +214,28 @@ static bool fx_without_xmm(const struct vcpu *v)
 	return (v->efer & EFER_FFXSR) && vcpu_64bit(v) && v->cpl == 0;
 }
 
+/* What lies before the x87 registers. */
+static void head_pack(const struct vcpu *v, const struct insn *i, struct fxsave_image *fx)
+{
+	memcpy(fx, &v->fpu->image.fx, X87_REGS_AT);
+	pointers_pack(v, i, fx);
+	fx->reserved = 0;
+	fx->mxcsr_mask = v->fpu->mxcsr_mask;
+}
+
 void exec_fxsave(struct vcpu *v, const struct insn *i)
 {
 	u64 ea = fx_begin(v, i);
-	struct fxsave_image fx = v->fpu->image.fx;
+	struct fxsave_image fx;
 	struct parts p = { 0 };
 
 	mem_probe(v, i->seg, ea + sizeof(fx) - 1, 1, MEM_WRITE);	/* first, as on AMD */
-	pointers_pack(v, i, &fx);
-	fx.reserved = 0;
-	fx.mxcsr_mask = v->fpu->mxcsr_mask;
-	part_add_x87(&p);
-	part_add(&p, (struct part)PART_MXCSR);
+	head_pack(v, i, &fx);
+	part_add_x87(&p, &fx, v->fpu);
+	part_add_mxcsr(&p, &fx);
 	if ((v->cr4 & CR4_OSFXSR) && !fx_without_xmm(v))
-		part_add_xmm(v, &p);
-	parts_store(v, i, ea, &fx, &p);
+		parts_add_vectors(v, &p, XCR0_SSE, 0);
+	parts_store(v, i, ea, &p);
 }
 
 void exec_fxrstor(struct vcpu *v, const struct insn *i)
@@ -192,7 +245,7 @@ void exec_fxrstor(struct vcpu *v, const struct insn *i)
 	struct fxsave_image fx;
 
 	mem_probe(v, i->seg, ea + sizeof(fx) - 1, 1, MEM_READ);		/* first, as on AMD */
-	part_load(v, i, ea, &fx, 0, sizeof(fx));
+	area_load(v, i, ea, &fx, sizeof(fx));
 	if ((v->cr4 & CR4_OSFXSR) && (fx.mxcsr & ~v->fpu->mxcsr_mask))
 		raise_gp(v, 0);
 	x87_unpack(v, i, &fx);
@@ -200,7 +253,7 @@ void exec_fxrstor(struct vcpu *v, const struct insn *i)
 		return;
 	image->fx.mxcsr = fx.mxcsr;
 	if (!fx_without_xmm(v))
-		memcpy(image->fx.xmm, fx.xmm, vector_bytes(v));
+		memcpy(image->fx.xmm, fx.xmm, moving_bytes(v, XSTATE_SSE));
 	image->xstate_bv |= XCR0_SSE;
 }
 
@@ -224,70 +277,47 @@ static u64 x_mask(const struct vcpu *v)
 	return (u32)v->r[R_RAX] | v->r[R_RDX] << 32;
 }
 
-static unsigned int area_size(u64 rfbm)
-{
-	return rfbm & XCR0_AVX ? XSAVE_SIZE : XSAVE_AVX_OFFSET;
-}
-
-static void image_begin(const struct vcpu *v, const struct insn *i, struct xsave_image *x)
-{
-	*x = v->fpu->image;
-	pointers_pack(v, i, &x->fx);
-	x->fx.reserved = 0;
-	x->fx.mxcsr_mask = v->fpu->mxcsr_mask;
-}
-
 /* SDM 1 13.7 and, with optimize, 13.9: components in their initial state are left out. */
 static void xsave_standard(struct vcpu *v, const struct insn *i, bool optimize)
 {
 	u64 ea = x_begin(v, i), rfbm = v->xcr0 & x_mask(v), inuse = v->fpu->image.xstate_bv;
-	u64 save = optimize ? rfbm & inuse : rfbm;
+	u64 save = optimize ? rfbm & inuse : rfbm, bv;
 	struct parts p = { 0 };
-	struct xsave_image x;
+	struct fxsave_image fx;
 
-	probe_ends(v, i, ea, area_size(rfbm));
-	image_begin(v, i, &x);
-	part_load(v, i, ea, &x, offsetof(struct xsave_image, xstate_bv), 8);
-	x.xstate_bv = (x.xstate_bv & ~rfbm) | (inuse & rfbm);
+	probe_ends(v, i, ea, xsave_size(&v->fpu->layout, rfbm, false));
+	head_pack(v, i, &fx);
+	bv = (mem_read(v, i->seg, ea + HEADER_AT, 8) & ~rfbm) | (inuse & rfbm);
 	if (save & XCR0_X87)
-		part_add_x87(&p);
+		part_add_x87(&p, &fx, v->fpu);
 	if (rfbm & (XCR0_SSE | XCR0_AVX))
-		part_add(&p, (struct part)PART_MXCSR);
-	if (save & XCR0_SSE)
-		part_add_xmm(v, &p);
-	if (save & XCR0_AVX)
-		part_add_ymm(v, &p);
-	part_add(&p, (struct part){ offsetof(struct xsave_image, xstate_bv), 8 });
-	parts_store(v, i, ea, &x, &p);
+		part_add_mxcsr(&p, &fx);
+	parts_add_vectors(v, &p, save, 0);
+	part_add(&p, HEADER_AT, sizeof(bv), &bv);
+	parts_store(v, i, ea, &p);
 }
 
-/* SDM 1 13.10, 13.11. AVX is the only component past the legacy area, so it stays at its standard
- * offset. */
+/* SDM 1 13.10, 13.11. */
 static void xsave_compact(struct vcpu *v, const struct insn *i, u64 supervisor)
 {
 	u64 ea = x_begin(v, i), rfbm = (v->xcr0 | supervisor) & x_mask(v);
-	u64 inuse = v->fpu->image.xstate_bv;
+	u64 inuse = v->fpu->image.xstate_bv, header[2];
 	struct parts p = { 0 };
-	struct xsave_image x;
-	u64 save;
+	struct fxsave_image fx;
 
-	probe_ends(v, i, ea, area_size(rfbm));
-	image_begin(v, i, &x);
-	if (x.fx.mxcsr != MXCSR_DEFAULT)
+	probe_ends(v, i, ea, xsave_size(&v->fpu->layout, rfbm, true));
+	head_pack(v, i, &fx);
+	if (fx.mxcsr != MXCSR_DEFAULT)
 		inuse |= XCR0_SSE;
-	save = rfbm & inuse;
-	x.xstate_bv = save;
-	x.xcomp_bv = rfbm | XCOMP_COMPACT;
-	if (save & XCR0_X87)
-		part_add_x87(&p);
-	if (save & XCR0_SSE) {
-		part_add(&p, (struct part)PART_MXCSR);
-		part_add_xmm(v, &p);
-	}
-	if (save & XCR0_AVX)
-		part_add_ymm(v, &p);
-	part_add(&p, (struct part){ offsetof(struct xsave_image, xstate_bv), 16 });
-	parts_store(v, i, ea, &x, &p);
+	header[0] = rfbm & inuse;
+	header[1] = rfbm | XCOMP_COMPACT;
+	if (header[0] & XCR0_X87)
+		part_add_x87(&p, &fx, v->fpu);
+	if (header[0] & XCR0_SSE)
+		part_add_mxcsr(&p, &fx);
+	parts_add_vectors(v, &p, header[0], header[1]);
+	part_add(&p, HEADER_AT, sizeof(header), header);
+	parts_store(v, i, ea, &p);
 }
 
 void exec_xsave(struct vcpu *v, const struct insn *i)
@@ -321,84 +351,113 @@ void exec_xsaves(struct vcpu *v, const struct insn *i)
 
 /* ---- XRSTOR -------------------------------------------------------------------------------- */
 
-static bool header_tail_clear(const struct xsave_image *x, unsigned int from)
+struct header {
+	u64 xstate_bv, xcomp_bv, tail[6];
+};
+
+static bool header_tail_clear(const struct header *h)
 {
-	for (unsigned int k = from; k < 6; k++)
-		if (x->header[k])
+	for (unsigned int k = 0; k < ARRAY_SIZE(h->tail); k++)
+		if (h->tail[k])
 			return false;
 	return true;
 }
 
 /* SDM 1 13.8.1: bytes 23:8 of the header must be 0. 13.8.2: all but XSTATE_BV and XCOMP_BV must. */
 static bool header_valid(
-	const struct vcpu *v, const struct xsave_image *x, u64 allowed, bool need_compact)
+	const struct vcpu *v, const struct header *h, u64 allowed, bool need_compact)
 {
-	if (!(x->xcomp_bv & XCOMP_COMPACT))
-		return !need_compact && !x->xcomp_bv && !x->header[0] && !(x->xstate_bv & ~allowed);
+	if (!(h->xcomp_bv & XCOMP_COMPACT))
+		return !need_compact && !h->xcomp_bv && !h->tail[0] && !(h->xstate_bv & ~allowed);
 	if (!need_compact && !vcpu_has(v, F_XSAVEC))
 		return false;
-	return !(x->xcomp_bv & ~XCOMP_COMPACT & ~allowed) && !(x->xstate_bv & ~x->xcomp_bv) &&
-		header_tail_clear(x, 0);
+	return !(h->xcomp_bv & ~XCOMP_COMPACT & ~allowed) && !(h->xstate_bv & ~h->xcomp_bv) &&
+		header_tail_clear(h);
 }
 
-static void restore_vectors(struct vcpu *v, const struct xsave_image *x, u64 load, u64 init)
+/* Clears components; what is initialized only in half stays in use. */
+static void vectors_init(struct vcpu *v, u64 components)
 {
-	struct xsave_image *image = &v->fpu->image;
-	unsigned int n = vector_bytes(v);
+	struct fpu *f = v->fpu;
 
-	if (load & XCR0_SSE)
-		memcpy(image->fx.xmm, x->fx.xmm, n);
-	if (load & XCR0_AVX)
-		memcpy(image->ymmh, x->ymmh, n);
-	if (init & XCR0_SSE)
-		memset(image->fx.xmm, 0, n);
-	if (init & XCR0_AVX)
-		memset(image->ymmh, 0, n);
-	/* What is initialized only in half stays in use. */
-	image->xstate_bv |= load & (XCR0_SSE | XCR0_AVX);
-	if (n == sizeof(image->fx.xmm))
-		image->xstate_bv &= ~(init & (XCR0_SSE | XCR0_AVX));
+	for (unsigned int k = XSTATE_SSE; k < NR_XSTATES; k++) {
+		unsigned int len = moving_bytes(v, k);
+
+		if (!(components >> k & 1))
+			continue;
+		memset(f->area + f->layout.offset[k], 0, len);
+		if (len == f->layout.size[k])
+			f->image.xstate_bv &= ~BIT(k);
+	}
+}
+
+static void vectors_load(struct vcpu *v, const struct parts *p)
+{
+	struct fpu *f = v->fpu;
+
+	for (const struct part *q = p->part; q < p->part + p->n; q++) {
+		memcpy(f->area + f->layout.offset[q->xstate], q->data, q->len);
+		f->image.xstate_bv |= BIT(q->xstate);
+	}
+}
+
+/* Where what is to be loaded ends: that faults first, as on AMD. */
+static void restore_probe(struct vcpu *v, const struct insn *i, u64 ea, unsigned int end)
+{
+	mem_probe(v, i->seg, ea + end - 1, 1, MEM_READ);
+}
+
+static unsigned int compact_end(const struct vcpu *v, u64 load, u64 compact)
+{
+	const struct xsave_layout *l = &v->fpu->layout;
+	unsigned int k = NR_XSTATES;
+
+	while (--k >= XSTATE_AVX)
+		if (load >> k & 1)
+			return xsave_offset(l, k, compact) + l->size[k];
+	return XSAVE_AVX_OFFSET;
 }
 
 static void xrstor(struct vcpu *v, const struct insn *i, u64 supervisor, bool need_compact)
 {
 	u64 ea = x_begin(v, i), allowed = v->xcr0 | supervisor, rfbm = allowed & x_mask(v);
-	struct xsave_image *image = &v->fpu->image, x;
-	u64 load, init, mxcsr_from;
-	bool compact;
+	u64 load, init, mxcsr_from, compact;
+	struct fxsave_image *now = &v->fpu->image.fx, fx;
+	struct parts p = { 0 };
+	struct header h;
+	u8 room[FPU_AREA];
 
 	/* Which page faults where several would: as on AMD. */
 	mem_probe(v, i->seg, ea, 1, MEM_READ);
-	part_load(v, i, ea, &x, offsetof(struct xsave_image, xstate_bv), 64);
-	if (!header_valid(v, &x, allowed, need_compact))
+	area_load(v, i, ea + HEADER_AT, &h, sizeof(h));
+	if (!header_valid(v, &h, allowed, need_compact))
 		raise_gp(v, 0);
-	compact = x.xcomp_bv & XCOMP_COMPACT;
-	if (!compact)
-		mem_probe(v, i->seg, ea + area_size(rfbm) - 1, 1, MEM_READ);
-	load = rfbm & x.xstate_bv;
-	init = rfbm & ~x.xstate_bv;
+	compact = h.xcomp_bv;
+	load = rfbm & h.xstate_bv;
+	init = rfbm & ~h.xstate_bv;
+	restore_probe(v, i, ea, compact ? compact_end(v, load, compact) :
+		xsave_size(&v->fpu->layout, rfbm, false));
 	/* The standard form loads MXCSR even where it initializes the registers. SDM 1 13.8.1 */
 	mxcsr_from = compact ? load & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX);
 	if (mxcsr_from || (load & XCR0_X87))
-		part_load(v, i, ea, &x, 0, 160);
-	if (load & XCR0_SSE)
-		part_load(v, i, ea, &x, 160, vector_bytes(v));
-	if (load & XCR0_AVX)
-		part_load(v, i, ea, &x, XSAVE_AVX_OFFSET, vector_bytes(v));
-	if (mxcsr_from && (x.fx.mxcsr & ~v->fpu->mxcsr_mask))
+		area_load(v, i, ea, &fx, LEGACY_XMM_AT);
+	parts_add_vectors(v, &p, load, compact);
+	parts_find(v, i, ea, &p, room);
+	if (mxcsr_from && (fx.mxcsr & ~v->fpu->mxcsr_mask))
 		raise_gp(v, 0);
 
 	if (load & XCR0_X87)
-		x87_unpack(v, i, &x.fx);
+		x87_unpack(v, i, &fx);
 	if (init & XCR0_X87) {
 		fpu_init_x87(v->fpu);
-		image->xstate_bv &= ~XCR0_X87;
+		v->fpu->image.xstate_bv &= ~XCR0_X87;
 	}
 	if (mxcsr_from)
-		image->fx.mxcsr = x.fx.mxcsr;
+		now->mxcsr = fx.mxcsr;
 	else if (compact && (init & XCR0_SSE))
-		image->fx.mxcsr = MXCSR_DEFAULT;
-	restore_vectors(v, &x, load, init);
+		now->mxcsr = MXCSR_DEFAULT;
+	vectors_load(v, &p);
+	vectors_init(v, init);
 }
 
 void exec_xrstor(struct vcpu *v, const struct insn *i)
