@@ -166,10 +166,12 @@ static void pointers_pack(const struct vcpu *v, const struct insn *i, struct fxs
 	}
 }
 
-/* The wide pointers have 48 bits, sign-extended. */
-static u64 canonical48(u64 ptr)
+/* As wide pointers come back. */
+static u64 pointer_canonical(const struct fpu *f, u64 ptr)
 {
-	return (u64)((s64)(ptr << 16) >> 16);
+	unsigned int unused = 64 - f->pointer_bits;
+
+	return (u64)((s64)(ptr << unused) >> unused);
 }
 
 static void x87_unpack(struct vcpu *v, const struct insn *i, const struct fxsave_image *in)
@@ -188,8 +190,8 @@ static void x87_unpack(struct vcpu *v, const struct insn *i, const struct fxsave
 		memcpy(fx->st[k], in->st[k], 10);
 	}
 	f->fop = in->fop & 0x7ff;
-	f->fip = wide ? canonical48(in->fip) : (u32)in->fip;
-	f->fdp = wide ? canonical48(in->fdp) : (u32)in->fdp;
+	f->fip = wide ? pointer_canonical(f, in->fip) : (u32)in->fip;
+	f->fdp = wide ? pointer_canonical(f, in->fdp) : (u32)in->fdp;
 	f->fcs = wide ? 0 : (u16)(in->fip >> 32);
 	f->fds = wide ? 0 : (u16)(in->fdp >> 32);
 	f->image.xstate_bv |= XCR0_X87;

@@ -102,12 +102,30 @@ unsigned int xsave_size(const struct xsave_layout *l, u64 components, bool compa
 	return end;
 }
 
+/*
+ * A processor with five-level paging keeps 57 bits, whether its system uses that paging or not, and
+ * CPUID under a hypervisor does not tell. So it is asked.
+ */
+static u8 host_pointer_bits(void)
+{
+	struct fxsave_image before __attribute__((aligned(16))), fx __attribute__((aligned(16)));
+
+	__asm__ volatile("fxsave64 %0" : "=m"(before));
+	fx = before;
+	fx.fcw = FCW_DEFAULT & ~1u;	/* an error is pending: AMD's keep nothing else */
+	fx.fsw = FSW_ES | 1;
+	fx.fdp = BIT(48);
+	__asm__ volatile("fxrstor64 %0; fxsave64 %0; fxrstor64 %1" : "+m"(fx) : "m"(before));
+	return fx.fdp == BIT(48) ? 57 : 48;
+}
+
 static void fpu_probe_host(struct fpu *f)
 {
 	u32 r[4];
 
 	os_cpuid(0, 0, r);
 	f->pointers_on_error_only = r[2] == 0x444d4163;		/* "AuthenticAMD" */
+	f->pointer_bits = host_pointer_bits();
 	f->host_xcr0 = fpu_host_xcr0();
 	os_cpuid(0xd, 1, r);
 	f->host_in_use = f->host_xcr0 & XCR0_AVX && (r[0] & BIT(2));

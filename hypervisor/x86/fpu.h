@@ -74,6 +74,7 @@ struct fpu {
 	u64 host_xcr0;			/* fpu_host_xcr0() */
 	u64 live;			/* with v->fpu_live: components in the host's registers */
 	bool host_in_use;		/* XGETBV with ECX = 1, and AVX */
+	u8 pointer_bits;		/* of FIP and FDP, sign-extended: 48, or 57 */
 	bool pointers_on_error_only; /* AMD: FXSAVE, XSAVE save FOP, FIP, FDP only with ES */
 	u32 mxcsr_mask;			/* bits that LDMXCSR may set */
 };
