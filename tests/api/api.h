@@ -119,5 +119,6 @@ int test_cmci(void);
 int test_cr8(void);
 int test_old_pit(void);
 int test_cpuid_fault(void);
+int test_xstate(void);
 
 #endif

@@ -118,5 +118,6 @@ int main(int argc, char **argv)
 	failed += test_cr8();
 	failed += test_old_pit();
 	failed += test_cpuid_fault();
+	failed += test_xstate();
 	return failed != 0;
 }
