@@ -226,6 +226,29 @@ static void make_events(struct worker *w, void *p)
 	e->nmi.pending = (u8)below(&w->c, 2);
 }
 
+/* Mostly what the CPUs may have; any byte of the components. */
+static void make_xcrs(struct worker *w, void *p)
+{
+	static const u8 likely[] = { 1, 3, 7, 0xe7, 0xe7, 0xe3, 0x67 };
+
+	*(struct kvm_xcrs *)p = (struct kvm_xcrs){ .nr_xcrs = 1 };
+	((struct kvm_xcrs *)p)->xcrs[0].value =
+		chance(&w->c, 90) ? likely[below(&w->c, sizeof(likely))] : value(&w->c);
+}
+
+static void make_xsave(struct worker *w, void *p)
+{
+	u64 *words = p, *header = words + 64;
+
+	for (u32 n = below(&w->c, 60); n; n--)
+		words[20 + below(&w->c, sizeof(struct kvm_xsave) / 8 - 20)] = value(&w->c);
+	memset(header, 0, 64);
+	header[0] = chance(&w->c, 90) ? below(&w->c, 256) & 0xe7 : value(&w->c);
+	((u32 *)p)[6] = chance(&w->c, 90) ? 0x1f80 : (u32)value(&w->c);
+	if (chance(&w->c, 5))
+		header[below(&w->c, 8)] = value(&w->c);
+}
+
 static void make_dirty_log(struct worker *w, void *p)
 {
 	*(struct kvm_dirty_log *)p = (struct kvm_dirty_log){ .slot = below(&w->c, 4) };
@@ -247,6 +270,7 @@ static const struct {
 	{ (u32)KVM_SET_SREGS, make_sregs }, { (u32)KVM_SET_GUEST_DEBUG, make_debug }, { (u32)KVM_ENABLE_CAP, make_cap },
 	{ (u32)KVM_IRQFD, make_irqfd }, { (u32)KVM_IOEVENTFD, make_ioeventfd }, { (u32)KVM_IRQ_LINE, make_line },
 	{ (u32)KVM_IRQ_LINE_STATUS, make_line }, { (u32)KVM_SET_VCPU_EVENTS, make_events },
+	{ (u32)KVM_SET_XCRS, make_xcrs }, { (u32)KVM_SET_XSAVE, make_xsave },
 	{ (u32)KVM_GET_DIRTY_LOG, make_dirty_log }, { (u32)KVM_CLEAR_DIRTY_LOG, make_clear_log },
 };
 

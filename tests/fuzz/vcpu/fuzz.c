@@ -294,6 +294,25 @@ static void set_state(int vcpu, enum mode m)
 	must(call(vcpu, KVM_SET_REGS, &r), "KVM_SET_REGS");
 }
 
+/* Every component that there is, or some, and any of their bytes. */
+static void set_xstate(int sys, int vcpu)
+{
+	static struct kvm_xsave x;
+	u64 all, *words = (u64 *)x.region;
+	struct kvm_device_attr attr = { .attr = KVM_X86_XCOMP_GUEST_SUPP, .addr = (u64)&all };
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1 };
+
+	must(call(sys, KVM_GET_DEVICE_ATTR, &attr), "KVM_X86_XCOMP_GUEST_SUPP");
+	xcrs.xcrs[0].value = chance(70) ? all : all & (XCR0_X87 | XCR0_SSE | XCR0_AVX);
+	must(call(vcpu, KVM_SET_XCRS, &xcrs), "KVM_SET_XCRS");
+	must(call(vcpu, KVM_GET_XSAVE, &x), "KVM_GET_XSAVE");
+	for (unsigned int n = below(400); n; n--)
+		words[20 + below(ARRAY_SIZE(x.region) / 2 - 20)] = rnd();
+	memset(words + 64, 0, 64);
+	words[64] = rnd() & all;
+	must(call(vcpu, KVM_SET_XSAVE, &x), "KVM_SET_XSAVE");
+}
+
 /* ---- what must hold -------------------------------------------------------------------------- */
 
 static void check_state(int vcpu)
@@ -431,6 +450,8 @@ static void fuzz_one(struct machine *m)
 	set_state(m->vcpu, mode);
 	if (chance(20))
 		set_debug(m->vcpu);
+	if (chance(50))
+		set_xstate(m->sys, m->vcpu);
 	for (n = 0; n < EXITS_MAX && ticks - before < 2; n++) {
 		if (!run_once(m->vcpu, m->run))
 			break;
