@@ -1,7 +1,7 @@
 /* FXSAVE, XSAVE and their relatives; CR0.TS and EM; XCR0. SDM 1 chapter 13, 1 10.5. */
 #include "guest.h"
 
-static u8 area[2048] __attribute__((aligned(64))), other[2048] __attribute__((aligned(64)));
+static u8 area[4096] __attribute__((aligned(64))), other[4096] __attribute__((aligned(64)));
 static u8 image[16] __attribute__((aligned(16))), back[16] __attribute__((aligned(16)));
 
 static void load_xmm(u8 seed)
@@ -176,6 +176,158 @@ static void xsave(void)
 	}
 }
 
+/* ---- AVX-512 ---- */
+
+#define OPMASK		BIT(5)
+#define ZMM_HI256	BIT(6)
+#define HI16_ZMM	BIT(7)
+#define AVX512		(OPMASK | ZMM_HI256 | HI16_ZMM)
+
+static u32 offset_of(u32 component) { return cpuid(0xd, component).ebx; }
+
+/* Components of the compacted form before this one. */
+static u32 compact_offset(u64 components, u32 component)
+{
+	u32 at = 576, i;
+
+	for (i = 2; i < component; i++)
+		if (components & BIT(i))
+			at += cpuid(0xd, i).eax;
+	return at;
+}
+
+static void zmm_load(u64 seed)
+{
+	asm volatile("vpbroadcastq %0, %%zmm3; vpbroadcastq %1, %%zmm17; kmovq %2, %%k5"
+		:: "r"(seed), "r"(seed + 1), "r"(seed + 2));
+}
+
+/* All there is of the three. */
+static bool zmm_is(u64 three, u64 seventeen, u64 mask)
+{
+	static u64 v[2][8] __attribute__((aligned(64)));
+	u64 k;
+	int i;
+
+	asm volatile("vmovdqu64 %%zmm3, %0; vmovdqu64 %%zmm17, %1; kmovq %%k5, %2" : "=m"(v[0]), "=m"(v[1]), "=r"(k));
+	for (i = 0; i < 8; i++)
+		if (v[0][i] != three || v[1][i] != seventeen)
+			return false;
+	return k == mask;
+}
+
+static void avx512_xcr0(u64 all)
+{
+	static const u8 parts[] = { 0xc7, 0xa7, 0x67, 0x27, 0x47, 0x87, 0xe3, 0xe1, 0xe5 };
+	u32 i;
+
+	group("XCR0 with AVX-512");
+	sweep("in parts, or without what lies below");
+	for (i = 0; i < sizeof(parts); i++)
+		sweep_check(xsetbv(0, parts[i]) == GP, "%x", parts[i]);
+	sweep_end();
+	xsetbv(0, 7);
+	expect("size of an area without", cpuid(0xd, 0).ebx, 832);
+	expect_fault("EVEX without XCR0's bits", UD, 0, asm volatile("vpord %xmm1, %xmm1, %xmm1"));
+	expect_fault("masks without XCR0's bits", UD, 0, asm volatile("kxorw %k1, %k1, %k1"));
+	expect_ok("AVX is not touched", asm volatile("vxorps %ymm1, %ymm1, %ymm1"));
+	expect_vector("all", xsetbv(0, all), NONE, 0);
+	expect("size of an area with", cpuid(0xd, 0).ebx, offset_of(7) + 1024);
+	expect("size in the compacted form", cpuid(0xd, 1).ebx, compact_offset(all, 8));
+	expect_ok("EVEX", asm volatile("vpord %xmm1, %xmm1, %xmm1"));
+	expect_ok("masks", asm volatile("kxorw %k1, %k1, %k1"));
+	write_cr0(read_cr0() | CR0_TS);
+	expect_fault("EVEX under TS", NM, 0, asm volatile("vpord %zmm1, %zmm1, %zmm1"));
+	expect_fault("masks under TS", NM, 0, asm volatile("kxorw %k1, %k1, %k1"));
+	write_cr0(read_cr0() & ~CR0_TS);
+}
+
+/* Where the three are, by an area of either form. */
+static void expect_in_area(u64 seed, u64 compact)
+{
+	u32 at;
+
+	at = compact ? compact_offset(compact, 5) : offset_of(5);
+	expect("K5", *(u64 *)(area + at + 5 * 8), seed + 2);
+	at = compact ? compact_offset(compact, 6) : offset_of(6);
+	expect("upper half of ZMM3", *(u64 *)(area + at + 3 * 32 + 24), seed);
+	at = compact ? compact_offset(compact, 7) : offset_of(7);
+	expect("ZMM17", *(u64 *)(area + at + 64), seed + 1);
+}
+
+static void avx512_forms(u64 all)
+{
+	u64 *header = (u64 *)(area + 512);
+
+	group("XSAVE with AVX-512");
+	memset(area, 0, sizeof(area));
+	zmm_load(0x1111);
+	XSAVE("xsave64", area, all);
+	expect("XSTATE_BV", header[0] & AVX512, AVX512);
+	expect_in_area(0x1111, 0);
+	zmm_load(0x2222);
+	XSAVE("xrstor64", area, all);
+	check(zmm_is(0x1111, 0x1112, 0x1113), "XRSTOR brings it back");
+	zmm_load(0x3333);
+	XSAVE("xrstor64", area, OPMASK);
+	check(zmm_is(0x3333, 0x3334, 0x1113), "masks alone");
+	XSAVE("xrstor64", area, HI16_ZMM);
+	check(zmm_is(0x3333, 0x1112, 0x1113), "ZMM16 to ZMM31 alone");
+	header[0] = 2;
+	XSAVE("xrstor64", area, HI16_ZMM | OPMASK);
+	check(zmm_is(0x3333, 0, 0), "clear bits initialize");
+	if (!(cpuid(0xd, 1).eax & BIT(1))) {
+		skip("XSAVEC with AVX-512", "not in CPUID");
+		return;
+	}
+	memset(area, 0, sizeof(area));
+	zmm_load(0x4444);
+	XSAVE("xsavec64", area, AVX512);
+	expect("XSAVEC: XCOMP_BV", header[1], BIT(63) | AVX512);
+	expect_in_area(0x4444, AVX512);
+	zmm_load(0x5555);
+	XSAVE("xrstor64", area, AVX512 | 6);
+	asm volatile("vpxor %%ymm4, %%ymm4, %%ymm4; vinserti32x4 $0, %%xmm4, %%zmm3, %%zmm3; "
+		     "vpbroadcastq %0, %%ymm5; vinserti64x4 $0, %%ymm5, %%zmm3, %%zmm3" :: "r"(0x4444ul));
+	check(zmm_is(0x4444, 0x4445, 0x4446), "back from the compacted form");
+	if (cpuid(0xd, 1).eax & BIT(2)) {
+		u32 lo, hi;
+
+		asm volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(1));
+		expect("XINUSE", lo & AVX512, AVX512);
+	}
+}
+
+static void avx512(void)
+{
+	u64 all = cpuid(0xd, 0).eax;
+	u32 i;
+
+	if ((all & AVX512) != AVX512 || !(cpuid(7, 0).ebx & BIT(16))) {
+		skip("AVX-512 state", "not in CPUID");
+		return;
+	}
+	avx512_xcr0(all);
+	avx512_forms(all);
+	zmm_load(0x6666);
+	asm volatile("vzeroupper");
+	check(zmm_is(0x6666, 0x6667, 0x6668) == false, "VZEROUPPER does clear");
+	asm volatile("vpbroadcastq %0, %%zmm3" :: "r"(0x6666ul));
+	check(zmm_is(0x6666, 0x6667, 0x6668), "VZEROUPPER leaves ZMM17 and K5");
+	asm volatile("vzeroall");
+	check(zmm_is(0, 0x6667, 0x6668), "VZEROALL leaves ZMM17 and K5");
+	sweep("AVX-512 state survives faults");
+	for (i = 0; i < 50; i++) {
+		zmm_load(i * 0x0101010101010101ul);
+		if (i & 1)
+			asm volatile("fninit; fldz");
+		catch(asm volatile("ud2"));
+		sweep_check(zmm_is(i * 0x0101010101010101ul, i * 0x0101010101010101ul + 1,
+			i * 0x0101010101010101ul + 2), "round %u", i);
+	}
+	sweep_end();
+}
+
 USER_TEXT static ulong user_xsetbv(ulong a) { asm volatile("xsetbv" :: "c"(0), "a"(3), "d"(0)); return a; }
 
 static void many(void)
@@ -205,5 +357,6 @@ void guest_main(void)
 	}
 	xcr0();
 	xsave();
+	avx512();
 	many();
 }
