@@ -173,6 +173,8 @@ void form_fill(struct form *f, const struct insn *i)
 		return;
 	}
 	kind = kind_of(row);
+	if (at.map >= MAP_EVEX1 || i->row >> ROW_MAP_SHIFT == MAP_MASK)
+		kind = FORM_HELPER;
 	f->conditional = row->feature != F_NONE || row->attr & ATTR_I256 ||
 		row->set == &x_tzcnt_GE || row->set == &x_lzcnt_GE;
 	f->mem_kind = (u8)opcode_mem_kind(row);

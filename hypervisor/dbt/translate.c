@@ -85,7 +85,7 @@ void leave_exec(struct trans *t)
 
 static bool insn_allowed(const struct vcpu *v, const struct insn *i)
 {
-	return vcpu_has(v, opcode_feature(opcode_row(i->row), i));
+	return opcode_in(v->guest_features, opcode_row(i->row), i);
 }
 
 static bool host_has(const struct dbt *d, enum cpu_feature f)
@@ -106,7 +106,7 @@ static bool host_differs(const struct vcpu *v, const struct insn *i, const struc
 		return !vcpu_has(v, F_BMI1) || !host_has(d, F_BMI1);
 	if (row->set == &x_lzcnt_GE)
 		return !vcpu_has(v, F_ABM) || !host_has(d, F_ABM);
-	return f->kind != FORM_SYSTEM && !host_has(d, opcode_feature(row, i));
+	return f->kind != FORM_SYSTEM && !opcode_in(d->host_features, row, i);
 }
 
 static const struct form form_helper = { .kind = FORM_HELPER };

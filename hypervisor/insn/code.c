@@ -137,7 +137,7 @@ static void insn_invalid(struct insn *i, insn_fn *fn)
 /* What decoding alone cannot know: the guest's CPUID, the stub. -ENOSPC: no room for a stub. */
 static int insn_finish(struct vcpu *v, struct insn *i)
 {
-	if (!vcpu_has(v, opcode_feature(opcode_row(i->row), i))) {
+	if (!opcode_in(v->guest_features, opcode_row(i->row), i)) {
 		insn_invalid(i, exec_ud);
 		return 0;
 	}

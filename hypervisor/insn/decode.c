@@ -26,6 +26,10 @@ _Static_assert(DECODE_ROOM >= INSN_MAX + 4 + 2 + 4 + 10, "reads without a test e
 #define REX_X		2
 #define REX_R		4
 #define REX_W		8
+/* EVEX: bit 4 of register numbers. */
+#define HIGH_RM		REX_B
+#define HIGH_VVVV	REX_X	/* or of the vector index */
+#define HIGH_REG	REX_R
 #define NO_SEG		0xff
 
 struct decoder {
@@ -36,19 +40,22 @@ struct decoder {
 	u8 code;		/* 2, 4, 8 */
 	u8 opcode;
 	u8 rex;			/* low four bits of REX, or of VEX in that order */
+	u8 high;		/* HIGH_* */
 	u8 rep;			/* 0xf2, 0xf3 or 0 */
 	u8 col;			/* enum opcode_pfx */
 	u8 seg;			/* override or NO_SEG */
 	u8 modrm;
 	u8 vsize;		/* 2, 4, 8: operand size by prefixes, mode and row */
 	u8 vvvv;		/* as encoded, inverted; i->vvvv is without bit 3 outside 64-bit mode */
-	bool has_modrm, opsz, adsz, lock, vex, rip, width_known;
+	bool has_modrm, opsz, adsz, lock, vex, evex, rip, width_known;
 };
 
 static const struct opcode *const maps[NR_OPCODE_MAPS] = {
 	[MAP_1] = opcodes_1[0], [MAP_0F] = opcodes_0f[0], [MAP_0F38] = opcodes_0f38[0],
 	[MAP_0F3A] = opcodes_0f3a[0], [MAP_VEX1] = opcodes_vex1[0], [MAP_VEX2] = opcodes_vex2[0],
-	[MAP_VEX3] = opcodes_vex3[0], [MAP_GROUPS] = opcodes_group[0],
+	[MAP_VEX3] = opcodes_vex3[0], [MAP_EVEX1] = opcodes_evex1[0],
+	[MAP_EVEX2] = opcodes_evex2[0], [MAP_EVEX3] = opcodes_evex3[0],
+	[MAP_GROUPS] = opcodes_group[0], [MAP_MASK] = opcodes_mask[0],
 };
 
 static inline u64 fetch(struct decoder *d, unsigned int size)
@@ -140,12 +147,40 @@ static u8 modrm_get(struct decoder *d)
 }
 
 /*
- * VEX. In 64-bit mode C4 and C5 are always VEX, elsewhere if the next byte would be a register
- * form of LES and LDS. SDM 2A 2.3.5
+ * VEX and EVEX. In 64-bit mode C4, C5 and 62 are always that, elsewhere if the next byte would be a
+ * register form of LES, LDS and BOUND. SDM 2A 2.3.5, 2.7.1
  */
 static bool vex_starts(const struct decoder *d, u8 b)
 {
-	return (b == 0xc4 || b == 0xc5) && (d->code == 8 || d->p[0] >= 0xc0);
+	return (b == 0xc4 || b == 0xc5 || b == 0x62) && (d->code == 8 || d->p[0] >= 0xc0);
+}
+
+static const u8 pp_column[] = { OPC_NP, OPC_66, OPC_F3, OPC_F2 };
+
+/* SDM 2A 2.7.1. False: #UD. */
+static bool decode_evex(struct decoder *d)
+{
+	bool bad = d->opsz || d->rep || d->lock || d->i->flags & I_REX;
+	u8 p0 = *d->p++, p1 = *d->p++, p2 = *d->p++;
+
+	d->vex = d->evex = true;
+	d->rex = (u8)(~p0 >> 5 & (REX_R | REX_X | REX_B)) | (p1 & 0x80 ? REX_W : 0);
+	d->high = (u8)((~p0 & 0x10 ? HIGH_REG : 0) | (~p0 & 0x40 ? HIGH_RM : 0) |
+		(~p2 & 8 ? HIGH_VVVV : 0));
+	d->vvvv = (u8)((~p1 >> 3 & 15) | (~p2 & 8) << 1);
+	d->i->vvvv = d->vvvv;
+	d->i->evex = p2 & (EVEX_K | EVEX_B | EVEX_LL | EVEX_Z);
+	if (d->code != 8) {
+		bad |= d->high & HIGH_VVVV;
+		d->i->vvvv &= 7;
+		d->rex &= REX_W;
+		d->high = 0;
+	}
+	d->i->flags |= I_VEX | I_EVEX | (d->rex & REX_W ? I_W : 0);
+	d->col = pp_column[p1 & 3];
+	d->map = MAP_EVEX1 + (p0 & 3) - 1;
+	d->opcode = *d->p++;
+	return !bad && (p0 & 15) >= 1 && (p0 & 15) <= 3 && p1 & 4;
 }
 
 /* False: #UD. */
@@ -168,7 +203,7 @@ static bool decode_vex(struct decoder *d, u8 lead)
 	if (d->code != 8)
 		d->rex &= REX_W;
 	d->i->flags |= I_VEX | (b & 4 ? I_L : 0) | (d->rex & REX_W ? I_W : 0);
-	d->col = (u8[]){ OPC_NP, OPC_66, OPC_F3, OPC_F2 }[b & 3];
+	d->col = pp_column[b & 3];
 	d->map = MAP_VEX1 + map - 1;
 	d->opcode = *d->p++;
 	return !bad && map >= 1 && map <= 3;
@@ -181,7 +216,7 @@ static bool decode_opcode(struct decoder *d)
 
 	d->map = MAP_1;
 	if (unlikely(vex_starts(d, b)))
-		return decode_vex(d, b);
+		return b == 0x62 ? decode_evex(d) : decode_vex(d, b);
 	if (b == 0x0f) {
 		b = *d->p++;
 		d->map = MAP_0F;
@@ -248,12 +283,16 @@ static const struct opcode *decode_row(struct decoder *d)
 {
 	const struct opcode *row;
 
-	d->cell = d->opcode;
+	d->cell = d->opcode + (d->evex && d->rex & REX_W ? 256u : 0);
 	row = cell_row(d);
 	while (row && row->sel) {
-		if (row->sel == SEL_X87)
+		if (row->sel == SEL_X87) {
 			row = x87_row(d);
-		else {
+		} else if (row->sel == SEL_MASK) {
+			d->cell = row->sub * 2u + !!(d->i->flags & I_W);
+			d->map = MAP_MASK;
+			row = cell_row(d);
+		} else {
 			d->cell = link_cell(d, row);
 			d->map = MAP_GROUPS;
 			row = cell_row(d);
@@ -357,7 +396,10 @@ static void decode_mem(struct decoder *d)
 		decode_mem32(d);
 }
 
-/* A vector index needs a SIB byte; index 4 is a register like others. SDM 2A 2.3.12 */
+/*
+ * A vector index needs a SIB byte; index 4 is a register like others. SDM 2A 2.3.12. Registers of
+ * gathers must differ, with EVEX there is no VEX.vvvv (2.7.3).
+ */
 static bool decode_vsib(struct decoder *d)
 {
 	struct insn *i = d->i;
@@ -366,8 +408,11 @@ static bool decode_vsib(struct decoder *d)
 	if (d->modrm >= 0xc0 || (d->modrm & 7) != 4 || i->asize == 2)
 		return false;
 	decode_mem(d);
-	i->index = (u8)(((sib >> 3) & 7) | (d->rex & REX_X ? 8 : 0));
+	i->index = (u8)(((sib >> 3) & 7) | (d->rex & REX_X ? 8 : 0) |
+		(d->high & HIGH_VVVV ? 16 : 0));
 	i->scale = sib >> 6;
+	if (d->evex)
+		return true;
 	return i->index != i->reg && i->index != i->vvvv && i->reg != i->vvvv;
 }
 
@@ -402,10 +447,12 @@ static u8 operand_reg(const struct decoder *d, const struct operand_info *o, uns
 	case CL_GPR: return gpr_offset(d, low | (d->rex & ext ? 8 : 0), o->size);
 	case CL_MMX:
 	case CL_X87:
-	case CL_SREG: return (u8)low;
-	default: return (u8)(low | (d->rex & ext ? 8 : 0));
+	case CL_SREG:
+	case CL_MASK: return (u8)low;
+	default: return (u8)(low | (d->rex & ext ? 8 : 0) | (d->high & ext ? 16 : 0));
 	}
 }
+_Static_assert(HIGH_RM == REX_B && HIGH_REG == REX_R, "operand_reg");
 
 static void operand_width(struct decoder *d, const struct operand_info *o)
 {
@@ -590,11 +637,32 @@ static bool decode_operands(struct decoder *d, const struct opcode *row)
 
 /* ---- what a row demands ---------------------------------------------------------------------- */
 
-/* VEX.L, VEX.W and the unused VEX.vvvv. SDM 2A 2.3.5, 2.3.6 and the instructions' pages */
+/*
+ * Numbers that opmask and general registers do not have; VEX.vvvv where it is not used. (AMD
+ * ignores VEX.R of opmask registers.) SDM 2A 2.7.11, 2.8 (class K20)
+ */
+static bool vex_registers_ok(const struct decoder *d, const struct opcode *row)
+{
+	bool vvvv_free = false;
+
+	for (unsigned int k = 0; k < ARRAY_SIZE(row->op) && row->op[k]; k++) {
+		const struct operand_info *o = &operand_info[row->op[k]];
+
+		if (o->place == PL_REG && o->class != CL_VEC && d->high & HIGH_REG)
+			return false;
+		if (o->place == PL_REG && o->class == CL_MASK && d->rex & REX_R)
+			return false;
+		if (o->place == PL_VVVV && o->class == CL_MASK && d->vvvv & 8 && d->code == 8)
+			return false;
+		vvvv_free |= o->place == PL_VVVV;
+	}
+	return vvvv_free || d->vvvv == 0;
+}
+
+/* VEX.L, VEX.W. SDM 2A 2.3.6 and the instructions' pages */
 static bool vex_ok(const struct decoder *d, const struct opcode *row)
 {
 	u32 flags = d->i->flags, attr = row->attr;
-	bool uses_vvvv = false;
 
 	if ((attr & ATTR_L0 && flags & I_L) || (attr & ATTR_L1 && !(flags & I_L)))
 		return false;
@@ -602,9 +670,61 @@ static bool vex_ok(const struct decoder *d, const struct opcode *row)
 		return false;
 	if (attr & ATTR_W64 && d->code != 8 && d->rex & REX_W)
 		return false;
-	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++)
-		uses_vvvv |= row->op[k] == OP_Hx || row->op[k] == OP_By;
-	return uses_vvvv || d->vvvv == 0;
+	return vex_registers_ok(d, row);
+}
+
+/* The mask and zeroing. SDM 2A 2.7.4 and the instructions' pages */
+static bool evex_mask_ok(const struct decoder *d, const struct opcode *row)
+{
+	const struct operand_info *to = &operand_info[row->op[0]];
+	bool z = d->i->evex & EVEX_Z, mem = d->i->flags & I_MEM;
+
+	if (!(d->i->evex & EVEX_K))
+		return !z && !(row->evex & EV_KREQ);
+	if (row->evex & EV_NOK)
+		return false;
+	return !z || !(row->evex & EV_KREQ || to->class == CL_MASK ||
+		(mem && (to->place == PL_RM || to->place == PL_M)));
+}
+
+/* Broadcast, rounding, lengths. SDM 2A 2.7.8 to 2.7.11. (AMD ignores EVEX.b with registers.) */
+static bool evex_length_ok(const struct decoder *d, const struct opcode *row)
+{
+	static const u16 missing[] = { EV_NO128, EV_NO256, EV_NO512 };
+	unsigned int ll = d->i->evex >> EVEX_LL_SHIFT & 3;
+	bool b = d->i->evex & EVEX_B;
+
+	if (b && !(d->i->flags & I_MEM))
+		return row->evex & (EV_RC | EV_SAE);
+	if (b && !(row->evex & EV_BCAST))
+		return false;
+	return ll < ARRAY_SIZE(missing) && !(row->evex & missing[ll]);
+}
+
+static bool evex_ok(struct decoder *d, const struct opcode *row)
+{
+	const struct insn *i = d->i;
+
+	if (row->op[1] == OP_Mvd || row->op[1] == OP_Mvq) {
+		if (i->index == i->reg)
+			return false;
+	}
+	if (operand_info[row->op[0]].place == PL_VSIB || operand_info[row->op[1]].place == PL_VSIB)
+		d->vvvv &= 15;		/* V' belongs to the index */
+	return evex_mask_ok(d, row) && evex_length_ok(d, row) && vex_registers_ok(d, row);
+}
+
+/* disp8 counts in operands. SDM 2A 2.7.5 */
+static void evex_scale(struct decoder *d, const struct opcode *row)
+{
+	struct insn *i = d->i;
+
+	if (!(i->flags & I_MEM) || d->modrm >> 6 != 1)
+		return;
+	if (row->evex & EV_PACK)
+		i->disp *= 1 << (row->evex & EV_ESIZE);
+	else
+		i->disp *= (s32)opcode_mem_size(row, i);
 }
 
 /* LOCK: only with a memory destination of rows that allow it. SDM 2A LOCK */
@@ -621,7 +741,7 @@ static bool row_ok(struct decoder *d, const struct opcode *row)
 		return false;
 	if (unlikely(d->lock) && !lock_ok(d, row))
 		return false;
-	if (d->vex && !vex_ok(d, row))
+	if (d->evex ? !evex_ok(d, row) : d->vex && !vex_ok(d, row))
 		return false;
 	return special_register_ok(d, row);
 }
@@ -689,6 +809,8 @@ static bool decode_body(struct decoder *d)
 		return false;
 	d->vsize = i->opsize = operand_size(d, row);
 	ok = decode_operands(d, row);
+	if (unlikely(d->evex))
+		evex_scale(d, row);
 	if (!row_ok(d, row) || !ok)
 		return false;
 	i->flags |= (u16)((d->has_modrm ? I_MODRM : 0) | (row->attr & ATTR_BRANCH ? I_BRANCH : 0) |

@@ -122,5 +122,6 @@ insn_fn exec_ldmxcsr, exec_stmxcsr;		/* VEX forms too */
 insn_fn exec_maskmov;				/* MASKMOVQ, (V)MASKMOVDQU */
 insn_fn exec_vmaskmov;				/* VMASKMOVPS/PD, VPMASKMOVD/Q, loads and stores */
 insn_fn exec_gather;				/* VGATHER*, VPGATHER* */
+insn_fn exec_evex_gather, exec_evex_scatter;	/* the same with EVEX, and VSCATTER*, VPSCATTER* */
 
 #endif

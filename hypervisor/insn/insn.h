@@ -34,8 +34,8 @@ enum {
 	I_REPNE	= 1 << 3,	/* F2, also where it is a mandatory prefix */
 	I_66	= 1 << 4,	/* operand-size prefix was there */
 	I_REX	= 1 << 5,	/* any REX prefix */
-	I_W	= 1 << 6,	/* REX.W or VEX.W */
-	I_VEX	= 1 << 7,
+	I_W	= 1 << 6,	/* REX.W, VEX.W, EVEX.W */
+	I_VEX	= 1 << 7,	/* EVEX, too */
 	I_L	= 1 << 8,	/* VEX.L: 256 bits */
 	I_SEG	= 1 << 9,	/* a segment override was given */
 	I_MODRM	= 1 << 10,
@@ -43,6 +43,16 @@ enum {
 	I_END	= 1 << 12,	/* ends a block */
 	I_NATIVE = 1 << 13,	/* runs in a stub on the host CPU (insn/native.c) */
 	I_CROSS	= 1 << 14,	/* its bytes lie in two pages */
+	I_EVEX	= 1 << 15,
+};
+
+/* insn.evex: the prefix's last byte without V'. SDM 2A figure 2-11 */
+enum {
+	EVEX_K	= 7,		/* the mask register, or 0: none */
+	EVEX_B	= 1 << 4,	/* broadcast, rounding, SAE */
+	EVEX_LL	= 3 << 5,	/* length, or rounding mode */
+	EVEX_Z	= 1 << 7,	/* what is not selected becomes zero */
+	EVEX_LL_SHIFT = 5,
 };
 
 struct insn {
@@ -65,7 +75,7 @@ struct insn {
 	u16 row;	/* opcode_row(row): the table row (insn/opcode.h) */
 	u16 flags;	/* I_* */
 	/* far pointer's selector, ENTER's level, second immediate of EXTRQ/INSERTQ */
-	u16 imm2;
+	union { u16 imm2, evex; };
 	/* I_NATIVE: the stub's offset, set when the instruction enters the code cache */
 	u32 aux;
 };
@@ -94,6 +104,16 @@ enum decode_result {
 #define DECODE_ROOM	48	/* with so many bytes or more nothing is copied */
 enum decode_result insn_decode(const u8 *bytes, unsigned int avail, unsigned int code_bytes,
 	struct insn *out);
+
+/* Length of its vectors: 16, 32, 64. Rounding and SAE are there with 64 only. SDM 2A table 2-36 */
+static inline unsigned int insn_vector_bytes(const struct insn *i)
+{
+	if (likely(!(i->flags & I_EVEX)))
+		return i->flags & I_L ? 32 : 16;
+	if (i->evex & EVEX_B && !(i->flags & I_MEM))
+		return 64;
+	return 16u << (i->evex >> EVEX_LL_SHIFT & 3);
+}
 
 /* ---- operand access, for handlers ------------------------------------------------------------ */
 

@@ -37,7 +37,20 @@ void native_reset(struct vcpu *v);
 
 const struct native_stub *native_stub(const struct vcpu *v, const struct insn *i);
 
-/* The rest is for simd.c, x87.c and xsave.c. */
+/* The rest is for evex.c, simd.c, x87.c and xsave.c. */
+
+static inline u64 address_mask(const struct insn *i)
+{
+	return i->asize == 8 ? ~0ULL : i->asize == 4 ? 0xffffffffULL : 0xffffULL;
+}
+
+/* One element of a memory operand, 1 to 8 bytes, never checked for alignment. */
+u64 element_read(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size);
+void element_write(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, u64 val);
+
+/* An EVEX instruction whose mask says which elements of memory are accessed; where that is not plain. */
+bool evex_selects(const struct insn *i);
+void evex_bounced(struct vcpu *v, const struct insn *i, const struct native_stub *s);
 
 /* #UD or #NM by CR0, CR4 and XCR0 when one of the families (FP_*) may not run. SDM 3A 2.5 */
 void fp_gate_slow(struct vcpu *v, u32 families);

@@ -16,8 +16,12 @@ const struct opcode_dir opcode_dir[NR_OPCODE_MAPS] = {
 	[MAP_VEX1] = DIR(opcodes_vex1),
 	[MAP_VEX2] = DIR(opcodes_vex2),
 	[MAP_VEX3] = DIR(opcodes_vex3),
+	[MAP_EVEX1] = DIR(opcodes_evex1),
+	[MAP_EVEX2] = DIR(opcodes_evex2),
+	[MAP_EVEX3] = DIR(opcodes_evex3),
 	[MAP_GROUPS] = DIR(opcodes_group),
 	[MAP_X87] = DIR(opcodes_x87),
+	[MAP_MASK] = DIR(opcodes_mask),
 #undef DIR
 };
 
@@ -29,7 +33,7 @@ unsigned int opcode_rows(void)
 /* True if the link reaches this octet of the groups' table. */
 static bool link_reaches(const struct opcode *link, unsigned int octet)
 {
-	if (link->sel == SEL_NONE || link->sel == SEL_X87)
+	if (link->sel == SEL_NONE || link->sel == SEL_X87 || link->sel == SEL_MASK)
 		return false;
 	return link->sub == octet || (link->sel == SEL_MODREG && link->sub + 1u == octet);
 }
@@ -50,6 +54,14 @@ static bool row_has_place(const struct opcode *row, enum operand_place place)
 		if (row->op[i] && operand_info[row->op[i]].place == place)
 			return true;
 	return false;
+}
+
+/* Of row n of a map by opcode; the EVEX maps' second halves are those with W. */
+static void opcode_byte(unsigned int map, unsigned int n, struct opcode_where *out)
+{
+	out->opcode = (u8)(n / NR_OPC_PFX);
+	if (map >= MAP_EVEX1 && map <= MAP_EVEX3)
+		out->w = n / NR_OPC_PFX > 0xff;
 }
 
 /* A row of the groups' table: follow the links back to the map that holds the opcode byte. */
@@ -75,8 +87,27 @@ static bool group_where(unsigned int n, const struct opcode *row, struct opcode_
 			out->ext = (s8)slot;
 	}
 	out->map = (u8)map;
-	out->opcode = (u8)(n / NR_OPC_PFX);
+	opcode_byte(map, n, out);
 	return true;
+}
+
+static bool mask_where(unsigned int n, struct opcode_where *out)
+{
+	unsigned int cell = n / NR_OPC_PFX;
+
+	for (unsigned int map = MAP_VEX1; map <= MAP_VEX3; map++) {
+		for (unsigned int k = n % NR_OPC_PFX; k < opcode_dir[map].n; k += NR_OPC_PFX) {
+			const struct opcode *link = &opcode_dir[map].rows[k];
+
+			if (link->sel != SEL_MASK || link->sub != cell / 2)
+				continue;
+			out->map = (u8)map;
+			out->opcode = (u8)(k / NR_OPC_PFX);
+			out->w = (s8)(cell % 2);
+			return true;
+		}
+	}
+	return false;
 }
 
 static void x87_where(unsigned int n, const struct opcode *row, struct opcode_where *out)
@@ -98,9 +129,12 @@ bool opcode_where(unsigned int index, struct opcode_where *out)
 
 	if (!row)
 		return false;
-	*out = (struct opcode_where){ .map = (u8)map, .opcode = (u8)(n / NR_OPC_PFX),
-		.pfx = n % NR_OPC_PFX, .ext = -1, .rm = -1, .mod = -1 };
+	*out = (struct opcode_where){ .map = (u8)map, .pfx = n % NR_OPC_PFX, .ext = -1, .rm = -1,
+		.mod = -1, .w = -1 };
+	opcode_byte(map, n, out);
 	if (map == MAP_GROUPS && !group_where(n, row, out))
+		return false;
+	if (map == MAP_MASK && !mask_where(n, out))
 		return false;
 	if (map == MAP_X87) {
 		out->map = MAP_1;
@@ -124,9 +158,29 @@ enum cpu_feature opcode_feature(const struct opcode *row, const struct insn *i)
 	}
 }
 
+static bool has(const u64 features[4], enum cpu_feature f)
+{
+	return features[f >> 6] & BIT(f & 63);
+}
+
+/* Scalars, and what there is with 128 bits only, came with AVX512F. SDM 1 15.2, 15.4 */
+static bool needs_vl(const struct opcode *row, const struct insn *i)
+{
+	return insn_vector_bytes(i) < 64 && !(row->evex & EV_LIG) && !(row->evex & EV_NO256);
+}
+
+bool opcode_in(const u64 features[4], const struct opcode *row, const struct insn *i)
+{
+	if (!has(features, opcode_feature(row, i)))
+		return false;
+	if (likely(!(i->flags & I_EVEX)))
+		return true;
+	return has(features, needs_vl(row, i) ? F_AVX512VL : F_AVX512F);
+}
+
 unsigned int operand_bytes(enum operand_size size, const struct insn *i)
 {
-	unsigned int vec = i->flags & I_L ? 32 : 16;
+	unsigned int vec = insn_vector_bytes(i);
 
 	switch (size) {
 	case SZ_0: return 0;
@@ -145,7 +199,7 @@ unsigned int operand_bytes(enum operand_size size, const struct insn *i)
 	case SZ_XH: return vec / 2;
 	case SZ_XQ: return vec / 4;
 	case SZ_XE: return vec / 8;
-	case SZ_XD: return vec == 32 ? 32 : 8;
+	case SZ_XD: return vec == 16 ? 8 : vec;
 	case SZ_F: return i->flags & I_W ? 8 : 4;
 	case SZ_P: return i->opsize + 2u;
 	case SZ_S: return i->opsize == 8 ? 10 : 6;
@@ -156,6 +210,13 @@ unsigned int operand_bytes(enum operand_size size, const struct insn *i)
 	case SZ_FX: return 512;
 	}
 	return 0;
+}
+
+unsigned int operand_mem_bytes(enum operand_size size, const struct insn *i)
+{
+	if (unlikely(i->flags & I_EVEX) && i->evex & EVEX_B)
+		return i->flags & I_W ? 8 : 4;
+	return operand_bytes(size, i);
 }
 
 static bool place_is_memory(unsigned int place)
@@ -177,7 +238,7 @@ enum operand_size opcode_mem_kind(const struct opcode *row)
 
 unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i)
 {
-	return operand_bytes(opcode_mem_kind(row), i);
+	return operand_mem_bytes(opcode_mem_kind(row), i);
 }
 
 bool opcode_aligned(const struct opcode *row, const struct insn *i)

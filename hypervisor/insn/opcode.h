@@ -48,7 +48,7 @@ enum operand_place {
 };
 
 enum operand_class {
-	CL_NONE, CL_GPR, CL_VEC, CL_MMX, CL_X87, CL_SREG, CL_CR, CL_DR, CL_MEM, CL_IMM,
+	CL_NONE, CL_GPR, CL_VEC, CL_MMX, CL_X87, CL_SREG, CL_CR, CL_DR, CL_MEM, CL_IMM, CL_MASK,
 };
 
 /* Sizes; opcode_mem_size() turns them into bytes. */
@@ -60,9 +60,9 @@ enum operand_size {
 	SZ_Z,		/* 2, 4: the same, at most 4 */
 	SZ_Y,		/* 4, 8: by W */
 	SZ_M,		/* 4, 8: by the mode (MOV CR) */
-	SZ_X,		/* 16, 32: by VEX.L */
+	SZ_X,		/* 16, 32, 64: insn_vector_bytes() */
 	SZ_XH, SZ_XQ, SZ_XE,	/* half, quarter, eighth of SZ_X */
-	SZ_XD,		/* MOVDDUP: 8, or 32 with VEX.L */
+	SZ_XD,		/* MOVDDUP: SZ_X, but 8 where that is 16 */
 	SZ_F,		/* 4, 8: FMA scalars, by VEX.W */
 	SZ_P,		/* far pointer: operand size + 2 */
 	SZ_S,		/* descriptor-table register: 6, 10 */
@@ -76,7 +76,7 @@ enum operand_size {
 /*
  * Operand kinds: KIND(name, place, class, size as register, size in memory). Letters as in the
  * manuals' appendix A: E/G/R/Z general, V/H/W/U vector, P/Q/N MMX, M memory, I immediate, J
- * relative, O moffs, X/Y string, S/C/D segment, control, debug registers.
+ * relative, O moffs, X/Y string, S/C/D segment, control, debug registers, K opmask registers.
  */
 #define OPERANDS(KIND) \
 	KIND(Eb, RM, GPR, B, B) KIND(Ew, RM, GPR, W, W) KIND(Ed, RM, GPR, D, D) \
@@ -111,7 +111,11 @@ enum operand_size {
 	KIND(Ww, RM, VEC, X, W) KIND(Wd, RM, VEC, X, D) KIND(Wq, RM, VEC, X, Q) \
 	KIND(Wdq, RM, VEC, DQ, DQ) KIND(Wf, RM, VEC, X, F) KIND(Pq, REG, MMX, Q, 0) \
 	KIND(Qd, RM, MMX, Q, D) KIND(Qq, RM, MMX, Q, Q) KIND(Nq, U, MMX, Q, 0) \
-	KIND(ST0, NONE, NONE, 0, 0) KIND(STi, U, X87, T, 0)
+	KIND(ST0, NONE, NONE, 0, 0) KIND(STi, U, X87, T, 0) KIND(Rd, U, GPR, D, 0) \
+	KIND(Wqq, RM, VEC, QQ, QQ) KIND(Mvd, VSIB, MEM, D, D) KIND(Mvq, VSIB, MEM, Q, Q) \
+	KIND(KG, REG, MASK, Q, 0) KIND(KB, VVVV, MASK, Q, 0) KIND(KR, U, MASK, Q, 0) \
+	KIND(KEb, RM, MASK, Q, B) KIND(KEw, RM, MASK, Q, W) KIND(KEd, RM, MASK, Q, D) \
+	KIND(KEq, RM, MASK, Q, Q)
 
 enum operand {
 	OP_NONE,
@@ -156,6 +160,26 @@ enum {
 	ATTR_W64	= 1 << 23,	/* VEX.W must be 0 outside 64-bit mode */
 };
 
+/*
+ * opcode.evex: what a row of the EVEX maps allows. SDM 2A 2.7. The tuple type (tables 2-34, 2-35) is
+ * the memory operand's size: disp8 counts in it, or in elements with EVEX.b, and in EV_PACK rows.
+ */
+enum {
+	EV_ESIZE	= 3,		/* log2 of the size of the elements that a mask selects */
+	EV_BCAST	= 1 << 2,	/* EVEX.b in memory forms: broadcast of 4 bytes, with W of 8 */
+	EV_RC		= 1 << 3,	/* EVEX.b in register forms: rounding by L'L ... */
+	EV_SAE		= 1 << 4,	/* ... or no exceptions only */
+	EV_NOK		= 1 << 5,	/* no mask */
+	EV_KREQ		= 1 << 6,	/* a mask, k1 to k7 */
+	EV_LIG		= 1 << 7,	/* scalars: L'L means nothing, and needs no AVX512VL */
+	EV_NO128	= 1 << 8,	/* lengths that there are not */
+	EV_NO256	= 1 << 9,
+	EV_NO512	= 1 << 10,
+	EV_NF		= 1 << 11,	/* the mask keeps no element of memory from being accessed */
+	EV_PACK		= 1 << 12,	/* VCOMPRESS, VEXPAND: selected elements one behind the other */
+	EV_REPEAT	= 1 << 13,	/* VBROADCAST: memory holds fewer elements than the register */
+};
+
 /* How a link chooses its row in the groups' table, from octet sub on. */
 enum opcode_sel {
 	SEL_NONE,	/* not a link */
@@ -168,6 +192,7 @@ enum opcode_sel {
 	SEL_W,		/* by REX.W or VEX.W */
 	SEL_L,		/* by VEX.L */
 	SEL_X87,	/* into the x87 map */
+	SEL_MASK,	/* into the opmask map: cell sub * 2 + VEX.W */
 };
 
 enum opcode_pfx { OPC_NP, OPC_66, OPC_F3, OPC_F2, NR_OPC_PFX };
@@ -185,11 +210,15 @@ struct opcode {
 	u16 f_read, f_write, f_undef;
 	u8 feature;			/* enum cpu_feature; see opcode_feature() */
 	u8 sel, sub;			/* enum opcode_sel, enum opcode_group: a link */
+	u16 evex;			/* EV_* */
 };
+_Static_assert(sizeof(struct opcode) == 48, "there are many, with holes");
 
 /* Maps, in the order of row indexes. */
 enum opcode_map {
-	MAP_1, MAP_0F, MAP_0F38, MAP_0F3A, MAP_VEX1, MAP_VEX2, MAP_VEX3, MAP_GROUPS, MAP_X87,
+	MAP_1, MAP_0F, MAP_0F38, MAP_0F3A, MAP_VEX1, MAP_VEX2, MAP_VEX3,
+	MAP_EVEX1, MAP_EVEX2, MAP_EVEX3,	/* rows[512][4]: with EVEX.W from row 256 on */
+	MAP_GROUPS, MAP_X87, MAP_MASK,
 	NR_OPCODE_MAPS,
 };
 
@@ -215,12 +244,13 @@ static inline const struct opcode *opcode_row(unsigned int index)
 
 /* How a row is encoded. */
 struct opcode_where {
-	u8 map;		/* MAP_1 to MAP_VEX3: that of the opcode byte (x87: MAP_1) */
+	u8 map;		/* MAP_1 to MAP_EVEX3: that of the opcode byte (x87: MAP_1) */
 	u8 opcode;
 	u8 pfx;		/* enum opcode_pfx */
 	s8 ext;		/* ModRM.reg as opcode extension, or -1 */
 	s8 rm;		/* ModRM.rm as opcode extension, ST(i) of x87 register forms, or -1 */
 	s8 mod;		/* 0: memory forms only; 3: register forms only; -1: either */
+	s8 w;		/* VEX.W or EVEX.W where the row is found by it, else -1 */
 };
 /*
  * False if there is no such row. Walks the tables: for stub generation and tests, not for each
@@ -228,14 +258,17 @@ struct opcode_where {
  */
 bool opcode_where(unsigned int index, struct opcode_where *out);
 
-/* The CPU feature that this instruction needs, VEX.L considered. */
+/* The CPU feature that this instruction needs, VEX.L considered; of EVEX forms the first of two. */
 enum cpu_feature opcode_feature(const struct opcode *row, const struct insn *i);
+/* Are all that it needs among these (v->guest_features)? */
+bool opcode_in(const u64 features[4], const struct opcode *row, const struct insn *i);
 
 /*
  * Bytes of a size in this instruction; of its memory operand (0: none, address only, or
- * variable).
+ * variable). operand_mem_bytes(): with EVEX.b the element.
  */
 unsigned int operand_bytes(enum operand_size size, const struct insn *i);
+unsigned int operand_mem_bytes(enum operand_size size, const struct insn *i);
 unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i);
 enum operand_size opcode_mem_kind(const struct opcode *row);	/* what it is of the row */
 

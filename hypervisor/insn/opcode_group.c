@@ -2,7 +2,7 @@
  * Rows chosen by more than the opcode: ModRM.reg, ModRM.rm, mode, W. SDM 2 table A-6, APM 3
  * tables A-6, A-7.
  */
-#include "hypervisor/insn/opcode_table.h"
+#include "hypervisor/insn/opcode_evex.h"
 
 /* Group 1 of E and an immediate kind. */
 #define ARITH(g, e, i)										\
@@ -254,4 +254,31 @@ const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX] = {
 	GROUP(GV_BCAST_SS, 1)[P66] = { "vbroadcastss", OPS(Vx, Ux), NAT(AVX2, W0) },
 	GROUP(GV_BCAST_SD, 0)[P66] = { "vbroadcastsd", OPS(Vx, Mq), NAT(AVX, L1 | W0) },
 	GROUP(GV_BCAST_SD, 1)[P66] = { "vbroadcastsd", OPS(Vx, Ux), NAT(AVX2, L1 | W0) },
+
+	/* EVEX: shifts and rotates by an immediate; loads, stores and merges of scalars. */
+	GROUP(GE12, 2)[P66] = { "vpsrlw", OPS(Hx, Wx, Ib), EVEX(AVX512BW, E16) },
+	GROUP(GE12, 4)[P66] = { "vpsraw", OPS(Hx, Wx, Ib), EVEX(AVX512BW, E16) },
+	GROUP(GE12, 6)[P66] = { "vpsllw", OPS(Hx, Wx, Ib), EVEX(AVX512BW, E16) },
+	GROUP(GE13_D, 0)[P66] = { "vprord", OPS(Hx, Wx, Ib), EVEX(AVX512F, E32 | BC) },
+	GROUP(GE13_D, 1)[P66] = { "vprold", OPS(Hx, Wx, Ib), EVEX(AVX512F, E32 | BC) },
+	GROUP(GE13_D, 2)[P66] = { "vpsrld", OPS(Hx, Wx, Ib), EVEX(AVX512F, E32 | BC) },
+	GROUP(GE13_D, 4)[P66] = { "vpsrad", OPS(Hx, Wx, Ib), EVEX(AVX512F, E32 | BC) },
+	GROUP(GE13_D, 6)[P66] = { "vpslld", OPS(Hx, Wx, Ib), EVEX(AVX512F, E32 | BC) },
+	GROUP(GE13_Q, 0)[P66] = { "vprorq", OPS(Hx, Wx, Ib), EVEX(AVX512F, E64 | BC) },
+	GROUP(GE13_Q, 1)[P66] = { "vprolq", OPS(Hx, Wx, Ib), EVEX(AVX512F, E64 | BC) },
+	GROUP(GE13_Q, 4)[P66] = { "vpsraq", OPS(Hx, Wx, Ib), EVEX(AVX512F, E64 | BC) },
+	GROUP(GE14_D, 3)[P66] = { "vpsrldq", OPS(Hx, Wx, Ib), EVEX(AVX512BW, NOK) },
+	GROUP(GE14_D, 7)[P66] = { "vpslldq", OPS(Hx, Wx, Ib), EVEX(AVX512BW, NOK) },
+	GROUP(GE14_Q, 2)[P66] = { "vpsrlq", OPS(Hx, Wx, Ib), EVEX(AVX512F, E64 | BC) },
+	GROUP(GE14_Q, 3)[P66] = { "vpsrldq", OPS(Hx, Wx, Ib), EVEX(AVX512BW, NOK) },
+	GROUP(GE14_Q, 6)[P66] = { "vpsllq", OPS(Hx, Wx, Ib), EVEX(AVX512F, E64 | BC) },
+	GROUP(GE14_Q, 7)[P66] = { "vpslldq", OPS(Hx, Wx, Ib), EVEX(AVX512BW, NOK) },
+	GROUP(GE_MOVSS_L, 0)[PF3] = { "vmovss", OPS(Vx, Md), EVEX(AVX512F, E32 | LIG) },
+	GROUP(GE_MOVSS_L, 1)[PF3] = { "vmovss", OPS(Vx, Hx, Ux), EVEX(AVX512F, E32 | LIG) },
+	GROUP(GE_MOVSD_L, 0)[PF2] = { "vmovsd", OPS(Vx, Mq), EVEX(AVX512F, E64 | LIG) },
+	GROUP(GE_MOVSD_L, 1)[PF2] = { "vmovsd", OPS(Vx, Hx, Ux), EVEX(AVX512F, E64 | LIG) },
+	GROUP(GE_MOVSS_S, 0)[PF3] = { "vmovss", OPS(Md, Vx), EVEX(AVX512F, E32 | LIG) },
+	GROUP(GE_MOVSS_S, 1)[PF3] = { "vmovss", OPS(Ux, Hx, Vx), EVEX(AVX512F, E32 | LIG) },
+	GROUP(GE_MOVSD_S, 0)[PF2] = { "vmovsd", OPS(Mq, Vx), EVEX(AVX512F, E64 | LIG) },
+	GROUP(GE_MOVSD_S, 1)[PF2] = { "vmovsd", OPS(Ux, Hx, Vx), EVEX(AVX512F, E64 | LIG) },
 };

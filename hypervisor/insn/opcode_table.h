@@ -52,6 +52,7 @@ enum opcode_group {
 	G_NOP, G_MOVSXD, G_ENDBR,
 	G17, GV12, GV13, GV14, GV15, G_VZERO,
 	GV_MOVSS_L, GV_MOVSD_L, GV_MOVSS_S, GV_MOVSD_S, GV_BCAST_SS, GV_BCAST_SD,
+	GE_MOVSS_L, GE_MOVSD_L, GE_MOVSS_S, GE_MOVSD_S, GE12, GE13_D, GE13_Q, GE14_D, GE14_Q,
 	NR_OPCODE_GROUPS,
 };
 _Static_assert(NR_OPCODE_GROUPS * 8 * NR_OPC_PFX <= 1 << ROW_MAP_SHIFT, "a row index fits its map");
@@ -62,10 +63,20 @@ extern const struct opcode opcodes_1[256][NR_OPC_PFX], opcodes_0f[256][NR_OPC_PF
 extern const struct opcode opcodes_0f38[256][NR_OPC_PFX], opcodes_0f3a[256][NR_OPC_PFX];
 extern const struct opcode opcodes_vex1[256][NR_OPC_PFX], opcodes_vex2[256][NR_OPC_PFX];
 extern const struct opcode opcodes_vex3[256][NR_OPC_PFX];
+extern const struct opcode opcodes_evex1[512][NR_OPC_PFX], opcodes_evex2[512][NR_OPC_PFX];
+extern const struct opcode opcodes_evex3[512][NR_OPC_PFX];
 extern const struct opcode opcodes_group[NR_OPCODE_GROUPS * 8][NR_OPC_PFX];
 
 /* D8 to DF: 8 memory forms by ModRM.reg, then 64 register forms by ModRM & 63. */
 #define X87_ROWS		72
 extern const struct opcode opcodes_x87[8 * X87_ROWS];
+
+/* Opmask instructions: cells by opcode and VEX.W. */
+enum opcode_mask {
+	K_AND, K_ANDN, K_NOT, K_OR, K_XNOR, K_XOR, K_ADD, K_UNPCK, K_LOAD, K_STORE, K_FROM_GPR,
+	K_TO_GPR, K_ORTEST, K_TEST, K_SHR_BW, K_SHR_DQ, K_SHL_BW, K_SHL_DQ,
+	NR_OPCODE_MASKS,
+};
+extern const struct opcode opcodes_mask[NR_OPCODE_MASKS * 2][NR_OPC_PFX];
 
 #endif

@@ -16,6 +16,10 @@
 #define VSHIFTX(op, name)									\
 	[op][P66] = { name, OPS(Vx, Hx, Wdq), NAT(AVX, I256) }
 #define COM_FLAGS	FL(0, OSZAPC, 0)
+/* Opmask instructions: bytes and doublewords with 66, words and quadwords without. */
+#define MASKS(op, cell)										\
+	[op][NP] = LINK(MASK, cell),								\
+	[op][P66] = LINK(MASK, cell)
 
 const struct opcode opcodes_vex1[256][NR_OPC_PFX] = {
 	[0x10][NP] = { "vmovups", OPS(Vx, Wx), NAT(AVX, 0) },
@@ -58,6 +62,14 @@ const struct opcode opcodes_vex1[256][NR_OPC_PFX] = {
 	[0x2f][NP] = { "vcomiss", OPS(Vx, Wd), NATG(AVX, RO), COM_FLAGS },
 	[0x2f][P66] = { "vcomisd", OPS(Vx, Wq), NATG(AVX, RO), COM_FLAGS },
 
+	MASKS(0x41, K_AND),
+	MASKS(0x42, K_ANDN),
+	MASKS(0x44, K_NOT),
+	MASKS(0x45, K_OR),
+	MASKS(0x46, K_XNOR),
+	MASKS(0x47, K_XOR),
+	MASKS(0x4a, K_ADD),
+	MASKS(0x4b, K_UNPCK),
 	[0x50][NP] = { "vmovmskps", OPS(Gd, Ux), NATG(AVX, 0) },
 	[0x50][P66] = { "vmovmskpd", OPS(Gd, Ux), NATG(AVX, 0) },
 	[0x51][NP] = { "vsqrtps", OPS(Vx, Wx), NAT(AVX, 0) },
@@ -121,6 +133,14 @@ const struct opcode opcodes_vex1[256][NR_OPC_PFX] = {
 	[0x7e][PF3] = { "vmovq", OPS(Vx, Wq), NAT(AVX, L0) },
 	[0x7f][P66] = { "vmovdqa", OPS(Wx, Vx), NAT(AVX, ALIGN) },
 	[0x7f][PF3] = { "vmovdqu", OPS(Wx, Vx), NAT(AVX, 0) },
+	MASKS(0x90, K_LOAD),
+	MASKS(0x91, K_STORE),
+	MASKS(0x92, K_FROM_GPR),
+	[0x92][PF2] = LINK(MASK, K_FROM_GPR),
+	MASKS(0x93, K_TO_GPR),
+	[0x93][PF2] = LINK(MASK, K_TO_GPR),
+	MASKS(0x98, K_ORTEST),
+	MASKS(0x99, K_TEST),
 	[0xae][NP] = LINK(REG, GV15),
 
 	[0xc2][NP] = { "vcmpps", OPS(Vx, Hx, Wx, Ib), NAT(AVX, 0) },

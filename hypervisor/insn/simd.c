@@ -42,6 +42,10 @@ static __cold_ void native_bounced(
 	bool copy;
 	void *p;
 
+	if (i->flags & I_EVEX && evex_selects(i)) {
+		evex_bounced(v, i, s);
+		return;
+	}
 	if (s->trap & FP_MMX)
 		x87_wait(v);
 	if ((la & (s->size - 1)) && opcode_aligned(opcode_row(i->row), i))
@@ -114,11 +118,6 @@ static bool element_selected(const u8 *mask, unsigned int k, unsigned int size)
 	return mask[k * size + size - 1] & 0x80;
 }
 
-static u64 address_mask(const struct insn *i)
-{
-	return i->asize == 8 ? ~0ULL : i->asize == 4 ? 0xffffffffULL : 0xffffULL;
-}
-
 static unsigned int vector_length(const struct insn *i)
 {
 	return i->flags & I_L ? 32 : 16;
@@ -128,7 +127,7 @@ static unsigned int vector_length(const struct insn *i)
  * Accesses under a mask are never checked for alignment (#AC): in two parts of sizes that mem_*()
  * does not check either.
  */
-static u64 element_read(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
+u64 element_read(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
 {
 	u64 val = 0;
 
@@ -147,7 +146,7 @@ static void element_probe(struct vcpu *v, const struct insn *i, u64 ea, unsigned
 	mem_probe(v, i->seg, ea + size - 1, 1, MEM_WRITE);
 }
 
-static void element_write(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, u64 val)
+void element_write(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size, u64 val)
 {
 	ea &= address_mask(i);
 	if (likely(size == 1 || !vcpu_align_checked(v))) {

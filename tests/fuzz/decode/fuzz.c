@@ -25,10 +25,21 @@ static bool insn_same(const struct insn *a, const struct insn *b)
 	       a->row == b->row && a->flags == b->flags;
 }
 
+static bool has_vector_index(const struct insn *i)
+{
+	const struct opcode *row = opcode_row(i->row);
+
+	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++)
+		if (row->op[k] && operand_info[row->op[k]].place == PL_VSIB)
+			return i->flags & I_EVEX;
+	return false;
+}
+
 /* Register operands stay inside v->r or their register file. */
 static void check_registers(const struct insn *i)
 {
-	CHECK(i->base < R_TEMP && i->index < R_RIP && i->scale <= 3 && i->seg <= SEG_GS);
+	CHECK(i->base < R_TEMP && i->scale <= 3 && i->seg <= SEG_GS);
+	CHECK(i->index < (has_vector_index(i) ? 32 : R_RIP));
 	CHECK(i->reg < 16 * 8 && i->rm < 16 * 8 && i->vvvv < 16 * 8);
 	CHECK(i->opsize == 1 || i->opsize == 2 || i->opsize == 4 || i->opsize == 8);
 	CHECK(i->asize == 2 || i->asize == 4 || i->asize == 8);

@@ -53,7 +53,48 @@ static bool compare_privilege(struct comparison *c)
 	       DIFF(c, "privileged: Zydis has %d", theirs);
 }
 
+static void feature_add(u64 set[4], enum cpu_feature f)
+{
+	set[f >> 6] |= BIT(f & 63);
+}
+
+/* Zydis's sets are named by feature and length: AVX512BW_256. Lengths below 512 need AVX512VL. */
+static bool compare_features(struct comparison *c)
+{
+	static const struct { const char *name; enum cpu_feature f; } sets[] = {
+		{ "AVX512F_", F_AVX512F }, { "AVX512BW_", F_AVX512BW }, { "AVX512DQ_", F_AVX512DQ },
+		{ "AVX512CD_", F_AVX512CD }, { "AVX512_IFMA_", F_AVX512_IFMA },
+		{ "AVX512_VBMI_", F_AVX512_VBMI }, { "AVX512_VBMI2_", F_AVX512_VBMI2 },
+		{ "AVX512_VNNI_", F_AVX512_VNNI }, { "AVX512_BITALG_", F_AVX512_BITALG },
+		{ "AVX512_VPOPCNTDQ_", F_AVX512_VPOPCNTDQ }, { "AVX512_BF16_", F_AVX512_BF16 },
+		{ "AVX512_VAES_", F_VAES }, { "AVX512_VPCLMULQDQ_", F_VPCLMULQDQ },
+		{ "AVX512_GFNI_", F_GFNI },
+	};
+	const char *name = ZydisISASetGetString(c->zi.meta.isa_set);
+	const char *length = strrchr(name, '_');
+	enum cpu_feature first = F_NONE, second;
+	u64 both[4] = { 0 }, one[4] = { 0 }, other[4] = { 0 };
+
+	if (!(c->insn.flags & I_EVEX) && strncmp(name, "AVX512", 6))
+		return true;
+	for (unsigned int k = 0; k < ARRAY_SIZE(sets); k++)
+		if (!strncmp(name, sets[k].name, strlen(sets[k].name)))
+			first = sets[k].f;
+	second = !strcmp(length, "_128") || !strcmp(length, "_256") ? F_AVX512VL : F_AVX512F;
+	if (!(c->insn.flags & I_EVEX))
+		second = first;
+	feature_add(one, first);
+	feature_add(other, second);
+	feature_add(both, first);
+	feature_add(both, second);
+	if (!opcode_in(both, c->row, &c->insn) ||
+		(first != second && (opcode_in(one, c->row, &c->insn) ||
+			opcode_in(other, c->row, &c->insn))))
+		return DIFF(c, "features, Zydis has %s", name);
+	return true;
+}
+
 bool compare_attributes(struct comparison *c)
 {
-	return compare_flags(c) && compare_access(c) && compare_privilege(c);
+	return compare_flags(c) && compare_access(c) && compare_privilege(c) && compare_features(c);
 }

@@ -55,7 +55,9 @@ static unsigned int class_of(ZydisRegisterClass rc)
 	case ZYDIS_REGCLASS_GPR32:
 	case ZYDIS_REGCLASS_GPR64: return CL_GPR;
 	case ZYDIS_REGCLASS_XMM:
-	case ZYDIS_REGCLASS_YMM: return CL_VEC;
+	case ZYDIS_REGCLASS_YMM:
+	case ZYDIS_REGCLASS_ZMM: return CL_VEC;
+	case ZYDIS_REGCLASS_MASK: return CL_MASK;
 	case ZYDIS_REGCLASS_MMX: return CL_MMX;
 	case ZYDIS_REGCLASS_X87: return CL_X87;
 	case ZYDIS_REGCLASS_SEGMENT: return CL_SREG;
@@ -160,7 +162,7 @@ static bool compare_address(struct comparison *c, const ZydisDecodedOperand *z)
 static bool compare_memory(struct comparison *c, const ZydisDecodedOperand *z)
 {
 	const struct operand_info *o = info_rm(c);
-	unsigned int size = o ? operand_bytes(o->msize, &c->insn) : 0;
+	unsigned int size = o ? operand_mem_bytes(o->msize, &c->insn) : 0;
 
 	if (!o || !(c->insn.flags & I_MEM))
 		return DIFF(c, "Zydis has a memory operand");
@@ -244,6 +246,10 @@ static bool compare_operand(
 		return compare_register(c, "vvvv", info_at(c, PL_VVVV), z->reg.value, i->vvvv);
 	case ZYDIS_OPERAND_ENCODING_OPCODE:
 		return compare_register(c, "opcode", info_at(c, PL_OPC), z->reg.value, i->rm);
+	case ZYDIS_OPERAND_ENCODING_MASK:
+		return ZydisRegisterGetId(z->reg.value) == (i->evex & EVEX_K) ||
+		       DIFF(c, "mask k%u, Zydis has %s", i->evex & EVEX_K,
+			       ZydisRegisterGetString(z->reg.value));
 	case ZYDIS_OPERAND_ENCODING_IS4:
 		return compare_register(c, "is4", info_at(c, PL_IS4), z->reg.value,
 			(unsigned int)(i->imm >> 4) & (c->code == 8 ? 15 : 7));
@@ -305,6 +311,29 @@ static bool compare_operands(struct comparison *c)
 	return compare_missing(c);
 }
 
+/* What EVEX has beside the operands. */
+static bool compare_evex(struct comparison *c)
+{
+	unsigned int length = insn_vector_bytes(&c->insn) * 8;
+	bool b = c->insn.evex & EVEX_B, z = c->insn.evex & EVEX_Z, mem = c->insn.flags & I_MEM;
+	bool mask_to = operand_info[c->row->op[0]].class == CL_MASK;	/* always zeroing */
+	unsigned int ll = c->insn.evex >> EVEX_LL_SHIFT & 3;
+	bool other = c->zi.avx.broadcast.mode && !c->zi.avx.broadcast.is_static;
+
+	if (!(c->row->evex & EV_LIG) && length != c->zi.avx.vector_length)
+		return DIFF(c, "vectors of %u bits, Zydis has %u", length, c->zi.avx.vector_length);
+	if (mem && b != other)
+		return DIFF(c, "broadcast %d, Zydis has %d", b, other);
+	if (z != (c->zi.avx.mask.mode == ZYDIS_MASK_MODE_ZEROING ||
+		c->zi.avx.mask.mode == ZYDIS_MASK_MODE_CONTROL_ZEROING) && !mask_to)
+		return DIFF(c, "zeroing %d, Zydis has mode %d", z, c->zi.avx.mask.mode);
+	if (!b && (c->zi.avx.rounding.mode || c->zi.avx.has_sae))
+		return DIFF(c, "no rounding, Zydis has %d", c->zi.avx.rounding.mode);
+	if (c->zi.avx.rounding.mode && c->zi.avx.rounding.mode != ZYDIS_ROUNDING_MODE_RN + ll)
+		return DIFF(c, "rounding %u, Zydis has %d", ll, c->zi.avx.rounding.mode);
+	return true;
+}
+
 bool compare(struct comparison *c)
 {
 	c->diff[0] = 0;
@@ -318,5 +347,5 @@ bool compare(struct comparison *c)
 		return DIFF(c, "rejected, Zydis has %s", ZydisMnemonicGetString(c->zi.mnemonic));
 	if (c->insn.len != c->zi.length)
 		return DIFF(c, "length %u, Zydis has %u", c->insn.len, c->zi.length);
-	return compare_operands(c);
+	return compare_operands(c) && (!(c->insn.flags & I_EVEX) || compare_evex(c));
 }

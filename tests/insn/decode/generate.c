@@ -49,7 +49,7 @@ static u8 *put_prefixes(u64 *rng, unsigned int code, u8 *p)
 static void opcode_random(u64 *rng, unsigned int code, u8 *p)
 {
 	p = put_prefixes(rng, code, p);
-	switch (pick(rng, 6)) {
+	switch (pick(rng, 8)) {
 	case 0: *p++ = 0x0f; break;
 	case 1:
 		*p++ = 0x0f;
@@ -64,13 +64,18 @@ static void opcode_random(u64 *rng, unsigned int code, u8 *p)
 		*p++ = 0xc4;
 		p[0] = (u8)((p[0] & 0xe0) | (1 + pick(rng, 3)));
 		break;
+	case 5:
+		*p++ = 0x62;
+		p[0] = (u8)((p[0] & 0xf0) | (1 + pick(rng, 3)));
+		p[1] |= 4;
+		break;
 	}
 }
 
 static bool uses_vvvv(const struct opcode *row)
 {
-	for (unsigned int k = 0; k < 4; k++)
-		if (row->op[k] == OP_Hx || row->op[k] == OP_By)
+	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++)
+		if (row->op[k] && operand_info[row->op[k]].place == PL_VVVV)
 			return true;
 	return false;
 }
@@ -80,7 +85,7 @@ static u8 *put_vex(
 {
 	unsigned int map = w->map - MAP_VEX1 + 1;
 	u8 vvvv = uses_vvvv(row) ? (u8)pick(rng, 16) : 15;
-	u8 wbit = row->attr & ATTR_W0 ? 0 : row->attr & ATTR_W1 ? 1 : (u8)pick(rng, 2);
+	u8 wbit = w->w >= 0 ? (u8)w->w : row->attr & ATTR_W0 ? 0 : row->attr & ATTR_W1 ? 1 : (u8)pick(rng, 2);
 	u8 lbit = row->attr & ATTR_L0 ? 0 : row->attr & ATTR_L1 ? 1 : (u8)pick(rng, 2);
 	u8 last = (u8)(vvvv << 3 | lbit << 2 | w->pfx);
 	u8 rxb = code == 8 ? (u8)pick(rng, 8) : 7;
@@ -94,6 +99,27 @@ static u8 *put_vex(
 	*p++ = 0xc4;
 	*p++ = (u8)(rxb << 5 | map);
 	*p++ = (u8)(last | wbit << 7);
+	return p;
+}
+
+/* Mostly what the row allows: prefix bytes with a field that is wrong are for opcode_random(). */
+static u8 *put_evex(
+	u64 *rng, unsigned int code, const struct opcode *row, const struct opcode_where *w, u8 *p)
+{
+	u8 vvvv = uses_vvvv(row) ? (u8)pick(rng, 32) : 31;
+	u8 k = row->evex & EV_NOK ? 0 : pick(rng, 4) ? (u8)pick(rng, 8) : 0;
+	bool mask = row->op[0] == OP_KG, gpr = operand_info[row->op[0]].class == CL_GPR;
+	u8 rxb = code == 8 ? (u8)pick(rng, 16) : 0x0d | (u8)pick(rng, 4);
+
+	if (code != 8)
+		vvvv |= 16;
+	if (mask || (gpr && pick(rng, 2)))
+		rxb |= 9;
+	*p++ = 0x62;
+	*p++ = (u8)(rxb << 4 | (w->map - MAP_EVEX1 + 1));
+	*p++ = (u8)(w->w << 7 | (vvvv & 15) << 3 | 4 | w->pfx);
+	*p++ = (u8)((k && pick(rng, 2)) << 7 | pick(rng, 3) << 5 | !pick(rng, 4) << 4 |
+		(vvvv & 16) >> 1 | k);
 	return p;
 }
 
@@ -122,7 +148,9 @@ static void row_random(u64 *rng, unsigned int code, u8 *p)
 
 	if (!pick(rng, 4))
 		*p++ = harmless[pick(rng, sizeof(harmless))];
-	if (w->map >= MAP_VEX1)
+	if (w->map >= MAP_EVEX1)
+		p = put_evex(rng, code, row, w, p);
+	else if (w->map >= MAP_VEX1)
 		p = put_vex(rng, code, row, w, p);
 	else
 		p = put_legacy(rng, code, w, p);

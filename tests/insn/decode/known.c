@@ -18,7 +18,7 @@ static bool not_offered(const struct comparison *c)
 {
 	static const u8 ext[] = {
 		ZYDIS_ISA_EXT_AMD3DNOW, ZYDIS_ISA_EXT_AMD_INVLPGB, ZYDIS_ISA_EXT_AMX_BF16, ZYDIS_ISA_EXT_AMX_INT8,
-		ZYDIS_ISA_EXT_AMX_TILE, ZYDIS_ISA_EXT_AVX512EVEX, ZYDIS_ISA_EXT_AVX512VEX, ZYDIS_ISA_EXT_AVX_VNNI,
+		ZYDIS_ISA_EXT_AMX_TILE, ZYDIS_ISA_EXT_AVX_VNNI,
 		ZYDIS_ISA_EXT_CET, ZYDIS_ISA_EXT_ENQCMD, ZYDIS_ISA_EXT_FMA4, ZYDIS_ISA_EXT_HRESET,
 		ZYDIS_ISA_EXT_KEYLOCKER, ZYDIS_ISA_EXT_KEYLOCKER_WIDE, ZYDIS_ISA_EXT_KNC, ZYDIS_ISA_EXT_KNCE,
 		ZYDIS_ISA_EXT_KNCV, ZYDIS_ISA_EXT_MCOMMIT, ZYDIS_ISA_EXT_MONITORX, ZYDIS_ISA_EXT_MOVDIR,
@@ -30,6 +30,21 @@ static bool not_offered(const struct comparison *c)
 	};
 
 	return rejected(c) && memchr(ext, c->zi.meta.isa_ext, sizeof(ext));
+}
+
+/* Parts of AVX-512 that x86/cpuid.c never offers. */
+static bool avx512_not_offered(const struct comparison *c)
+{
+	static const char *const part[] = {
+		"AVX512ER_", "AVX512PF_", "AVX512_4FMAPS_", "AVX512_4VNNIW_", "AVX512_FP16_",
+		"AVX512_VP2INTERSECT_",
+	};
+	const char *set = c->zydis_ok ? ZydisISASetGetString(c->zi.meta.isa_set) : "";
+
+	for (unsigned int k = 0; k < ARRAY_SIZE(part); k++)
+		if (rejected(c) && !strncmp(set, part[k], strlen(part[k])))
+			return true;
+	return false;
 }
 
 static bool hint_or_ud(const struct comparison *c)
@@ -50,6 +65,12 @@ static bool vpextrq_32(const struct comparison *c)
 {
 	return rejected(c) && c->code != 8 && c->zi.raw.vex.W &&
 		(c->zi.mnemonic == ZYDIS_MNEMONIC_VPEXTRD || c->zi.mnemonic == ZYDIS_MNEMONIC_VPINSRD);
+}
+
+static bool evex_si2sd_w(const struct comparison *c)
+{
+	return c->code != 8 && c->insn.flags & I_EVEX && c->insn.evex & EVEX_B && !c->zydis_ok &&
+		(named(c, "vcvtsi2sd") || named(c, "vcvtusi2sd"));
 }
 
 static bool movmsk_w(const struct comparison *c)
@@ -145,9 +166,11 @@ static const struct known {
 	const char *why;
 } known[] = {
 	{ not_offered, "extension without its CPUID bit: #UD (SDM 1 chapter 21, APM 3 appendix D)" },
+	{ avx512_not_offered, "a part of AVX-512 without its CPUID bit: #UD (SDM 1 15.4)" },
 	{ hint_or_ud, "operands of hints and of UD0, UD1 are never looked at (SDM 2B NOP, PREFETCHh, UD)" },
 	{ prefetch_register, "0F 0D has no register form with AMD (APM 3 PREFETCHlevel: #UD)" },
 	{ vpextrq_32, "VPEXTRQ, VPINSRQ exist in 64-bit mode only: V/I (SDM 2B PEXTRB, PINSRB), and measured" },
+	{ evex_si2sd_w, "VCVTSI2SD from 32 bits ignores EVEX.b, with W outside 64-bit mode as well (SDM 2C), and measured" },
 	{ movmsk_w, "MOVMSKPx, PMOVMSKB: the upper half is zero with and without REX.W (SDM 2B MOVMSKPS)" },
 	{ lar_source, "LAR, LSL look at 16 bits of a register source (SDM 2A LAR, LSL)" },
 	{ cache_line, "the operand of CLFLUSH and CLWB is m8; the line is what it names (SDM 2A CLFLUSH)" },

@@ -148,19 +148,85 @@ static void test_vex_legacy(void **state)
 	assert_int_equal(DECODE(4, &i, 0xc4, 0x00), DECODE_OK); /* LES */
 	assert_ptr_equal(i.exec, exec_les);
 	assert_int_equal(DECODE(4, &i, 0x62, 0x00), DECODE_OK); /* BOUND */
-	assert_int_equal(DECODE(8, &i, 0x62, 0x00), DECODE_UD); /* EVEX */
+}
+
+/* Registers to 31, the mask, disp8 in units of the operand. SDM 2A 2.7 */
+static void test_evex(void **state)
+{
+	struct insn i;
+
+	/* vaddps zmm31{k5}{z}, zmm16, [rax + 64] */
+	assert_int_equal(DECODE(8, &i, 0x62, 0x61, 0x7c, 0xc5, 0x58, 0x78, 0x01), DECODE_OK);
+	assert_int_equal(i.reg, 31);
+	assert_int_equal(i.vvvv, 16);
+	assert_int_equal(i.evex, EVEX_Z | 2 << EVEX_LL_SHIFT | 5);
+	assert_int_equal(i.disp, 64);
+	assert_int_equal(opcode_mem_size(opcode_row(i.row), &i), 64);
+	/* vaddps zmm31, zmm16, [rax + 4]{1to16} */
+	assert_int_equal(DECODE(8, &i, 0x62, 0x61, 0x7c, 0x50, 0x58, 0x78, 0x01), DECODE_OK);
+	assert_int_equal(i.disp, 4);
+	/* vpexpandb xmm0{k1}, [rax - 1] */
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf2, 0x7d, 0x09, 0x62, 0x40, 0xff), DECODE_OK);
+	assert_int_equal(i.disp, -1);
+	assert_int_equal(opcode_mem_size(opcode_row(i.row), &i), 16);
+	/* vpgatherdd zmm1{k1}, [rax + zmm31 * 4 + 4] */
+	assert_int_equal(DECODE(8, &i, 0x62, 0xb2, 0x7d, 0x41, 0x90, 0x4c, 0xb8, 0x01), DECODE_OK);
+	assert_int_equal(i.index, 31);
+	assert_int_equal(i.disp, 4);
+	/* vaddps zmm1, zmm2, zmm3, {rz-sae}: 512 bits whatever L'L is */
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x6c, 0x78, 0x58, 0xcb), DECODE_OK);
+	assert_int_equal(insn_vector_bytes(&i), 64);
+}
+
+/* What SDM 2A 2.7.11 and the instructions' pages forbid. */
+static void test_evex_undefined(void **state)
+{
+	struct insn i;
+
+	assert_int_equal(DECODE(8, &i, 0x62, 0x00, 0, 0, 0, 0), DECODE_UD);	/* map 0 */
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf9, 0x6c, 0x48, 0x58, 0xcb), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x68, 0x48, 0x58, 0xcb), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x6c, 0x48, 0x58, 0xcb), DECODE_OK);
+	assert_int_equal(DECODE(8, &i, 0x66, 0x62, 0xf1, 0x6c, 0x48, 0x58, 0xcb), DECODE_UD);
+	assert_int_equal(DECODE(4, &i, 0x62, 0xf1, 0x6c, 0x40, 0x58, 0xcb), DECODE_UD);	/* V' */
+	/* zeroing without a mask, of memory, of a mask */
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x6c, 0xc8, 0x58, 0xcb), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x7c, 0xc9, 0x11, 0x08), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x6c, 0xc9, 0xc2, 0xcb, 0), DECODE_UD);
+	/* L'L = 3, W, vvvv, broadcast of bytes, gather without a mask and into its index */
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x6c, 0x68, 0x58, 0xcb), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0xec, 0x48, 0x58, 0xcb), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x6c, 0x48, 0x10, 0xcb), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf1, 0x6d, 0x58, 0xfc, 0x08), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf2, 0x7d, 0x48, 0x90, 0x0c, 0x10), DECODE_UD);
+	assert_int_equal(DECODE(8, &i, 0x62, 0xf2, 0x7d, 0x49, 0x90, 0x0c, 0x08), DECODE_UD);
+	/* a mask register with R' */
+	assert_int_equal(DECODE(8, &i, 0x62, 0xe1, 0x6c, 0x48, 0xc2, 0xcb, 0), DECODE_UD);
+}
+
+static u8 *encode_evex(const struct opcode_where *w, const struct opcode *row, bool vvvv, u8 *p)
+{
+	u8 ll = !(row->evex & EV_NO512) ? 2 : !(row->evex & EV_NO256);
+
+	*p++ = 0x62;
+	*p++ = (u8)(0xf0 | (w->map - MAP_EVEX1 + 1));
+	*p++ = (u8)(w->w << 7 | (vvvv ? 0x50 : 0x78) | 4 | w->pfx);
+	*p++ = (u8)(ll << EVEX_LL_SHIFT | 8 | (row->evex & EV_NOK ? 0 : 1));
+	return p;
 }
 
 /* The bytes that opcode_where() describes decode to the row: extension bits, prefix, map. */
 static unsigned int encode(const struct opcode_where *w, const struct opcode *row, u8 *p)
 {
 	static const u8 mandatory[] = {0, 0x66, 0xf3, 0xf2};
-	u8 *start = p, w1 = row->attr & ATTR_W1 ? 0x80 : 0, l = row->attr & ATTR_L1 ? 4 : 0;
+	u8 *start = p, w1 = row->attr & ATTR_W1 || w->w == 1 ? 0x80 : 0, l = row->attr & ATTR_L1 ? 4 : 0;
 	bool vvvv = false;
 
 	for (unsigned int k = 0; k < 4; k++)
-		vvvv |= row->op[k] == OP_Hx || row->op[k] == OP_By;
-	if (w->map >= MAP_VEX1) {
+		vvvv |= row->op[k] && operand_info[row->op[k]].place == PL_VVVV;
+	if (w->map >= MAP_EVEX1) {
+		p = encode_evex(w, row, vvvv, p);
+	} else if (w->map >= MAP_VEX1) {
 		*p++ = 0xc4;
 		*p++ = (u8)(0xe0 | (w->map - MAP_VEX1 + 1));
 		*p++ = (u8)(w1 | (vvvv ? 0x50 : 0x78) | l | w->pfx);
@@ -226,6 +292,8 @@ int main(void)
 		cmocka_unit_test(test_vendor),
 		cmocka_unit_test(test_rip_relative),
 		cmocka_unit_test(test_vex_legacy),
+		cmocka_unit_test(test_evex),
+		cmocka_unit_test(test_evex_undefined),
 		cmocka_unit_test(test_rows),
 	};
 

@@ -1,0 +1,220 @@
+/*
+ * EVEX instructions on memory that is not plain, where only the elements that a mask selects may be
+ * touched; VGATHER and VSCATTER. All others are a stub's (native.h). SDM 2A 2.7, 2.8; 2C.
+ */
+#include "hypervisor/insn/native.h"
+
+#include "hypervisor/insn/exec.h"
+#include "hypervisor/insn/opcode.h"
+
+/* ---- under a mask -------------------------------------------------------------------------- */
+
+/* The memory operand's elements and which of them are accessed. */
+struct elements {
+	unsigned int size;
+	u64 selected;
+};
+
+static u64 low_bits(unsigned int n)
+{
+	return n >= 64 ? ~0ULL : BIT(n) - 1;
+}
+
+/* v->fpu is not live. */
+static u64 mask_of(const struct vcpu *v, const struct insn *i, unsigned int n)
+{
+	unsigned int k = i->evex & EVEX_K;
+
+	return (k ? mask_get(v->fpu, k) : ~0ULL) & low_bits(n);
+}
+
+static unsigned int bits_set(u64 mask)
+{
+	unsigned int n = 0;
+
+	for (; mask; mask &= mask - 1)
+		n++;
+	return n;
+}
+
+/* Bit j of the result: one of the bits j, j + n, j + 2n ... */
+static u64 mask_fold(u64 mask, unsigned int n)
+{
+	u64 any = 0;
+
+	for (; mask; mask = n < 64 ? mask >> n : 0)
+		any |= mask & low_bits(n);
+	return any;
+}
+
+static struct elements elements_of(const struct vcpu *v, const struct insn *i)
+{
+	const struct opcode *row = opcode_row(i->row);
+	unsigned int size = 1u << (row->evex & EV_ESIZE), mem = opcode_mem_size(row, i);
+	unsigned int n = row->evex & EV_LIG ? 1 : insn_vector_bytes(i) / size;
+	u64 mask = mask_of(v, i, n);
+
+	if (i->evex & EVEX_B)
+		return (struct elements){ mem, !!mask };
+	if (row->evex & EV_PACK)
+		return (struct elements){ size, low_bits(bits_set(mask)) };
+	if (row->evex & EV_REPEAT)
+		return (struct elements){ size, mask_fold(mask, mem / size) };
+	return (struct elements){ mem / n, mask };
+}
+
+bool evex_selects(const struct insn *i)
+{
+	const struct opcode *row = opcode_row(i->row);
+
+	if (row->evex & EV_PACK && opcode_mem_access(row) & OPC_MEM_WRITE)
+		return true;		/* aligned by element, even all of them */
+	return i->evex & EVEX_K && !(row->evex & EV_NF);
+}
+
+/*
+ * The next selected elements in a row, from *at on; returns how many bytes they are, 0 for no more.
+ * Elements are checked for alignment, one by one, not what they are part of.
+ */
+static unsigned int run_next(const struct vcpu *v, struct elements *e, unsigned int *at)
+{
+	unsigned int first, n;
+
+	if (!e->selected)
+		return 0;
+	first = (unsigned int)__builtin_ctzll(e->selected);
+	n = ~(e->selected >> first) ? (unsigned int)__builtin_ctzll(~(e->selected >> first)) : 64;
+	if (vcpu_align_checked(v))
+		n = 1;
+	e->selected &= ~(low_bits(n) << first);
+	*at = first * e->size;
+	return n * e->size;
+}
+
+static void selected_in(struct vcpu *v, const struct insn *i, u64 ea, struct elements e, u8 *buf)
+{
+	unsigned int at, n;
+
+	while ((n = run_next(v, &e, &at)))
+		mem_copy_in(v, i->seg, (ea + at) & address_mask(i), buf + at, n);
+}
+
+static void selected_probe(struct vcpu *v, const struct insn *i, u64 ea, struct elements e)
+{
+	unsigned int at, n;
+
+	while ((n = run_next(v, &e, &at)))
+		mem_probe(v, i->seg, (ea + at) & address_mask(i), n, MEM_WRITE);
+}
+
+static void selected_out(struct vcpu *v, const struct insn *i, u64 ea, struct elements e,
+	const u8 *buf)
+{
+	unsigned int at, n;
+
+	while ((n = run_next(v, &e, &at)))
+		mem_copy_out(v, i->seg, (ea + at) & address_mask(i), buf + at, n);
+}
+
+/* The stub works on a copy, at the same offset from a cache line, of what is selected. */
+void evex_bounced(struct vcpu *v, const struct insn *i, const struct native_stub *s)
+{
+	u8 buf[128] __attribute__((aligned(64))) = { 0 };
+	u64 ea = insn_ea(v, i), la = v->ebase[i->seg] + ea, err;
+	u8 *p = buf + (la & 63);
+	struct elements e;
+
+	fpu_put(v);
+	e = elements_of(v, i);
+	/* No element, no fault: so has AMD it. */
+	if (e.selected && la & (s->size - 1u) && opcode_aligned(opcode_row(i->row), i))
+		raise_gp(v, 0);
+	if (s->access & OPC_MEM_WRITE)
+		selected_probe(v, i, ea, e);
+	else
+		selected_in(v, i, ea, e, p);
+	fpu_get(v);
+	err = s->run(p, v->r);
+	fpu_done(v);
+	if (unlikely(err))
+		native_fault(v, err - 1);
+	if (s->access & OPC_MEM_WRITE)
+		selected_out(v, i, ea, e, p);
+}
+
+/* ---- VGATHER*, VPGATHER*, VSCATTER*, VPSCATTER* -------------------------------------------- */
+
+/* Opcodes in pairs: with indexes of 4 bytes, of 8. */
+static unsigned int index_size(const struct insn *i)
+{
+	return (i->row / NR_OPC_PFX) & 1 ? 8 : 4;
+}
+
+static u64 element_address(struct vcpu *v, const struct insn *i, const u8 *index, unsigned int k)
+{
+	unsigned int size = index_size(i);
+	u64 at = mem_load(index + k * size, size);
+
+	if (size == 4)
+		at = (u64)(s64)(s32)at;
+	return v->r[i->base] + (at << i->scale) + (u64)(s64)i->disp;
+}
+
+static unsigned int element_count(const struct insn *i, unsigned int size)
+{
+	return insn_vector_bytes(i) / MAX(size, index_size(i));
+}
+
+/*
+ * Element after element; each one done is final (its bit of the mask is clear), so that a fault or an
+ * exit at the next resumes there.
+ */
+void exec_evex_gather(struct vcpu *v, const struct insn *i)
+{
+	unsigned int size = 1u << (opcode_row(i->row)->evex & EV_ESIZE), n = element_count(i, size);
+	unsigned int reg = i->evex & EVEX_K;
+	u8 dst[64], index[64];
+	u64 mask;
+
+	fp_gate(v, FP_AVX512);
+	fpu_put(v);
+	mask = mask_get(v->fpu, reg);
+	vec_get(v->fpu, i->reg, dst);
+	vec_get(v->fpu, i->index, index);
+	for (unsigned int k = 0; k < n; k++) {
+		if (!(mask & BIT(k)))
+			continue;
+		mem_store(dst + k * size, size,
+			element_read(v, i, element_address(v, i, index, k), size));
+		mask &= ~BIT(k);
+		vec_put(v->fpu, i->reg, dst, sizeof(dst));
+		mask_put(v->fpu, reg, mask);
+		io_log_clear(v);
+	}
+	vec_put(v->fpu, i->reg, dst, n * size);
+	mask_put(v->fpu, reg, 0);
+}
+
+void exec_evex_scatter(struct vcpu *v, const struct insn *i)
+{
+	unsigned int size = 1u << (opcode_row(i->row)->evex & EV_ESIZE), n = element_count(i, size);
+	unsigned int reg = i->evex & EVEX_K;
+	u8 data[64], index[64];
+	u64 mask;
+
+	fp_gate(v, FP_AVX512);
+	fpu_put(v);
+	mask = mask_get(v->fpu, reg);
+	vec_get(v->fpu, i->reg, data);
+	vec_get(v->fpu, i->index, index);
+	for (unsigned int k = 0; k < n; k++) {
+		if (!(mask & BIT(k)))
+			continue;
+		element_write(v, i, element_address(v, i, index, k), size,
+			mem_load(data + k * size, size));
+		mask &= ~BIT(k);
+		mask_put(v->fpu, reg, mask);
+		io_log_clear(v);
+	}
+	mask_put(v->fpu, reg, 0);
+}
