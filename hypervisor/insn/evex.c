@@ -54,6 +54,8 @@ static struct elements elements_of(const struct vcpu *v, const struct insn *i)
 	unsigned int n = row->evex & EV_LIG ? 1 : insn_vector_bytes(i) / size;
 	u64 mask = mask_of(v, i, n);
 
+	if (row->evex & EV_NF)			/* VEXTRACT: of the destination */
+		return (struct elements){ size, mask & low_bits(mem / size) };
 	if (i->evex & EVEX_B)
 		return (struct elements){ mem, !!mask };
 	if (row->evex & EV_PACK)
@@ -66,10 +68,11 @@ static struct elements elements_of(const struct vcpu *v, const struct insn *i)
 bool evex_selects(const struct insn *i)
 {
 	const struct opcode *row = opcode_row(i->row);
+	bool write = opcode_mem_access(row) & OPC_MEM_WRITE;
 
-	if (row->evex & EV_PACK && opcode_mem_access(row) & OPC_MEM_WRITE)
+	if (row->evex & EV_PACK && write)
 		return true;		/* aligned by element, even all of them */
-	return i->evex & EVEX_K && !(row->evex & EV_NF);
+	return i->evex & EVEX_K && (write || !(row->evex & EV_NF));
 }
 
 /*
@@ -96,15 +99,18 @@ static void selected_in(struct vcpu *v, const struct insn *i, u64 ea, struct ele
 	unsigned int at, n;
 
 	while ((n = run_next(v, &e, &at)))
-		mem_copy_in(v, i->seg, (ea + at) & address_mask(i), buf + at, n);
+		mem_copy_in(v, i->seg, ea + at, buf + at, n);
 }
 
 static void selected_probe(struct vcpu *v, const struct insn *i, u64 ea, struct elements e)
 {
+	const struct opcode *row = opcode_row(i->row);
 	unsigned int at, n;
 
+	if (row->evex & EV_NF)
+		mem_probe(v, i->seg, ea, opcode_mem_size(row, i), MEM_WRITE);
 	while ((n = run_next(v, &e, &at)))
-		mem_probe(v, i->seg, (ea + at) & address_mask(i), n, MEM_WRITE);
+		mem_probe(v, i->seg, ea + at, n, MEM_WRITE);
 }
 
 static void selected_out(struct vcpu *v, const struct insn *i, u64 ea, struct elements e,
@@ -113,7 +119,7 @@ static void selected_out(struct vcpu *v, const struct insn *i, u64 ea, struct el
 	unsigned int at, n;
 
 	while ((n = run_next(v, &e, &at)))
-		mem_copy_out(v, i->seg, (ea + at) & address_mask(i), buf + at, n);
+		mem_copy_out(v, i->seg, ea + at, buf + at, n);
 }
 
 /* The stub works on a copy, at the same offset from a cache line, of what is selected. */
@@ -166,8 +172,8 @@ static unsigned int element_count(const struct insn *i, unsigned int size)
 }
 
 /*
- * Element after element; each one done is final (its bit of the mask is clear), so that a fault or an
- * exit at the next resumes there.
+ * Element after element; each one done is final (its bit of the mask is clear, and what lies above
+ * the vector's length is zero, as AMD has it), so that a fault or an exit at the next resumes there.
  */
 void exec_evex_gather(struct vcpu *v, const struct insn *i)
 {
@@ -187,7 +193,7 @@ void exec_evex_gather(struct vcpu *v, const struct insn *i)
 		mem_store(dst + k * size, size,
 			element_read(v, i, element_address(v, i, index, k), size));
 		mask &= ~BIT(k);
-		vec_put(v->fpu, i->reg, dst, sizeof(dst));
+		vec_put(v->fpu, i->reg, dst, insn_vector_bytes(i));
 		mask_put(v->fpu, reg, mask);
 		io_log_clear(v);
 	}

@@ -133,6 +133,8 @@ static void plan_operand(struct encoder *e, const struct operand_info *op)
 
 	if (op->class == CL_VEC)
 		e->trap |= FP_SSE;
+	if (op->class == CL_MASK)
+		e->trap |= FP_AVX512;
 	/* CVTPI2PS from memory leaves the x87 state alone. SDM 2A */
 	if (op->class == CL_MMX && !(op->place == PL_RM && (i->flags & I_MEM)))
 		e->trap |= FP_MMX;
@@ -166,6 +168,11 @@ static bool is_vex(const struct encoder *e)
 	return e->at.map >= MAP_VEX1 && e->at.map <= MAP_VEX3;
 }
 
+static bool is_evex(const struct encoder *e)
+{
+	return e->i->flags & I_EVEX;
+}
+
 static bool is_x87(const struct encoder *e)
 {
 	return e->row->feature == F_FPU ||
@@ -190,6 +197,8 @@ static void plan(struct encoder *e)
 	}
 	if (is_x87(e))
 		e->trap = FP_X87;
+	else if (is_evex(e) || e->trap & FP_AVX512)
+		e->trap = FP_AVX512;
 	else if (is_vex(e))
 		e->trap = FP_AVX;
 	else if (!e->trap && e->row->feature == F_MMX)
@@ -229,15 +238,29 @@ static bool has_w(const struct encoder *e)
 	return e->i->flags & I_W;
 }
 
+static const u8 pp[] = { [OPC_NP] = 0, [OPC_66] = 1, [OPC_F3] = 2, [OPC_F2] = 3 };
+
 /* The three-byte form. SDM 2A 2.3.5 */
 static void put_vex(struct encoder *e)
 {
-	static const u8 pp[] = { [OPC_NP] = 0, [OPC_66] = 1, [OPC_F3] = 2, [OPC_F2] = 3 };
 	u8 r = !(e->reg >> 3), b = !(e->rm >> 3);
 
 	put8(e, 0xc4);
 	put8(e, r << 7 | 1 << 6 | b << 5 | (e->at.map - MAP_VEX1 + 1));
 	put8(e, has_w(e) << 7 | (~e->vvvv & 15) << 3 | !!(e->i->flags & I_L) << 2 | pp[e->at.pfx]);
+	put8(e, e->at.opcode);
+}
+
+/* Without a displacement, so the tuple type does not matter. SDM 2A 2.7.1 */
+static void put_evex(struct encoder *e)
+{
+	u8 high = e->reg >> 4, x = e->rm >> 4, v4 = e->vvvv >> 4;
+	u8 r = e->reg >> 3 & 1, b = e->rm >> 3 & 1;
+
+	put8(e, 0x62);
+	put8(e, !r << 7 | !x << 6 | !b << 5 | !high << 4 | (e->at.map - MAP_EVEX1 + 1));
+	put8(e, has_w(e) << 7 | (~e->vvvv & 15) << 3 | 4 | pp[e->at.pfx]);
+	put8(e, (e->i->evex & (EVEX_K | EVEX_B | EVEX_LL | EVEX_Z)) | !v4 << 3);
 	put8(e, e->at.opcode);
 }
 
@@ -272,7 +295,9 @@ static void put_stub(struct encoder *e)
 		put_mov(e, 0x8b, e->gpr[k].host, e->gpr[k].off);
 	if (e->row->f_read & RFLAGS_ARITH)
 		put_flags_in(e);
-	if (is_vex(e))
+	if (is_evex(e))
+		put_evex(e);
+	else if (is_vex(e))
 		put_vex(e);
 	else
 		put_legacy(e);

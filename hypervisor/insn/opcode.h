@@ -175,7 +175,7 @@ enum {
 	EV_NO128	= 1 << 8,	/* lengths that there are not */
 	EV_NO256	= 1 << 9,
 	EV_NO512	= 1 << 10,
-	EV_NF		= 1 << 11,	/* the mask keeps no element of memory from being accessed */
+	EV_NF		= 1 << 11,	/* the mask keeps no element of memory from faulting */
 	EV_PACK		= 1 << 12,	/* VCOMPRESS, VEXPAND: selected elements one behind the other */
 	EV_REPEAT	= 1 << 13,	/* VBROADCAST: memory holds fewer elements than the register */
 };

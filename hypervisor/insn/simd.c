@@ -108,6 +108,14 @@ static void vector_put(struct fpu *f, unsigned int n, const u8 in[32])
 	vec_put(f, n, in, 32);
 }
 
+/* In the midst of an instruction: bits above 255 stay. */
+static void vector_merge(struct fpu *f, unsigned int n, const u8 in[32])
+{
+	memcpy(f->image.fx.xmm[n], in, 16);
+	memcpy(f->image.ymmh[n], in + 16, 16);
+	f->image.xstate_bv |= XCR0_SSE | XCR0_AVX;
+}
+
 static u64 element(const u8 *vec, unsigned int k, unsigned int size)
 {
 	return mem_load(vec + k * size, size);
@@ -283,7 +291,7 @@ void exec_gather(struct vcpu *v, const struct insn *i)
 
 		if (!element_selected(mask, k, size)) {
 			mem_store(mask + k * size, size, 0);
-			vector_put(f, i->vvvv, mask);
+			vector_merge(f, i->vvvv, mask);
 			continue;
 		}
 		if (isize == 4)
@@ -291,8 +299,8 @@ void exec_gather(struct vcpu *v, const struct insn *i)
 		ea = v->r[i->base] + (at << i->scale) + (u64)(s64)i->disp;
 		mem_store(dst + k * size, size, element_read(v, i, ea, size));
 		mem_store(mask + k * size, size, 0);
-		vector_put(f, i->reg, dst);
-		vector_put(f, i->vvvv, mask);
+		vector_merge(f, i->reg, dst);
+		vector_merge(f, i->vvvv, mask);
 		io_log_clear(v);
 	}
 	memset(dst + n * size, 0, 32 - n * size);

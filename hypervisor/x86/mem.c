@@ -6,7 +6,7 @@
  * An access that touches two pages finds both before it has any effect, so a fault on the second
  * leaves the first untouched.
  *
- * Alignment checks (#AC) cover operands of 2, 4, 6, 8, 10, 16 and 32 bytes with the alignments of
+ * Alignment checks (#AC) cover operands of 2, 4, 6, 8, 10, 16, 32 and 64 bytes with the alignments of
  * SDM 3A table 6-7; vectors are checked for 16 (as AMD does) where their instruction has no rule of
  * its own.
  */
@@ -86,7 +86,7 @@ u64 mem_linear(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enu
 static void align_check(struct vcpu *v, u64 la, unsigned int size)
 {
 	static const u8 align[] = { [2] = 2, [4] = 4, [6] = 4, [8] = 8, [10] = 8, [16] = 16,
-		[32] = 16 };
+		[32] = 16, [64] = 16 };
 
 	if (vcpu_align_checked(v) && size < ARRAY_SIZE(align) && align[size] &&
 		la & (align[size] - 1u))

@@ -20,7 +20,7 @@ static bool row_wanted(const struct opcode *row)
 		row->run == exec_xsaveopt || row->run == exec_xrstor;
 }
 
-/* Not yet. */
+/* What the guests have not got. */
 static bool avx512(u32 row)
 {
 	unsigned int map = row >> ROW_MAP_SHIFT;
@@ -28,10 +28,16 @@ static bool avx512(u32 row)
 	return (map >= MAP_EVEX1 && map <= MAP_EVEX3) || map == MAP_MASK || opcode_row(row)->evex;
 }
 
+static bool row_there(u32 row)
+{
+	return xstate_components & XCR0_AVX512 || !avx512(row);
+}
+
 void gen_setup(void)
 {
+	xstate_setup();
 	for (u32 k = 0; k < opcode_rows(); k++)
-		if (opcode_row(k) && row_wanted(opcode_row(k)) && !avx512(k))
+		if (opcode_row(k) && row_wanted(opcode_row(k)) && row_there(k))
 			rows[n_rows++] = k;
 }
 
@@ -131,6 +137,11 @@ static u32 random_reg(struct gen *g)
 	return rnd_below(g->r, g->bits == 64 ? 16 : 8);
 }
 
+static u32 random_vector(struct gen *g)
+{
+	return rnd_below(g->r, g->bits == 64 ? (g->evex ? 32 : 16) : 8);
+}
+
 /* A register for an address: not one that is prepared already. */
 static u8 free_reg(struct gen *g, bool no_rsp)
 {
@@ -175,9 +186,9 @@ static u64 data_address(struct gen *g, bool align)
 	if (other)
 		return other;
 	if (how < 12)	/* around a page's end */
-		off = 0x1000 * (1 + rnd_below(g->r, 3)) - rnd_below(g->r, 36);
-	else if (how < 13 && rnd_chance(g->r, 30))	/* into the page that is not there */
-		off = DATA_SIZE - rnd_below(g->r, 40);
+		off = 0x1000 * (1 + rnd_below(g->r, 3)) - rnd_below(g->r, g->evex ? 68 : 36);
+	else if (how < 13 && rnd_chance(g->r, g->evex & EVEX_K ? 100 : 30))
+		off = DATA_SIZE - rnd_below(g->r, g->evex ? 72 : 40);	/* to what is not there */
 	if (align && !rnd_chance(g->r, 2))
 		off &= ~63ULL;
 	return AREA_DATA + off;
@@ -215,7 +226,8 @@ static void choose_ea(struct gen *g)
 		g, wants_alignment(g) && rnd_chance(g->r, g->at.map >= MAP_VEX1 ? 30 : 100));
 	if ((g->row->attr & ATTR_NATIVE) && !rnd_chance(g->r, 50))
 		g->ea &= ~15ULL;
-	if (wants_64_alignment(g) && rnd_chance(g->r, 98))
+	if ((wants_64_alignment(g) || (g->evex && g->row->attr & ATTR_ALIGN)) &&
+		rnd_chance(g->r, 98))
 		g->ea &= ~63ULL;
 }
 
@@ -231,7 +243,15 @@ struct address {
 	u8 disp_size;
 	u32 disp;
 	u8 rex;		/* X, B bits */
+	bool index_high;	/* EVEX.V' */
 };
+
+static void set_disp8(struct gen *g, struct address *a)
+{
+	a->modrm |= 0x40;
+	a->disp_size = 1;
+	a->disp = (u32)((s32)(s8)rnd(g->r) * g->disp_unit);
+}
 
 static u32 small_disp(struct gen *g, struct address *a)
 {
@@ -239,9 +259,7 @@ static u32 small_disp(struct gen *g, struct address *a)
 	case 0:
 		return 0;
 	case 1:
-		a->modrm |= 0x40;
-		a->disp_size = 1;
-		a->disp = (u32)(s32)(s8)rnd(g->r);
+		set_disp8(g, a);
 		break;
 	default:
 		a->modrm |= 0x80;
@@ -264,9 +282,7 @@ static void address_plain(struct gen *g, struct address *a)
 		a->modrm |= base & 7;
 	}
 	if ((base & 7) == 5) {
-		a->modrm |= 0x40;
-		a->disp_size = 1;
-		a->disp = (u32)(s32)(s8)rnd(g->r);
+		set_disp8(g, a);
 	} else {
 		small_disp(g, a);
 	}
@@ -279,11 +295,13 @@ static bool address_known(struct gen *g, struct address *a)
 {
 	u8 k = (u8)random_reg(g);
 	s32 disp = (s32)(operand_offset(g) - g->known[k]);
+	bool small;
 
 	if (!g->known[k] || g->busy & (1 << k))
 		return false;
-	a->modrm |= disp == (s8)disp ? 0x40 : 0x80;
-	a->disp_size = disp == (s8)disp ? 1 : 4;
+	small = disp % g->disp_unit == 0 && disp / g->disp_unit == (s8)(disp / g->disp_unit);
+	a->modrm |= small ? 0x40 : 0x80;
+	a->disp_size = small ? 1 : 4;
 	a->disp = (u32)disp;
 	if ((k & 7) == 4) {
 		a->has_sib = true;
@@ -329,27 +347,42 @@ static void address_absolute(struct gen *g, struct address *a)
 	a->sib = 0x25;
 }
 
-/* Index vector n from the constants; elements of 8 bytes for odd opcodes. */
-static void address_vsib(struct gen *g, struct address *a)
+/* An instruction with its ModRM.reg operand and memory at an absolute address, from reg on. */
+static void prep_modrm_abs(struct gen *g, struct prep *p, unsigned int reg, u64 from)
 {
-	u8 n = (u8)random_reg(g), base = free_reg(g, false), scale = (u8)rnd_below(g->r, 4);
-	bool wide = g->at.opcode & 1;
-	u64 from = AREA_CONST + (wide ? 1024 + 8 * rnd_below(g->r, 64) : 4 * rnd_below(g->r, 128));
-	struct prep *p = prep_new(g);
-
-	/* vmovdqu ymm, [abs] */
-	prep_bytes(p, 0xc5 | (u64)((n < 8 ? 0x80 : 0) | 0x7e) << 8 | 0x6f << 16, 3);
-	prep_bytes(p, (g->bits == 64 ? 4 : 5) | (n & 7) << 3, 1);
+	prep_bytes(p, (g->bits == 64 ? 4 : 5) | (reg & 7) << 3, 1);
 	if (g->bits == 64)
 		prep_bytes(p, 0x25, 1);
 	prep_bytes(p, from, 4);
+}
+
+/* Index vector n from the constants: vmovdqu ymm, or vmovdqu32 zmm, [abs] */
+static void prep_index(struct gen *g, unsigned int n, u64 from)
+{
+	struct prep *p = prep_new(g);
+
+	if (!g->evex)
+		prep_bytes(p, 0xc5 | (u64)((n < 8 ? 0x80 : 0) | 0x7e) << 8 | 0x6f << 16, 3);
+	else
+		prep_bytes(p, 0x62 | (u64)(0x61 | (n & 8 ? 0 : 0x80) | (n & 16 ? 0 : 0x10)) << 8 |
+			0x7eULL << 16 | 0x48ULL << 24 | 0x6fULL << 32, 5);
+	prep_modrm_abs(g, p, n, from);
+}
+
+/* Elements of 8 bytes for odd opcodes. */
+static void address_vsib(struct gen *g, struct address *a)
+{
+	u8 n = (u8)(g->evex ? random_vector(g) : random_reg(g)), base = free_reg(g, false);
+	u8 scale = (u8)rnd_below(g->r, 4);
+	bool wide = g->at.opcode & 1;
+
+	prep_index(g, n, AREA_CONST + (wide ? 1024 + 8 * rnd_below(g->r, 64) : 4 * rnd_below(g->r, 128)));
 	a->has_sib = true;
 	a->modrm |= 4;
 	a->sib = (u8)(scale << 6 | (n & 7) << 3 | (base & 7));
-	a->rex |= (n >> 3) << 1 | base >> 3;
-	a->modrm |= 0x40;
-	a->disp_size = 1;
-	a->disp = (u32)(s32)(s8)rnd(g->r);
+	a->rex |= (n >> 3 & 1) << 1 | base >> 3;
+	a->index_high = n >> 4;
+	set_disp8(g, a);
 	prep_reg(g, base, operand_offset(g) - a->disp);
 }
 
@@ -444,6 +477,15 @@ static bool is_bit_string(const struct gen *g)
 }
 
 /* Before addresses are chosen: registers that must hold something certain. */
+/* kmovq k, [abs] */
+static void prep_mask(struct gen *g, unsigned int k)
+{
+	struct prep *p = prep_new(g);
+
+	prep_bytes(p, 0x90f8e1c4, 4);
+	prep_modrm_abs(g, p, k, AREA_MASKS + 8 * rnd_below(g->r, CONST_MASKS));
+}
+
 static void prepare_registers(struct gen *g)
 {
 	if (uses_stack(g))
@@ -576,6 +618,11 @@ static bool is_vex(const struct gen *g)
 	return g->at.map >= MAP_VEX1 && g->at.map <= MAP_VEX3;
 }
 
+static bool is_evex(const struct gen *g)
+{
+	return g->at.map >= MAP_EVEX1 && g->at.map <= MAP_EVEX3;
+}
+
 static bool needs_modrm(const struct gen *g)
 {
 	return g->at.ext >= 0 || g->at.rm >= 0 || row_has(g, PL_REG) || row_has(g, PL_RM) ||
@@ -598,7 +645,7 @@ static void put_prefixes(struct gen *g, bool mem)
 		put8(g, 0xf0);
 	if (is_string(g) && rnd_chance(g->r, 60))
 		put8(g, rnd_chance(g->r, 50) ? 0xf3 : 0xf2);
-	if (is_vex(g))
+	if (is_vex(g) || is_evex(g))
 		return;
 	if (g->at.pfx != OPC_66 && !branch && rnd_chance(g->r, 12))
 		put8(g, 0x66);
@@ -610,7 +657,7 @@ static void put_vex(struct gen *g, u8 rxb)
 {
 	static const u8 pp[] = { [OPC_NP] = 0, [OPC_66] = 1, [OPC_F3] = 2, [OPC_F2] = 3 };
 	u8 vvvv = row_has(g, PL_VVVV) ? (u8)random_reg(g) : 0;
-	u8 w = rnd_chance(g->r, 50), l = rnd_chance(g->r, 50);
+	u8 w = g->at.w >= 0 ? (u8)g->at.w : rnd_chance(g->r, 50), l = rnd_chance(g->r, 50);
 	u8 last = (u8)((~vvvv & 15) << 3 | l << 2 | pp[g->at.pfx]);
 
 	if (g->at.map == MAP_VEX1 && !(rxb & 3) && !w && rnd_chance(g->r, 50)) {
@@ -621,6 +668,57 @@ static void put_vex(struct gen *g, u8 rxb)
 		put8(g, (u8)((~rxb & 7) << 5 | (g->at.map - MAP_VEX1 + 1)));
 		put8(g, w << 7 | last);
 	}
+	put8(g, g->at.opcode);
+}
+
+static u8 operand_class(const struct gen *g, enum operand_place place)
+{
+	for (unsigned int k = 0; k < 4; k++)
+		if (g->row->op[k] && operand_info[g->row->op[k]].place == place)
+			return operand_info[g->row->op[k]].class;
+	return CL_NONE;
+}
+
+/*
+ * The mask, mostly with a value that is its own; lengths that there are, broadcast and rounding where
+ * they may be; and with these what disp8 counts in.
+ */
+static void choose_evex(struct gen *g, bool mem)
+{
+	static const u16 missing[] = { EV_NO128, EV_NO256, EV_NO512, 0 };
+	struct insn i = { .flags = I_EVEX | (mem ? I_MEM : 0) | (g->at.w == 1 ? I_W : 0) };
+	u16 ev = g->row->evex;
+	bool b = ev & (mem ? EV_BCAST : EV_RC | EV_SAE) && rnd_chance(g->r, 40);
+	bool mask_to = operand_class(g, PL_REG) == CL_MASK;
+	u8 ll, k = 0;
+
+	do
+		ll = (u8)rnd_below(g->r, b && !mem ? 4 : 3);
+	while (ev & missing[ll] && !(b && !mem));
+	if (ev & EV_KREQ || (!(ev & EV_NOK) && rnd_chance(g->r, 70)))
+		k = (u8)(1 + rnd_below(g->r, 7));
+	i.evex = (u16)(b << 4 | ll << EVEX_LL_SHIFT | k);
+	g->disp_unit = (u8)(ev & EV_PACK ? 1u << (ev & EV_ESIZE) : opcode_mem_size(g->row, &i));
+	if (k && !mask_to && !(ev & EV_KREQ) && rnd_chance(g->r, 50) &&
+		!(mem && opcode_mem_access(g->row) & OPC_MEM_WRITE))
+		i.evex |= EVEX_Z;
+	g->evex = (u8)(i.evex | 8);
+	if (k && rnd_chance(g->r, 60))
+		prep_mask(g, k);
+}
+
+static void put_evex(struct gen *g, u8 rxb, u8 reg, u8 rm, const struct address *a)
+{
+	static const u8 pp[] = { [OPC_NP] = 0, [OPC_66] = 1, [OPC_F3] = 2, [OPC_F2] = 3 };
+	u8 vvvv = row_has(g, PL_VVVV) ? (u8)random_vector(g) : 0, x = rxb & 2;
+	bool high = operand_class(g, PL_REG) == CL_VEC && reg >= 16;
+
+	if ((a->modrm & 0xc0) == 0xc0 && rm >= 16)
+		x = 2;
+	put8(g, 0x62);
+	put8(g, (u8)((~((rxb & 5) | x) & 7) << 5 | !high << 4 | (g->at.map - MAP_EVEX1 + 1)));
+	put8(g, (u8)(g->at.w << 7 | (~vvvv & 15) << 3 | 4 | pp[g->at.pfx]));
+	put8(g, (u8)(g->evex ^ (vvvv >= 16 || a->index_high ? 8 : 0)));
 	put8(g, g->at.opcode);
 }
 
@@ -694,13 +792,28 @@ static bool memory_only(const struct gen *g)
 	return g->at.map == MAP_0F && g->at.opcode == 0x0d;
 }
 
+/* A register's number where the row has an operand. */
+static u8 random_operand(struct gen *g, enum operand_place place)
+{
+	bool more = is_evex(g) && operand_class(g, place) == CL_VEC && g->bits == 64;
+
+	if (operand_class(g, place) == CL_MASK)
+		return (u8)rnd_below(g->r, 8);
+	return (u8)(more ? rnd_below(g->r, 32) : random_reg(g));
+}
+
+static enum operand_place place_rm(const struct gen *g)
+{
+	return row_has(g, PL_U) ? PL_U : PL_RM;
+}
+
 /* Random operands for the row; false: not an encoding of it after all. */
 static bool encode_once(struct gen *g)
 {
 	bool modrm = needs_modrm(g);
 	bool mem = modrm && (g->at.mod == 0 || (g->at.mod < 0 && rnd_chance(g->r, 55)));
-	u8 reg = g->at.ext >= 0 ? (u8)g->at.ext : (u8)random_reg(g);
-	u8 rm = g->at.rm >= 0 ? (u8)g->at.rm : (u8)random_reg(g);
+	u8 reg = g->at.ext >= 0 ? (u8)g->at.ext : random_operand(g, PL_REG);
+	u8 rm = g->at.rm >= 0 ? (u8)g->at.rm : random_operand(g, mem ? PL_M : place_rm(g));
 	struct address a = { 0 };
 
 	if (memory_only(g))
@@ -708,11 +821,15 @@ static bool encode_once(struct gen *g)
 	g->len = g->n_prep = 0;
 	g->busy = 0;
 	g->rip_disp = -1;
+	g->evex = 0;
+	g->disp_unit = 1;
 	g->addr16 = false;
 	g->segment = mem && g->seg_base[0] && rnd_chance(g->r, 8) ?
 		(u8)(SEG_PREFIX_FS + rnd_below(g->r, 2)) : 0;
 	g->filler = g->row->attr & ATTR_BRANCH ? 5 * rnd_below(g->r, 3) : 0;
 	prepare_registers(g);
+	if (is_evex(g))
+		choose_evex(g, mem);
 	if (modrm && !row_has(g, PL_RM) && !row_has(g, PL_M) && !row_has(g, PL_VSIB) &&
 		g->at.mod != 0)
 		mem = false;
@@ -722,19 +839,22 @@ static bool encode_once(struct gen *g)
 		choose_address(g, &a);
 	} else {
 		a.modrm = 0xc0 | (rm & 7);
-		a.rex = rm >> 3;
+		a.rex = rm >> 3 & 1;
 	}
 	a.modrm |= (reg & 7) << 3;
-	a.rex |= (reg >> 3) << 2;
+	a.rex |= (reg >> 3 & 1) << 2;
 	put_prefixes(g, mem);
-	put_opcode(g, modrm || row_has(g, PL_OPC) ? a.rex : 0);
+	if (is_evex(g))
+		put_evex(g, a.rex, reg, rm, &a);
+	else
+		put_opcode(g, modrm || row_has(g, PL_OPC) ? a.rex : 0);
 	if (modrm)
 		put8(g, a.modrm);
 	if (a.has_sib)
 		put8(g, a.sib);
 	if (g->rip_disp == 0)
 		g->rip_disp = (int)g->len;
-	put(g, a.disp, a.disp_size);
+	put(g, a.disp_size == 1 && !g->addr16 ? (u32)((s32)a.disp / g->disp_unit) : a.disp, a.disp_size);
 	for (unsigned int k = 0; k < 4; k++)
 		if (g->row->op[k])
 			put_immediate(g, &operand_info[g->row->op[k]]);

@@ -40,6 +40,9 @@ struct gen {
 	u64 ea;				/* of the memory operand */
 	u8 segment;			/* prefix for an FS or GS operand, or 0 */
 	bool addr16;			/* 16-bit addressing */
+	/* EVEX, chosen before all else: the last byte (V' is put in later), what disp8 counts in */
+	u8 evex;
+	u8 disp_unit;			/* 1 for all others */
 	u16 busy;			/* registers with a prepared value */
 	struct prep prep[MAX_PREP];
 	unsigned int n_prep;

@@ -142,6 +142,7 @@ static int set_cpuid(void)
 		return -1;
 	c->nent = 128;
 	ret = (int)qkvm_ioctl(sys_fd, KVM_GET_SUPPORTED_CPUID, (unsigned long)c);
+	xstate_ask(c);
 	if (!ret)
 		ret = (int)qkvm_ioctl(vcpu_fd, KVM_SET_CPUID2, (unsigned long)c);
 	free(c);
@@ -150,7 +151,7 @@ static int set_cpuid(void)
 
 static int set_xcr0(void)
 {
-	struct kvm_xcrs x = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = 7 } } };
+	struct kvm_xcrs x = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = xstate_components } } };
 
 	return (int)qkvm_ioctl(vcpu_fd, KVM_SET_XCRS, (unsigned long)&x);
 }
@@ -252,6 +253,7 @@ static int put_state(const struct state *s)
 		if (k != R_RSP)
 			*reg(&r, k) = s->r[k];
 	memcpy(&x, &s->x, sizeof(s->x));
+	xstate_put(&x, s);
 	if (qkvm_ioctl(vcpu_fd, KVM_SET_REGS, (unsigned long)&r))
 		return -1;
 	return (int)qkvm_ioctl(vcpu_fd, KVM_SET_XSAVE, (unsigned long)&x);
@@ -276,7 +278,7 @@ static int take_state(struct state *s)
 	s->cs = (u16)f->cs;
 	s->vector = (u32)f->vector;
 	s->error = (u32)f->error;
-	memcpy(&s->x, &x, sizeof(s->x));
+	xstate_get(&x, s);
 	s->cr2 = 0;
 	if (s->vector != VEC_PF)
 		return 0;

@@ -21,6 +21,8 @@
 #define CODE_SIZE	0x4000UL
 #define AREA_CONST	(AREA_BASE + 0x50000)	/* data that no sequence writes */
 #define CONST_SIZE	0x1000UL
+#define AREA_MASKS	(AREA_CONST + 2048)	/* 64-bit masks */
+#define CONST_MASKS	256
 #define AREA_DATA	(AREA_BASE + 0x60000)	/* scratch; unmapped pages before and after */
 #define DATA_SIZE	0x4000UL
 
@@ -35,10 +37,28 @@ struct state {
 	u32 vector, error;	/* what ended the sequence */
 	u16 cs;
 	struct xsave_image x;
+	u64 k[8];		/* AVX-512: masks, upper halves, the upper sixteen */
+	u8 zmmh[16][32];
+	u8 zmm16[16][64];
 };
 
 /* Flags that a sequence changes. (Not ID: it would stay set in the test's own process.) */
 #define FLAGS_COMPARED	(RFLAGS_ARITH | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC)
+
+/* ---- xstate.c: vector state ---------------------------------------------------------------- */
+extern u64 xstate_components;	/* that are compared: XCR0 of the guests */
+void xstate_setup(void);
+/* The vector registers to and from an XSAVE image; put leaves the legacy region and its header's rest. */
+void xstate_put(void *area, const struct state *s);
+void xstate_get(const void *area, struct state *s);
+/* n: of the lower registers that count. */
+bool xstate_equal(const struct state *a, const struct state *b, unsigned int n);
+void xstate_differences(const struct state *a, const struct state *b, unsigned int n,
+	void (*show)(void *arg, const char *name, unsigned int k, const u8 *a, const u8 *b,
+		unsigned int bytes), void *arg);
+/* What KVM_GET_SUPPORTED_CPUID gave, with what is there for those who ask. */
+struct kvm_cpuid2;
+void xstate_ask(struct kvm_cpuid2 *c);
 
 /* ---- native.c: the host side --------------------------------------------------------------- */
 int native_setup(void);

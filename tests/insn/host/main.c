@@ -56,19 +56,9 @@ static u64 compared_flags(void)
 	return t.host.vector == VEC_DE ? FLAGS_COMPARED & ~RFLAGS_ARITH : FLAGS_COMPARED;
 }
 
-/*
- * x87 pointers are sign-extended from the last bit that a linear address may have. Some hosts' processors
- * have 57 bits, whether or not CPUID says so, and the guest's has 48: what it should say where the host says h.
- */
-static u64 pointer_of(u64 h)
-{
-	return (u64)((s64)(h << 16) >> 16);
-}
-
 static bool pointers_equal(const struct state *h, const struct state *g)
 {
-	return pointer_of(h->x.fx.fip) == g->x.fx.fip && pointer_of(h->x.fx.fdp) == g->x.fx.fdp &&
-		h->x.fx.fop == g->x.fx.fop;
+	return h->x.fx.fip == g->x.fx.fip && h->x.fx.fdp == g->x.fx.fdp && h->x.fx.fop == g->x.fx.fop;
 }
 
 /* The x87 pointers are there to be seen only while an error is pending (AMD). */
@@ -89,8 +79,7 @@ static bool states_equal(void)
 	       h->x.fx.fsw == g->x.fx.fsw && h->x.fx.ftw == g->x.fx.ftw &&
 	       h->x.fx.mxcsr == g->x.fx.mxcsr &&
 	       !memcmp(h->x.fx.st, g->x.fx.st, sizeof(h->x.fx.st)) &&
-	       !memcmp(h->x.fx.xmm, g->x.fx.xmm, t.q.bits == 32 ? 128 : 256) &&
-	       !memcmp(h->x.ymmh, g->x.ymmh, t.q.bits == 32 ? 128 : 256);
+	       xstate_equal(h, g, t.q.bits == 32 ? 8 : 16);
 }
 
 static bool memory_equal(void)
@@ -105,7 +94,8 @@ static bool equal(void)
 
 /* ---- reporting ----------------------------------------------------------------------------- */
 
-static void hex(const char *name, unsigned int k, const u8 *a, const u8 *b, unsigned int n)
+static void hex(void *arg, const char *name, unsigned int k, const u8 *a, const u8 *b,
+	unsigned int n)
 {
 	if (!memcmp(a, b, n))
 		return;
@@ -142,18 +132,15 @@ static void show_difference(void)
 	show_word("fcw", h->x.fx.fcw, g->x.fx.fcw, ~0ULL);
 	show_word("fsw", h->x.fx.fsw, g->x.fx.fsw, ~0ULL);
 	if (h->x.fx.fsw & FSW_ES) {
-		show_word("fip", pointer_of(h->x.fx.fip), g->x.fx.fip, ~0ULL);
-		show_word("fdp", pointer_of(h->x.fx.fdp), g->x.fx.fdp, ~0ULL);
+		show_word("fip", h->x.fx.fip, g->x.fx.fip, ~0ULL);
+		show_word("fdp", h->x.fx.fdp, g->x.fx.fdp, ~0ULL);
 		show_word("fop", h->x.fx.fop, g->x.fx.fop, ~0ULL);
 	}
 	show_word("ftw", h->x.fx.ftw, g->x.fx.ftw, ~0ULL);
 	show_word("mxcsr", h->x.fx.mxcsr, g->x.fx.mxcsr, ~0ULL);
 	for (unsigned int k = 0; k < 8; k++)
-		hex("st", k, h->x.fx.st[k], g->x.fx.st[k], 16);
-	for (unsigned int k = 0; k < (t.q.bits == 32 ? 8 : 16); k++) {
-		hex("xmm", k, h->x.fx.xmm[k], g->x.fx.xmm[k], 16);
-		hex("ymmh", k, h->x.ymmh[k], g->x.ymmh[k], 16);
-	}
+		hex(NULL, "st", k, h->x.fx.st[k], g->x.fx.st[k], 16);
+	xstate_differences(h, g, t.q.bits == 32 ? 8 : 16, hex, NULL);
 	for (unsigned int k = 0; k < DATA_SIZE; k++)
 		if (t.host_memory[k] != gm[k])
 			printf("  [%lx] host %02x guest %02x (was %02x)\n", AREA_DATA + k,
@@ -190,6 +177,8 @@ static void show_before(unsigned int k)
 	for (unsigned int j = 0; j < 16; j++)
 		printf("%s%s %llx", j % 4 ? " " : "\n    ", reg_name[j],
 			(unsigned long long)t.host.r[j]);
+	for (unsigned int j = 0; j < 8; j++)
+		printf("%sk%u %llx", j % 4 ? " " : "\n    ", j, (unsigned long long)t.host.k[j]);
 	printf("\n    rflags %llx mxcsr %x fcw %x fsw %x ftw %x\n",
 		(unsigned long long)t.host.rflags, t.host.x.fx.mxcsr, t.host.x.fx.fcw,
 		t.host.x.fx.fsw, t.host.x.fx.ftw);

@@ -50,8 +50,7 @@ static void frame_set(ucontext_t *uc, const struct state *s)
 	memcpy(&sw, x->fx.unused + 48, sizeof(sw));
 	x->fx = s->x.fx;
 	memcpy(x->fx.unused + 48, &sw, sizeof(sw));
-	memcpy(x->ymmh, s->x.ymmh, sizeof(x->ymmh));
-	x->xstate_bv = 7;
+	xstate_put(x, s);
 }
 
 static void frame_get(const ucontext_t *uc, struct state *s)
@@ -67,7 +66,7 @@ static void frame_get(const ucontext_t *uc, struct state *s)
 	s->vector = (u32)g[REG_TRAPNO];
 	s->error = (u32)g[REG_ERR];
 	s->cr2 = (u64)g[REG_CR2];
-	s->x = *x;
+	xstate_get(x, s);
 }
 
 static void on_enter(int sig, siginfo_t *info, void *ctx)

@@ -71,6 +71,20 @@ static void random_st(u8 st[16], struct random *r)
 	memcpy(st + 8, &exp, 2);
 }
 
+/* Some bits, all up to one, a byte's ... */
+static u64 random_mask(struct random *r)
+{
+	u64 v = rnd(r);
+
+	switch (rnd_below(r, 6)) {
+	case 0: return v & rnd(r) & rnd(r);
+	case 1: return BIT(v & 63) - 1;
+	case 2: return v & 0xff;
+	case 3: return random_value(r);
+	default: return v;
+	}
+}
+
 void gen_state(struct state *s, struct random *r, const struct sequence *q)
 {
 	struct fxsave_image *fx = &s->x.fx;
@@ -93,7 +107,13 @@ void gen_state(struct state *s, struct random *r, const struct sequence *q)
 		random_st(fx->st[k], r);
 	random_fill(fx->xmm, sizeof(fx->xmm), r);
 	random_fill(s->x.ymmh, sizeof(s->x.ymmh), r);
-	s->x.xstate_bv = 7;
+	s->x.xstate_bv = xstate_components;
+	if (!(xstate_components & XCR0_AVX512))
+		return;
+	for (int k = 0; k < 8; k++)
+		s->k[k] = random_mask(r);
+	random_fill(s->zmmh, sizeof(s->zmmh), r);
+	random_fill(s->zmm16, sizeof(s->zmm16), r);
 }
 
 void gen_memory(struct random *r)
@@ -105,5 +125,7 @@ void gen_memory(struct random *r)
 		d[k] = (u32)(rnd_below(r, 65) - 32);
 	for (int k = 0; k < 80; k++)
 		w[k] = (u64)(s64)(s32)(rnd_below(r, 65) - 32);
+	for (int k = 0; k < CONST_MASKS; k++)
+		((u64 *)AREA_MASKS)[k] = random_mask(r);
 	random_fill((void *)AREA_DATA, DATA_SIZE, r);
 }

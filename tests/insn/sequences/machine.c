@@ -184,6 +184,7 @@ static int set_cpuid(const struct machine *m)
 
 	c.h.nent = 128;
 	ret = qkvm_ioctl(m->sys, KVM_GET_SUPPORTED_CPUID, (unsigned long)&c);
+	xstate_ask(&c.h);
 	return (int)(ret ? ret : machine_call(m, KVM_SET_CPUID2, &c));
 }
 
@@ -285,7 +286,7 @@ static int set_msrs(const struct machine *m)
 /* All that a program can have changed beside registers. */
 static int set_rest(const struct machine *m)
 {
-	struct kvm_xcrs x = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = 7 } } };
+	struct kvm_xcrs x = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = xstate_components } } };
 	struct kvm_debugregs d = { .dr6 = DR6_FIXED, .dr7 = DR7_FIXED };
 	struct kvm_vcpu_events e;
 	struct kvm_mp_state mp = { .mp_state = KVM_MP_STATE_RUNNABLE };
@@ -322,6 +323,7 @@ int machine_start(struct machine *m, const struct start *how, const struct state
 	for (unsigned int k = 0; k < 16; k++)
 		*reg(&r, k) = s->r[k];
 	memcpy(&x, &s->x, sizeof(s->x));
+	xstate_put(&x, s);
 	if (how->idt == AT_IDT)
 		m->clean = false;
 	if (machine_call(m, KVM_SET_SREGS, &sr) || machine_call(m, KVM_SET_REGS, &r) ||
@@ -356,7 +358,7 @@ static int take_regs(const struct machine *m, struct state *s)
 		s->r[k] = *reg(&r, k);
 	s->rip = r.rip;
 	s->rflags = r.rflags;
-	memcpy(&s->x, &x, sizeof(s->x));
+	xstate_get(&x, s);
 	s->vector = s->error = 0;
 	s->cr2 = 0;
 	return 0;

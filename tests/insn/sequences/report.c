@@ -84,18 +84,21 @@ bool state_equal(const struct state *a, const struct state *b, u64 flags)
 		if (wa[k].val != wb[k].val)
 			return false;
 	return !memcmp(a->x.fx.st, b->x.fx.st, sizeof(a->x.fx.st)) &&
-	       !memcmp(a->x.fx.xmm, b->x.fx.xmm, v * 16) && !memcmp(a->x.ymmh, b->x.ymmh, v * 16);
+	       xstate_equal(a, b, v);
 }
 
-static void hex(const char *name, unsigned int k, const u8 *a, const u8 *b, const struct sides *s)
+static void hex(void *arg, const char *name, unsigned int k, const u8 *a, const u8 *b,
+	unsigned int bytes)
 {
-	if (!memcmp(a, b, 16))
+	const struct sides *s = arg;
+
+	if (!memcmp(a, b, bytes))
 		return;
 	printf("  %s%u\n    %-6s ", name, k, s->a);
-	for (unsigned int j = 16; j--;)
+	for (unsigned int j = bytes; j--;)
 		printf("%02x", a[j]);
 	printf("\n    %-6s ", s->b);
-	for (unsigned int j = 16; j--;)
+	for (unsigned int j = bytes; j--;)
 		printf("%02x", b[j]);
 	printf("\n");
 }
@@ -111,11 +114,8 @@ void state_show_difference(const struct state *a, const struct state *b, const s
 				(unsigned long long)wa[k].val, s->b,
 				(unsigned long long)wb[k].val);
 	for (unsigned int k = 0; k < 8; k++)
-		hex("st", k, a->x.fx.st[k], b->x.fx.st[k], s);
-	for (unsigned int k = 0; k < vectors_compared(a); k++) {
-		hex("xmm", k, a->x.fx.xmm[k], b->x.fx.xmm[k], s);
-		hex("ymmh", k, a->x.ymmh[k], b->x.ymmh[k], s);
-	}
+		hex((void *)s, "st", k, a->x.fx.st[k], b->x.fx.st[k], 16);
+	xstate_differences(a, b, vectors_compared(a), hex, (void *)s);
 }
 
 void state_show(const char *what, const struct state *s)

@@ -1,0 +1,101 @@
+/*
+ * State components beyond AVX: which there are, where they lie in an XSAVE image (the guests' images have
+ * the host's layout), and a guest's CPUID that has them. SDM 1 13.5
+ */
+#include <cpuid.h>
+#include <string.h>
+
+#include "tests/insn/host/host.h"
+
+u64 xstate_components = XCR0_X87 | XCR0_SSE | XCR0_AVX;
+
+static u32 offset[8];
+
+/* Features that x86/cpuid.c offers where user space asks: leaf 7. */
+#define AVX512_EBX	(BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
+#define AVX512_ECX	(BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))
+#define AVX512_BF16	BIT(5)
+
+void xstate_setup(void)
+{
+	u32 a, b, c, d;
+
+	__cpuid_count(7, 0, a, b, c, d);
+	if (!(b & BIT(16)) || !(b & BIT(30)))
+		return;
+	__asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+	if ((a & XCR0_AVX512) != XCR0_AVX512)
+		return;
+	for (u32 k = XSTATE_OPMASK; k <= XSTATE_HI16_ZMM; k++)
+		__cpuid_count(0xd, k, a, offset[k], c, d);
+	xstate_components |= XCR0_AVX512;
+}
+
+void xstate_put(void *area, const struct state *s)
+{
+	struct xsave_image *x = area;
+
+	memcpy(x->ymmh, s->x.ymmh, sizeof(x->ymmh));
+	x->xstate_bv = xstate_components;
+	if (!(xstate_components & XCR0_AVX512))
+		return;
+	memcpy((u8 *)area + offset[XSTATE_OPMASK], s->k, sizeof(s->k));
+	memcpy((u8 *)area + offset[XSTATE_ZMM_HI256], s->zmmh, sizeof(s->zmmh));
+	memcpy((u8 *)area + offset[XSTATE_HI16_ZMM], s->zmm16, sizeof(s->zmm16));
+}
+
+void xstate_get(const void *area, struct state *s)
+{
+	memcpy(&s->x, area, sizeof(s->x));
+	memset(s->k, 0, sizeof(s->k));
+	memset(s->zmmh, 0, sizeof(s->zmmh));
+	memset(s->zmm16, 0, sizeof(s->zmm16));
+	if (!(xstate_components & XCR0_AVX512))
+		return;
+	memcpy(s->k, (const u8 *)area + offset[XSTATE_OPMASK], sizeof(s->k));
+	memcpy(s->zmmh, (const u8 *)area + offset[XSTATE_ZMM_HI256], sizeof(s->zmmh));
+	memcpy(s->zmm16, (const u8 *)area + offset[XSTATE_HI16_ZMM], sizeof(s->zmm16));
+}
+
+bool xstate_equal(const struct state *a, const struct state *b, unsigned int n)
+{
+	return !memcmp(a->x.fx.xmm, b->x.fx.xmm, n * 16) && !memcmp(a->x.ymmh, b->x.ymmh, n * 16) &&
+		!memcmp(a->zmmh, b->zmmh, n * 32) && !memcmp(a->zmm16, b->zmm16, sizeof(a->zmm16)) &&
+		!memcmp(a->k, b->k, sizeof(a->k));
+}
+
+void xstate_differences(const struct state *a, const struct state *b, unsigned int n,
+	void (*show)(void *arg, const char *name, unsigned int k, const u8 *a, const u8 *b,
+		unsigned int bytes), void *arg)
+{
+	for (unsigned int k = 0; k < n; k++) {
+		show(arg, "xmm", k, a->x.fx.xmm[k], b->x.fx.xmm[k], 16);
+		show(arg, "ymmh", k, a->x.ymmh[k], b->x.ymmh[k], 16);
+		show(arg, "zmmh", k, a->zmmh[k], b->zmmh[k], 32);
+	}
+	for (unsigned int k = 0; k < 16; k++)
+		show(arg, "zmm", k + 16, a->zmm16[k], b->zmm16[k], 64);
+	for (unsigned int k = 0; k < 8; k++)
+		show(arg, "k", k, (const u8 *)&a->k[k], (const u8 *)&b->k[k], 8);
+}
+
+static void entry_ask(struct kvm_cpuid_entry2 *e)
+{
+	u32 a, b, c, d;
+
+	__cpuid_count(e->function, e->index, a, b, c, d);
+	if (e->function == 7 && e->index == 0) {
+		e->ebx |= b & (u32)AVX512_EBX;
+		e->ecx |= c & (u32)AVX512_ECX;
+	}
+	if (e->function == 7 && e->index == 1)
+		e->eax |= a & (u32)AVX512_BF16;
+	if (e->function == 0xd && e->index == 0)
+		e->eax |= (u32)xstate_components;
+}
+
+void xstate_ask(struct kvm_cpuid2 *c)
+{
+	for (u32 k = 0; k < c->nent && xstate_components & XCR0_AVX512; k++)
+		entry_ask(&c->entries[k]);
+}
