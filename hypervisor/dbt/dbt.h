@@ -189,7 +189,7 @@ struct form {
 	u8 fp;			/* FP_* it needs */
 	u8 acc;			/* had its operand in the opcode: ModRM form instead */
 	u8 imm;			/* bytes of immediate; IMM_Z, IMM_V: by operand size */
-	u8 vex;
+	u8 vex;			/* 2: EVEX */
 	u8 mem_kind, mem_access;	/* opcode_mem_kind(), opcode_mem_access() */
 	bool conditional;	/* a CPUID feature, the guest's or the host's, says more */
 };

@@ -37,14 +37,32 @@ static __always_inline_ void add_rex(struct bytes *x, const struct hop *o, u8 re
 		add8(x, 0x40 | rex);
 }
 
+static u8 pp_of(const struct hop *o)
+{
+	return o->pfx == 0x66 ? 1 : o->pfx == 0xf3 ? 2 : o->pfx == 0xf2 ? 3 : 0;
+}
+
+/* SDM 2A 2.7.1 */
+static void add_evex(struct bytes *x, const struct hop *o, u8 reg, u8 index, u8 base)
+{
+	add8(x, 0x62);
+	add8(x, (u8)(!(reg >> 3 & 1) << 7 | !(index >> 3 & 1) << 6 | !(base >> 3 & 1) << 5 |
+		!(reg >> 4) << 4 | o->map));
+	add8(x, (u8)(o->w << 7 | (~o->vvvv & 15) << 3 | 4 | pp_of(o)));
+	add8(x, (u8)(o->evex_last | !(o->vvvv >> 4) << 3));
+	add8(x, o->op);
+}
+
 /* The three-byte form. SDM 2A 2.3.5 */
 static void add_vex(struct bytes *x, const struct hop *o, u8 reg, u8 index, u8 base)
 {
-	u8 pp = o->pfx == 0x66 ? 1 : o->pfx == 0xf3 ? 2 : o->pfx == 0xf2 ? 3 : 0;
-
+	if (o->evex) {
+		add_evex(x, o, reg, index, base);
+		return;
+	}
 	add8(x, 0xc4);
 	add8(x, (u8)(!(reg >> 3 & 1) << 7 | !(index >> 3 & 1) << 6 | !(base >> 3 & 1) << 5 | o->map));
-	add8(x, (u8)(o->w << 7 | (~o->vvvv & 15) << 3 | o->l << 2 | pp));
+	add8(x, (u8)(o->w << 7 | (~o->vvvv & 15) << 3 | o->l << 2 | pp_of(o)));
 	add8(x, o->op);
 }
 
@@ -69,10 +87,13 @@ static __always_inline_ void add_opcode(struct bytes *x, const struct hop *o, u8
 	add8(x, o->op);
 }
 
-static __always_inline_ void put_modrm_mem(struct emitter *e, u8 reg, const struct place *m)
+/* disp8 counts in units of 2 to shift. */
+static __always_inline_ void put_modrm_mem(struct emitter *e, u8 reg, const struct place *m,
+	unsigned int shift)
 {
 	u8 r = (u8)((reg & 7) << 3), base = m->base & 7;
-	bool small = m->disp >= -128 && m->disp < 128;
+	s32 disp = m->disp >> shift;
+	bool small = disp >= -128 && disp < 128 && (s32)((u32)disp << shift) == m->disp;
 	u8 mod = !m->disp && base != H_BP ? 0 : small ? 0x40 : 0x80;
 	u8 index = m->index == H_NONE ? 4 : m->index & 7;
 	struct bytes x = { 0 };
@@ -91,7 +112,7 @@ static __always_inline_ void put_modrm_mem(struct emitter *e, u8 reg, const stru
 		add8(&x, mod | r | base);
 	}
 	if (mod == 0x40)
-		add8(&x, (u8)m->disp);
+		add8(&x, (u8)disp);
 	else if (mod == 0x80)
 		add32(&x, (u32)m->disp);
 	put(e, &x);
@@ -115,7 +136,7 @@ static __always_inline_ void op_put(struct emitter *e, const struct hop *o, u8 r
 	if (o->lock)
 		add8(&x, 0xf0);
 	if (!mem) {
-		add_opcode(&x, o, reg, 0, rm);
+		add_opcode(&x, o, reg, rm >> 4 << 3, rm);	/* EVEX.X has bit 4 */
 		add8(&x, (u8)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 		put(e, &x);
 		return;
@@ -125,7 +146,7 @@ static __always_inline_ void op_put(struct emitter *e, const struct hop *o, u8 r
 	add_opcode(&x, o, reg, mem->index == H_NONE ? 0 : mem->index,
 		mem->base == H_NONE ? 0 : mem->base);
 	put(e, &x);
-	put_modrm_mem(e, reg, mem);
+	put_modrm_mem(e, reg, mem, o->disp_shift);
 }
 
 void emit_op(struct emitter *e, const struct hop *o, u8 reg, const struct place *mem, u8 rm)

@@ -38,6 +38,9 @@ struct hop {
 	bool vex, l;
 	u8 vvvv;
 	bool lock;
+	bool evex;	/* vex too; vector registers are 0 to 31 */
+	u8 evex_last;	/* its last byte without V': insn.evex */
+	u8 disp_shift;	/* disp8 counts in units of 2 to this */
 };
 
 /*

@@ -105,6 +105,14 @@ static u8 form_imm(const struct opcode *row)
 	return (u8)n;
 }
 
+static bool has_class(const struct opcode *row, unsigned int class)
+{
+	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++)
+		if (operand_info[row->op[k]].class == class)
+			return true;
+	return false;
+}
+
 /* Vector state it needs, as insn/native.c has it. */
 static u8 form_fp(const struct opcode *row, const struct opcode_where *at)
 {
@@ -112,7 +120,9 @@ static u8 form_fp(const struct opcode *row, const struct opcode_where *at)
 
 	if (row->feature == F_FPU || (at->map == MAP_1 && at->opcode >= 0xd8 && at->opcode <= 0xdf))
 		return FP_X87;
-	if (at->map >= MAP_VEX1 && at->map <= MAP_VEX3)
+	if (at->map >= MAP_EVEX1 || has_class(row, CL_MASK))
+		return FP_AVX512;
+	if (at->map >= MAP_VEX1)
 		return FP_AVX;
 	for (unsigned int k = 0; k < ARRAY_SIZE(row->op); k++) {
 		const struct operand_info *o = &operand_info[row->op[k]];
@@ -173,16 +183,14 @@ void form_fill(struct form *f, const struct insn *i)
 		return;
 	}
 	kind = kind_of(row);
-	if (at.map >= MAP_EVEX1 || i->row >> ROW_MAP_SHIFT == MAP_MASK)
-		kind = FORM_HELPER;
 	f->conditional = row->feature != F_NONE || row->attr & ATTR_I256 ||
 		row->set == &x_tzcnt_GE || row->set == &x_lzcnt_GE;
 	f->mem_kind = (u8)opcode_mem_kind(row);
 	f->mem_access = (u8)opcode_mem_access(row);
 	f->map = at.map;
-	f->vex = at.map >= MAP_VEX1 && at.map <= MAP_VEX3;
+	f->vex = at.map >= MAP_EVEX1 ? 2 : at.map >= MAP_VEX1;
 	if (f->vex)
-		f->map = (u8)(at.map - MAP_VEX1 + 1);
+		f->map = (u8)(at.map - (f->vex == 2 ? MAP_EVEX1 : MAP_VEX1) + 1);
 	f->pfx = pfx[at.pfx];
 	f->op = at.opcode;
 	f->ext = at.ext;

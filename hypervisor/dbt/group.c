@@ -83,7 +83,7 @@ static bool operand_access(const struct trans *t, unsigned int k, struct access 
 	*a = (struct access){ .base = i->base, .index = i->index, .scale = i->scale,
 		.disp = i->base == R_RIP ? i->disp + t->off[k] : i->disp,
 		.write = mem_written(t, k), .size = mem_size(t, k) };
-	return a->size && a->size <= 32;
+	return a->size && a->size <= 64;
 }
 
 /* ---- what it does to registers ---- */

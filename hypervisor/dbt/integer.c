@@ -205,6 +205,17 @@ static bool plan_operands(struct plan *p, const struct trans *t)
 	return true;
 }
 
+/* SDM 2A 2.7.5: what disp8 counts in. */
+static void plan_evex(struct plan *p, const struct insn *i, const struct opcode *row)
+{
+	p->op.evex = true;
+	p->op.evex_last = (u8)i->evex;
+	if (row->evex & EV_PACK)
+		p->op.disp_shift = row->evex & EV_ESIZE;
+	else if (p->mem)
+		p->op.disp_shift = (u8)__builtin_ctz(p->size);
+}
+
 static bool plan_make(struct trans *t, struct plan *p, bool count_in_cl)
 {
 	const struct insn *i = insn_now(t);
@@ -218,9 +229,11 @@ static bool plan_make(struct trans *t, struct plan *p, bool count_in_cl)
 	if (p->mem) {
 		p->size = mem_size(t, t->k);
 		p->write = mem_written(t, t->k);
-		if (!p->size || p->size > 32 || !operand_encodable(t))
+		if (!p->size || p->size > 64 || !operand_encodable(t))
 			return false;
 	}
+	if (f->vex == 2)
+		plan_evex(p, i, row);
 	if (!plan_operands(p, t))
 		return false;
 	if (f->ext >= 0)

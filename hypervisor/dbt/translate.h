@@ -106,7 +106,7 @@ static inline const u8 *insn_bytes(const struct trans *t, unsigned int k)
 }
 static inline unsigned int mem_size(const struct trans *t, unsigned int k)
 {
-	return operand_bytes(t->form[k]->mem_kind, &t->insn[k]);
+	return operand_mem_bytes(t->form[k]->mem_kind, &t->insn[k]);
 }
 static inline bool mem_written(const struct trans *t, unsigned int k)
 {
