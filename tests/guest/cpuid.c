@@ -50,7 +50,18 @@ INSN(smap, "clac" :::)
 INSN(clflushopt, "clflushopt (%0)" :: "r"(mem))
 INSN(clwb, "clwb (%0)" :: "r"(mem))
 INSN(sha, "sha1msg1 %%xmm0, %%xmm0" :::)
-INSN(avx512f, ".byte 0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc0" :::)		/* vaddps zmm0, zmm0, zmm0 */
+INSN(avx512f, "vaddps %%zmm0, %%zmm0, %%zmm0" :::)
+INSN(avx512vl, "vaddps %%xmm16, %%xmm16, %%xmm16" :::)
+INSN(avx512bw, "vpaddb %%zmm0, %%zmm0, %%zmm0" :::)
+INSN(avx512dq, "vpmullq %%zmm0, %%zmm0, %%zmm0" :::)
+INSN(avx512cd, "vplzcntd %%zmm0, %%zmm0" :::)
+INSN(avx512_ifma, "vpmadd52luq %%zmm0, %%zmm0, %%zmm0" :::)
+INSN(avx512_vbmi, "vpermb %%zmm0, %%zmm0, %%zmm0" :::)
+INSN(avx512_vbmi2, "vpcompressb %%zmm0, %%zmm0" :::)
+INSN(avx512_vnni, "vpdpbusd %%zmm0, %%zmm0, %%zmm0" :::)
+INSN(avx512_bitalg, "vpopcntb %%zmm0, %%zmm0" :::)
+INSN(avx512_vpopcntdq, "vpopcntd %%zmm0, %%zmm0" :::)
+INSN(avx512_bf16, "vdpbf16ps %%zmm0, %%zmm0, %%zmm0" :::)
 INSN(rdpid, ".byte 0xf3, 0x0f, 0xc7, 0xf8" ::CLOBBER)
 INSN(gfni, ".byte 0x66, 0x0f, 0x38, 0xcf, 0xc0" :::)
 INSN(vaes, ".byte 0xc4, 0xe2, 0x7d, 0xdc, 0xc0" :::)			/* vaesenc ymm0 */
@@ -95,7 +106,14 @@ static const struct feature {
 	{ "INVPCID", 7, 0, B, 10, i_invpcid, 1 }, { "RDSEED", 7, 0, B, 18, i_rdseed, 1 },
 	{ "ADX", 7, 0, B, 19, i_adx, 1 }, { "SMAP", 7, 0, B, 20, i_smap, 1 },
 	{ "CLFLUSHOPT", 7, 0, B, 23, i_clflushopt, 1 }, { "CLWB", 7, 0, B, 24, i_clwb, 1 },
-	{ "SHA", 7, 0, B, 29, i_sha, 1 }, { "AVX512F", 7, 0, B, 16, i_avx512f, 1 }, { "RDPID", 7, 0, C, 22, i_rdpid, 1 },
+	{ "SHA", 7, 0, B, 29, i_sha, 1 }, { "RDPID", 7, 0, C, 22, i_rdpid, 1 },
+	{ "AVX512F", 7, 0, B, 16, i_avx512f, 1 }, { "AVX512VL", 7, 0, B, 31, i_avx512vl, 1 },
+	{ "AVX512BW", 7, 0, B, 30, i_avx512bw, 1 }, { "AVX512DQ", 7, 0, B, 17, i_avx512dq, 1 },
+	{ "AVX512CD", 7, 0, B, 28, i_avx512cd, 1 }, { "AVX512_IFMA", 7, 0, B, 21, i_avx512_ifma, 1 },
+	{ "AVX512_VBMI", 7, 0, C, 1, i_avx512_vbmi, 1 }, { "AVX512_VBMI2", 7, 0, C, 6, i_avx512_vbmi2, 1 },
+	{ "AVX512_VNNI", 7, 0, C, 11, i_avx512_vnni, 1 }, { "AVX512_BITALG", 7, 0, C, 12, i_avx512_bitalg, 1 },
+	{ "AVX512_VPOPCNTDQ", 7, 0, C, 14, i_avx512_vpopcntdq, 1 },
+	{ "AVX512_BF16", 7, 1, A, 5, i_avx512_bf16, 1 },
 	{ "GFNI", 7, 0, C, 8, i_gfni, 1 }, { "VAES", 7, 0, C, 9, i_vaes, 1 }, { "VPCLMULQDQ", 7, 0, C, 10, i_vpclmul, 1 },
 	{ "MOVDIRI", 7, 0, C, 27, i_movdiri, 1 }, { "SERIALIZE", 7, 0, D, 14, i_serialize, 1 },
 	{ "OSPKE", 7, 0, C, 4, i_rdpkru, 1 }, { "RDTSCP", 0x80000001, 0, D, 27, i_rdtscp, 1 },
@@ -114,7 +132,7 @@ static void enable(void)
 	write_cr0((read_cr0() | CR0_MP | CR0_NE) & ~CR0_EM & ~CR0_TS);
 	write_cr4(read_cr4() | cr4);
 	if (bit(1, 0, C, 26) && bit(1, 0, C, 28))
-		asm volatile("xsetbv" :: "c"(0), "a"(7), "d"(0));
+		asm volatile("xsetbv" :: "c"(0), "a"(cpuid(0xd, 0).eax & 0xe7), "d"(0));
 }
 
 static void each(void)
