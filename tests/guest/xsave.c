@@ -259,7 +259,6 @@ static void avx512_forms(u64 all)
 {
 	u64 *header = (u64 *)(area + 512);
 
-	group("XSAVE with AVX-512");
 	memset(area, 0, sizeof(area));
 	zmm_load(0x1111);
 	XSAVE("xsave64", area, all);
@@ -298,16 +297,42 @@ static void avx512_forms(u64 all)
 	}
 }
 
+/* The hypervisor moves the rest by other instructions then. */
+static void x87_init(void)
+{
+	memset(area, 0, sizeof(area));
+	XSAVE("xrstor64", area, 1);
+}
+
+static void avx512_faults(bool x87)
+{
+	u32 i;
+
+	for (i = 0; i < 50; i++) {
+		u64 seed = i * 0x0101010101010101ul;
+
+		zmm_load(seed);
+		if (x87)
+			asm volatile("fninit; fldz");
+		catch(asm volatile("ud2"));
+		sweep_check(zmm_is(seed, seed + 1, seed + 2), "round %u, x87 %u", i, x87);
+	}
+}
+
 static void avx512(void)
 {
 	u64 all = cpuid(0xd, 0).eax;
-	u32 i;
 
 	if ((all & AVX512) != AVX512 || !(cpuid(7, 0).ebx & BIT(16))) {
 		skip("AVX-512 state", "not in CPUID");
 		return;
 	}
 	avx512_xcr0(all);
+	group("XSAVE with AVX-512");
+	asm volatile("fninit; fld1");
+	avx512_forms(all);
+	x87_init();
+	group("with x87 in its initial state");
 	avx512_forms(all);
 	zmm_load(0x6666);
 	asm volatile("vzeroupper");
@@ -317,14 +342,8 @@ static void avx512(void)
 	asm volatile("vzeroall");
 	check(zmm_is(0, 0x6667, 0x6668), "VZEROALL leaves ZMM17 and K5");
 	sweep("AVX-512 state survives faults");
-	for (i = 0; i < 50; i++) {
-		zmm_load(i * 0x0101010101010101ul);
-		if (i & 1)
-			asm volatile("fninit; fldz");
-		catch(asm volatile("ud2"));
-		sweep_check(zmm_is(i * 0x0101010101010101ul, i * 0x0101010101010101ul + 1,
-			i * 0x0101010101010101ul + 2), "round %u", i);
-	}
+	avx512_faults(false);
+	avx512_faults(true);
 	sweep_end();
 }
 
