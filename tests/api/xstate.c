@@ -82,7 +82,7 @@ static void give_components(struct machine *m, u64 components)
 	t.head.nent = 256;
 	assert_int_equal(call(m->sys, KVM_GET_SUPPORTED_CPUID, &t), 0);
 	entry(&t, 0xd, 0)->eax = (u32)components;
-	entry(&t, 7, 0)->ebx |= components & AVX512 ? BIT(16) : 0;
+	entry(&t, 7, 0)->ebx |= components & AVX512 ? BIT(16) | BIT(30) : 0;
 	assert_int_equal(call(m->vcpu, KVM_SET_CPUID2, &t), 0);
 }
 
@@ -354,6 +354,33 @@ static void test_turned_on(void **state)
 	machine_free(&m);
 }
 
+/* The same, seen by instructions: nobody looks at v->fpu between. */
+static void test_seen_after_turning_on(void **state)
+{
+	/* TOUCH; xsetbv; vmovdqu64 [rdi], zmm17; kmovq [rdi + 64], k5; vmovdqu64 [rdi + 128], zmm3 */
+	static const u8 code[] = { TOUCH, 0x0f, 0x01, 0xd1, 0x62, 0xe1, 0xfe, 0x48, 0x7f, 0x0f,
+		0xc4, 0xe1, 0xf8, 0x91, 0x6f, 0x40, 0x62, 0xf1, 0xfe, 0x48, 0x7f, 0x5f, 0x02, OUT };
+	struct machine m;
+	u8 *seen;
+
+	need_host();
+	for (unsigned int x87 = 0; x87 < 2; x87++) {
+		machine_new_xstate(&m);
+		seen = m.ram + AREA_AT;
+		image_make(&image, x87 ? ALL : ALL & ~X87, 90);
+		image_set(&m, &image);
+		assert_int_equal(set_xcr0(&m, LEGACY), 0);
+		host_dirty();
+		run_code(&m, code, sizeof(code), ALL);
+		assert_memory_equal(seen, component(&image, 7) + 64, 64);
+		assert_memory_equal(seen + 64, component(&image, 5) + 5 * 8, 8);
+		assert_memory_equal(seen + 128, component(&image, 1) + 3 * 16, 16);
+		assert_memory_equal(seen + 128 + 16, component(&image, 2) + 3 * 16, 16);
+		assert_memory_equal(seen + 128 + 32, component(&image, 6) + 3 * 32, 32);
+		machine_free(&m);
+	}
+}
+
 /* Registers from first to last: what is above these bytes becomes zero. */
 static void image_clear(struct kvm_xsave *x, unsigned int first, unsigned int last, unsigned int keep)
 {
@@ -596,6 +623,7 @@ int test_xstate(void)
 		cmocka_unit_test(test_there_and_back),
 		cmocka_unit_test(test_in_use),
 		cmocka_unit_test(test_turned_on),
+		cmocka_unit_test(test_seen_after_turning_on),
 		cmocka_unit_test(test_avx_clears),
 		cmocka_unit_test(test_standard_form),
 		cmocka_unit_test(test_compact_form),
