@@ -111,6 +111,12 @@ static void parts_store(struct vcpu *v, const struct insn *i, u64 ea, const stru
 static void area_load(
 	struct vcpu *v, const struct insn *i, u64 ea, void *to, unsigned int len)
 {
+	const void *from = mem_hit(v, i->seg, ea, len, false);
+
+	if (likely(from)) {
+		memcpy(to, from, len);
+		return;
+	}
 	for (unsigned int at = 0; at < len; at += COPY_MAX)
 		mem_copy_in(v, i->seg, ea + at, (u8 *)to + at, MIN(COPY_MAX, len - at));
 }
@@ -130,11 +136,17 @@ static void parts_find(struct vcpu *v, const struct insn *i, u64 ea, struct part
 	}
 }
 
+static void byte_probe(struct vcpu *v, const struct insn *i, u64 ea, enum mem_access acc)
+{
+	if (unlikely(!mem_hit(v, i->seg, ea, 1, acc == MEM_WRITE)))
+		mem_probe(v, i->seg, ea, 1, acc);
+}
+
 /* The ends of XSAVE's area fault first, as on AMD; the manuals leave the order open. */
 static void probe_ends(struct vcpu *v, const struct insn *i, u64 ea, unsigned int size)
 {
-	mem_probe(v, i->seg, ea, 1, MEM_WRITE);
-	mem_probe(v, i->seg, ea + size - 1, 1, MEM_WRITE);
+	byte_probe(v, i, ea, MEM_WRITE);
+	byte_probe(v, i, ea + size - 1, MEM_WRITE);
 }
 
 static void check_alignment(struct vcpu *v, const struct insn *i, u64 ea, unsigned int align)
@@ -231,7 +243,7 @@ void exec_fxsave(struct vcpu *v, const struct insn *i)
 	struct fxsave_image fx;
 	struct parts p = { 0 };
 
-	mem_probe(v, i->seg, ea + sizeof(fx) - 1, 1, MEM_WRITE);	/* first, as on AMD */
+	byte_probe(v, i, ea + sizeof(fx) - 1, MEM_WRITE);	/* first, as on AMD */
 	head_pack(v, i, &fx);
 	part_add_x87(&p, &fx, v->fpu);
 	part_add_mxcsr(&p, &fx);
@@ -246,7 +258,7 @@ void exec_fxrstor(struct vcpu *v, const struct insn *i)
 	struct xsave_image *image = &v->fpu->image;
 	struct fxsave_image fx;
 
-	mem_probe(v, i->seg, ea + sizeof(fx) - 1, 1, MEM_READ);		/* first, as on AMD */
+	byte_probe(v, i, ea + sizeof(fx) - 1, MEM_READ);	/* first, as on AMD */
 	area_load(v, i, ea, &fx, sizeof(fx));
 	if ((v->cr4 & CR4_OSFXSR) && (fx.mxcsr & ~v->fpu->mxcsr_mask))
 		raise_gp(v, 0);
@@ -404,11 +416,6 @@ static void vectors_load(struct vcpu *v, const struct parts *p)
 }
 
 /* Where what is to be loaded ends: that faults first, as on AMD. */
-static void restore_probe(struct vcpu *v, const struct insn *i, u64 ea, unsigned int end)
-{
-	mem_probe(v, i->seg, ea + end - 1, 1, MEM_READ);
-}
-
 static unsigned int compact_end(const struct vcpu *v, u64 load, u64 compact)
 {
 	const struct xsave_layout *l = &v->fpu->layout;
@@ -428,17 +435,18 @@ static void xrstor(struct vcpu *v, const struct insn *i, u64 supervisor, bool ne
 	struct parts p = { 0 };
 	struct header h;
 	u8 room[FPU_AREA];
+	unsigned int end;
 
 	/* Which page faults where several would: as on AMD. */
-	mem_probe(v, i->seg, ea, 1, MEM_READ);
+	byte_probe(v, i, ea, MEM_READ);
 	area_load(v, i, ea + HEADER_AT, &h, sizeof(h));
 	if (!header_valid(v, &h, allowed, need_compact))
 		raise_gp(v, 0);
 	compact = h.xcomp_bv;
 	load = rfbm & h.xstate_bv;
 	init = rfbm & ~h.xstate_bv;
-	restore_probe(v, i, ea, compact ? compact_end(v, load, compact) :
-		xsave_size(&v->fpu->layout, rfbm, false));
+	end = compact ? compact_end(v, load, compact) : xsave_size(&v->fpu->layout, rfbm, false);
+	byte_probe(v, i, ea + end - 1, MEM_READ);
 	/* The standard form loads MXCSR even where it initializes the registers. SDM 1 13.8.1 */
 	mxcsr_from = compact ? load & XCR0_SSE : rfbm & (XCR0_SSE | XCR0_AVX);
 	if (mxcsr_from || (load & XCR0_X87))
