@@ -220,6 +220,20 @@ static bool leaves_gaps(const struct gen *g)
 	return g->row->run == exec_xsavec;
 }
 
+/* All components, or some. */
+static u32 xsave_mask(struct gen *g)
+{
+	return (u32)xstate_components & (rnd_chance(g->r, 60) ? ~0u : (u32)rnd(g->r));
+}
+
+/* An area with AVX-512 reaches further than other operands. */
+static u64 xsave_room(u64 ea)
+{
+	const u64 last = AREA_DATA + DATA_SIZE - FPU_AREA;
+
+	return ea > last && ea < AREA_DATA + DATA_SIZE ? last & ~63ULL : ea;
+}
+
 static void choose_ea(struct gen *g)
 {
 	g->ea = data_address(
@@ -229,6 +243,8 @@ static void choose_ea(struct gen *g)
 	if ((wants_64_alignment(g) || (g->evex && g->row->attr & ATTR_ALIGN)) &&
 		rnd_chance(g->r, 98))
 		g->ea &= ~63ULL;
+	if (wants_64_alignment(g) && rnd_chance(g->r, 95))
+		g->ea = xsave_room(g->ea);
 }
 
 /* The memory operand's offset in its segment. */
@@ -514,7 +530,7 @@ static void prepare_registers(struct gen *g)
 	if (leaves_gaps(g))
 		g->busy |= 1 << R_RDI | 1 << R_RCX;
 	if (wants_64_alignment(g)) {
-		prep_reg(g, R_RAX, rnd_chance(g->r, 60) ? 7 : rnd_below(g->r, 8));
+		prep_reg(g, R_RAX, xsave_mask(g));
 		prep_reg(g, R_RDX, 0);
 	}
 }
@@ -555,7 +571,7 @@ static void prepare_memory(struct gen *g)
 	if (is_run(g, exec_fxrstor) && rnd_chance(g->r, 95))
 		prep_abs(g, 0xae0f, 2, 0, g->ea);
 	if (is_run(g, exec_xrstor) && rnd_chance(g->r, 97)) {
-		prep_store(g, g->ea + 512, rnd_below(g->r, 8));
+		prep_store(g, g->ea + 512, xsave_mask(g));
 		for (unsigned int k = 4; k < 24; k += 4)
 			prep_store(g, g->ea + 512 + k, 0);
 		prep_store(g, g->ea + 24, sane_mxcsr(g));
@@ -564,13 +580,13 @@ static void prepare_memory(struct gen *g)
 	if (leaves_gaps(g)) {
 		prep_bytes(prep_new(g), 0xfc, 1);		/* cld */
 		prep_reg(g, R_RDI, (u32)g->ea + 160);
-		prep_reg(g, R_RCX, (XSAVE_SIZE - 160) / 4);
+		prep_reg(g, R_RCX, (FPU_AREA - 160) / 4);
 		prep_reg(g, R_RAX, 0);
 		prep_bytes(prep_new(g), 0xabf3, 2);		/* rep stosd */
-		prep_reg(g, R_RAX, 7);
+		prep_reg(g, R_RAX, xsave_mask(g));
 	}
 	if (is_run(g, exec_xsaveopt)) {
-		prep_reg(g, R_RAX, 7);
+		prep_reg(g, R_RAX, (u32)xstate_components);
 		prep_abs(g, 0xae0f, 2, 4, g->ea);
 	}
 	if (is_run(g, exec_popf))
