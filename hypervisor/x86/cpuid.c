@@ -34,6 +34,8 @@
 #define LEAF1D_SHARING		MASK(25, 14)
 
 #define XCR0_OFFERED		(XCR0_X87 | XCR0_SSE | XCR0_AVX)
+#define D1_XSAVEC		BIT(1)
+#define D1_XSAVES		BIT(3)
 #define APIC_BASE_ENABLE	BIT(11)
 #define LINEAR_BITS		48u
 #define E8_BTC_NO		BIT(29)
@@ -152,7 +154,10 @@ static void leaf_xsave(const struct host *h, u32 r[4])
 
 static void leaf_xsave_compact(const struct host *h, u32 r[4])
 {
-	r[EBX] = xsave_size(&h->layout, h->xcr0 & XCR0_OFFERED, true);
+	if (!(h->reg[C_D1_EAX] & (D1_XSAVEC | D1_XSAVES)))
+		r[EBX] = 0;
+	else
+		r[EBX] = xsave_size(&h->layout, h->xcr0 & XCR0_OFFERED, true);
 	r[ECX] = r[EDX] = 0;	/* no XSS component */
 }
 
