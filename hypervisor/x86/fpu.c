@@ -1,6 +1,6 @@
 /*
- * Moving the guest's x87, SSE and AVX state between the host's registers and memory, its reset
- * values, and its form in the KVM API. SDM 1 chapters 8, 10 and 13.
+ * Moving the guest's x87, SSE, AVX and AVX-512 state between the host's registers and memory, its
+ * layout and reset values, and its form in the KVM API. SDM 1 chapters 8, 10, 13 to 15.
  */
 #include "hypervisor/x86/fpu.h"
 
