@@ -33,7 +33,6 @@
 #define LEAF4_SHARING		MASK(31, 14)	/* EAX: threads sharing it, cores */
 #define LEAF1D_SHARING		MASK(25, 14)
 
-#define XCR0_OFFERED		(XCR0_X87 | XCR0_SSE | XCR0_AVX)
 #define D1_XSAVEC		BIT(1)
 #define D1_XSAVES		BIT(3)
 #define APIC_BASE_ENABLE	BIT(11)
@@ -147,7 +146,7 @@ static void leaf_features7(const struct host *h, u32 r[4])
 
 static void leaf_xsave(const struct host *h, u32 r[4])
 {
-	r[EAX] = h->xcr0 & XCR0_OFFERED;
+	r[EAX] = h->xcr0;
 	r[EBX] = r[ECX] = xsave_size(&h->layout, r[EAX], false);
 	r[EDX] = 0;
 }
@@ -157,7 +156,7 @@ static void leaf_xsave_compact(const struct host *h, u32 r[4])
 	if (!(h->reg[C_D1_EAX] & (D1_XSAVEC | D1_XSAVES)))
 		r[EBX] = 0;
 	else
-		r[EBX] = xsave_size(&h->layout, h->xcr0 & XCR0_OFFERED, true);
+		r[EBX] = xsave_size(&h->layout, h->xcr0, true);
 	r[ECX] = r[EDX] = 0;	/* no XSS component */
 }
 
@@ -316,7 +315,7 @@ static bool leaf_there(const struct host *h, const struct leaf *l)
 {
 	if (l->vendor != ANY && l->vendor != (h->amd ? AMD : INTEL))
 		return false;
-	return l->fill != leaf_xsave_component || h->xcr0 & XCR0_OFFERED & BIT(l->index);
+	return l->fill != leaf_xsave_component || h->xcr0 & BIT(l->index);
 }
 
 int cpuid_supported(struct kvm_cpuid_entry2 *out, int n)
@@ -371,9 +370,7 @@ static bool bit_possible(const struct host *h, const struct cpuid_bit *b)
 	default:
 		break;
 	}
-	if (b->policy != CPUID_PASS && b->policy != CPUID_PASS_ASKED)
-		return true;
-	return h->reg[b->reg] & bit_mask(b);
+	return b->policy != CPUID_PASS || h->reg[b->reg] & bit_mask(b);
 }
 
 /*

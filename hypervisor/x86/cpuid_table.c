@@ -38,7 +38,7 @@ const struct cpuid_place cpuid_places[NR_CPUID_REGS] = {
 #define ROW(r, l, h, p, f, n, w) \
 	{ .reg = r, .low = l, .high = h, .policy = p, .feature = f, .name = n, .why = w }
 #define PASS(r, b, f, n)		ROW(r, b, b, CPUID_PASS, f, n, NULL)
-#define AVX512(r, b, f, n)		ROW(r, b, b, CPUID_PASS_ASKED, f, n, NULL)
+#define AVX512(r, b, f, n)		ROW(r, b, b, CPUID_PASS, f, n, NULL)
 #define EMUL(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE, f, n, NULL)
 #define SCHED(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE_SCHED, f, n, NULL)
 #define EMUL_AMD(r, b, f, n)		ROW(r, b, b, CPUID_EMULATE_AMD, f, n, NULL)

@@ -23,7 +23,6 @@ struct cpuid_place {
 
 enum cpuid_policy {
 	CPUID_PASS,		/* there when the host has it: it runs on the host's units */
-	CPUID_PASS_ASKED,	/* the same, but only user space that knows of it has it */
 	CPUID_EMULATE,		/* there on any host: our own code does it */
 	CPUID_EMULATE_AMD,	/* the same, where the vendor is AMD (else the bit means nothing) */
 	CPUID_EMULATE_INTEL,
