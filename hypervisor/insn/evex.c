@@ -20,12 +20,33 @@ static u64 low_bits(unsigned int n)
 	return n >= 64 ? ~0ULL : BIT(n) - 1;
 }
 
-/* v->fpu is not live. */
+/* Hosts whose masks have no 64 bits count as without AVX-512 (x86/fpu.h). */
+static u64 mask_live(unsigned int k)
+{
+	u64 mask = ~0ULL;
+
+#define READ(n)	case n: __asm__ volatile("kmovq %%k" #n ", %0" : "=r"(mask)); break
+	switch (k) {
+	READ(1);
+	READ(2);
+	READ(3);
+	READ(4);
+	READ(5);
+	READ(6);
+	READ(7);
+	}
+#undef READ
+	return mask;
+}
+
+/* The instruction's mask for n elements. */
 static u64 mask_of(const struct vcpu *v, const struct insn *i, unsigned int n)
 {
 	unsigned int k = i->evex & EVEX_K;
 
-	return (k ? mask_get(v->fpu, k) : ~0ULL) & low_bits(n);
+	if (v->fpu_live || !k)
+		return mask_live(k) & low_bits(n);
+	return mask_get(v->fpu, k) & low_bits(n);
 }
 
 static unsigned int bits_set(u64 mask)
@@ -128,10 +149,8 @@ void evex_bounced(struct vcpu *v, const struct insn *i, const struct native_stub
 	u8 buf[128] __attribute__((aligned(64))) = { 0 };
 	u64 ea = insn_ea(v, i), la = v->ebase[i->seg] + ea, err;
 	u8 *p = buf + (la & 63);
-	struct elements e;
+	struct elements e = elements_of(v, i);
 
-	fpu_put(v);
-	e = elements_of(v, i);
 	/* No element, no fault: so has AMD it. */
 	if (e.selected && la & (s->size - 1u) && opcode_aligned(opcode_row(i->row), i))
 		raise_gp(v, 0);
