@@ -190,17 +190,19 @@ static void put_gpr_at(struct text *t, u32 off, u32 bytes)
 	}
 }
 
-static void put_vector(struct text *t, u32 number, bool wide)
+static void put_vector(struct text *t, u32 number, u32 bytes)
 {
-	put_str(t, wide ? "ymm" : "xmm");
+	put_str(t, bytes == 64 ? "zmm" : bytes == 32 ? "ymm" : "xmm");
 	put_number(t, number);
 }
 
 /* Names end so: VADDSS, VFMADD132SS/D. VEX.L means nothing to them. */
-static bool is_scalar(const char *name)
+static bool is_scalar(const struct opcode *row, const struct insn *i)
 {
-	const char *end = name;
+	const char *name = row->name, *end = name;
 
+	if (i->flags & I_EVEX)
+		return row->evex & EV_LIG;
 	if (name[1] == 'b' || name[1] == 'p')		/* VBROADCASTSx, VPABSD */
 		return false;
 	while (*end && *end != '/')
@@ -213,6 +215,9 @@ static bool is_half(const struct opcode *row, u32 k)
 {
 	static const struct { const char *name; u8 op; } half[] = {
 		{ "vcvtpd2ps", 0 }, { "vcvtpd2dq", 0 }, { "vcvttpd2dq", 0 },
+		{ "vcvtpd2udq", 0 }, { "vcvttpd2udq", 0 }, { "vcvtqq2ps", 0 }, { "vcvtuqq2ps", 0 },
+		{ "vcvtneps2bf16", 0 }, { "vpgatherqd", 0 }, { "vgatherqps", 0 },
+		{ "vpscatterqd", 1 }, { "vscatterqps", 1 },
 		{ "vbroadcastss", 1 }, { "vbroadcastsd", 1 },
 	};
 
@@ -222,14 +227,19 @@ static bool is_half(const struct opcode *row, u32 k)
 	return false;
 }
 
-/* A scalar or part of a vector stands in XMM whatever VEX.L is. */
-static bool vector_wide(const struct opcode *row, u32 k, const struct insn *i)
+/* A scalar or part of a vector stands in XMM whatever the length is, or in YMM beside ZMM. */
+static u32 vector_bytes(const struct opcode *row, u32 k, const struct insn *i)
 {
 	const struct operand_info *o = &operand_info[row->op[k]];
-	bool part = o->place == PL_RM && o->msize != SZ_X && o->msize != SZ_XD;
+	u32 bytes = insn_vector_bytes(i);
 
-	return i->flags & I_L && o->size == SZ_X && !part && !is_half(row, k) &&
-	       !is_scalar(row->name);
+	if (o->size != SZ_X)
+		return operand_bytes(o->size, i);
+	if (is_scalar(row, i))
+		return 16;
+	if (o->place == PL_RM && o->msize != SZ_X && o->msize != SZ_XD)
+		bytes = operand_bytes(o->msize, i);
+	return MAX(is_half(row, k) ? bytes / 2 : bytes, 16);
 }
 
 static void put_register(
@@ -239,12 +249,13 @@ static void put_register(
 	u32 bytes = operand_bytes(o->size, i);
 
 	switch (o->class) {
-	case CL_VEC: put_vector(t, number, vector_wide(row, k, i)); return;
+	case CL_VEC: put_vector(t, number, vector_bytes(row, k, i)); return;
 	case CL_SREG: put_str(t, segment_name[number % ARRAY_SIZE(segment_name)]); return;
 	case CL_MMX: put_str(t, "mm"); break;
 	case CL_X87: put_str(t, "st"); break;
 	case CL_CR: put_str(t, "cr"); break;
 	case CL_DR: put_str(t, "dr"); break;
+	case CL_MASK: put_char(t, 'k'); break;
 	default:
 		/* CRC32's destination: by W. */
 		put_gpr_at(t, number, bytes ? bytes : i->flags & I_W ? 8 : 4);
@@ -263,6 +274,7 @@ static void put_size(struct text *t, u32 bytes)
 	} sizes[] = {
 		{ 1, "byte " }, { 2, "word " }, { 4, "dword " }, { 6, "fword " }, { 8, "qword " },
 		{ 10, "tword " }, { 16, "oword " }, { 32, "yword " },
+		{ 64, "zword " },
 	};
 
 	for (u32 k = 0; k < ARRAY_SIZE(sizes); k++)
@@ -270,16 +282,17 @@ static void put_size(struct text *t, u32 bytes)
 			put_str(t, sizes[k].name);
 }
 
-/* The index of a gather is as wide as its element type says: V[P]GATHER{D,Q}x. SDM 2C */
-static bool gather_index_wide(const struct opcode *row, const struct insn *i)
+/* The elements of a gather and their indexes, by its name: V[P]GATHER{D,Q}x. SDM 2C */
+static u32 gather_index_bytes(const struct opcode *row, const struct insn *i)
 {
 	const char *p = row->name;
+	u32 bytes = insn_vector_bytes(i);
 	bool dwords;
 
 	while (*p && !(p[0] == 'e' && p[1] == 'r'))
 		p++;
 	dwords = *p && p[2] == 'd';
-	return i->flags & I_L && !(dwords && i->flags & I_W);
+	return MAX(dwords && i->flags & I_W ? bytes / 2 : bytes, 16u);
 }
 
 static void put_disp(struct text *t, s64 disp, bool first)
@@ -301,7 +314,7 @@ static bool put_base_index(
 	if (base && index)
 		put_char(t, '+');
 	if (vsib)
-		put_vector(t, i->index, gather_index_wide(row, i));
+		put_vector(t, i->index, gather_index_bytes(row, i));
 	else if (index)
 		put_gpr(t, i->index, i->asize);
 	if (index && i->scale) {
@@ -311,13 +324,48 @@ static bool put_base_index(
 	return base || index;
 }
 
+/* {1to16} */
+static void put_broadcast(struct text *t, const struct operand_info *o, const struct insn *i)
+{
+	if (!(i->flags & I_EVEX) || !(i->evex & EVEX_B))
+		return;
+	put_str(t, "{1to");
+	put_number(t, operand_bytes(o->msize, i) / operand_mem_bytes(o->msize, i));
+	put_char(t, '}');
+}
+
+/* {k1}{z}, behind the first operand */
+static void put_mask(struct text *t, const struct insn *i)
+{
+	if (!(i->flags & I_EVEX) || !(i->evex & EVEX_K))
+		return;
+	put_str(t, "{k");
+	put_number(t, i->evex & EVEX_K);
+	put_str(t, i->evex & EVEX_Z ? "}{z}" : "}");
+}
+
+/* Behind the last vector. */
+static void put_rounding(struct text *t, const struct opcode *row, const struct insn *i)
+{
+	static const char mode[4][4] = { "rn", "rd", "ru", "rz" };
+
+	if (!(i->flags & I_EVEX) || !(i->evex & EVEX_B) || i->flags & I_MEM)
+		return;
+	put_str(t, ", {");
+	if (row->evex & EV_RC) {
+		put_str(t, mode[i->evex >> EVEX_LL_SHIFT & 3]);
+		put_char(t, '-');
+	}
+	put_str(t, "sae}");
+}
+
 static void put_memory(struct text *t, const struct opcode *row, const struct operand_info *o,
 	const struct insn *i, u64 rip)
 {
 	bool some;
 
-	if (o->msize != SZ_P && o->msize != SZ_S)
-		put_size(t, operand_bytes(o->msize, i));
+	if (o->msize != SZ_P && o->msize != SZ_S && o->place != PL_VSIB)
+		put_size(t, operand_mem_bytes(o->msize, i));
 	else if (row->attr & ATTR_BRANCH)
 		put_str(t, i->opsize == 2 ? "word far " : i->opsize == 8 ? "qword far " : "dword far ");
 	put_char(t, '[');
@@ -339,6 +387,7 @@ static void put_memory(struct text *t, const struct opcode *row, const struct op
 			put_disp(t, i->disp, false);
 	}
 	put_char(t, ']');
+	put_broadcast(t, o, i);
 }
 
 /* ---- operands ------------------------------------------------------------------------------- */
@@ -407,6 +456,17 @@ static bool operand_shown(const struct opcode *row, u32 k, const struct insn *i)
 	return !(i->flags & I_MEM) && row->op[1] && row->attr & (ATTR_RW | ATTR_RO);
 }
 
+/* Is operand k the last vector? */
+static bool vector_last(const struct opcode *row, u32 k)
+{
+	if (operand_info[row->op[k]].class != CL_VEC)
+		return false;
+	while (++k < ARRAY_SIZE(row->op))
+		if (operand_info[row->op[k]].class == CL_VEC)
+			return false;
+	return true;
+}
+
 int insn_format(char *buf, size_t n, const struct insn *i, u64 rip)
 {
 	const struct opcode *row = opcode_row(i->row);
@@ -421,6 +481,10 @@ int insn_format(char *buf, size_t n, const struct insn *i, u64 rip)
 				continue;
 			put_str(&t, between);
 			put_operand(&t, row, k, i, rip);
+			if (k == 0)
+				put_mask(&t, i);
+			if (vector_last(row, k))
+				put_rounding(&t, row, i);
 			between = ", ";
 		}
 	} else {
