@@ -26,12 +26,14 @@ static u64 exits_seen[64], entries_made;
 
 static void set_xcr0(struct hvcpu *c)
 {
-	struct kvm_xcrs x = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = 7 } } };
+	/* With AVX-512, with AVX, without. */
+	static const u64 tried[] = { 0xe7, 7, 3 };
+	struct kvm_xcrs x = { .nr_xcrs = 1 };
 
-	/* Hosts without AVX have less. */
-	if (kvm_call(c->fd, KVM_SET_XCRS, &x)) {
-		x.xcrs[0].value = 3;
-		kvm_call(c->fd, KVM_SET_XCRS, &x);
+	for (size_t k = 0; k < ARRAY_SIZE(tried); k++) {
+		x.xcrs[0].value = tried[k];
+		if (!kvm_call(c->fd, KVM_SET_XCRS, &x))
+			return;
 	}
 }
 

@@ -191,21 +191,48 @@ static void put_immediates(struct code *c, const struct opcode *row)
 	}
 }
 
+static bool has_place(const struct opcode *row, enum operand_place place)
+{
+	for (unsigned int k = 0; k < 4; k++)
+		if (row->op[k] && operand_info[row->op[k]].place == place)
+			return true;
+	return false;
+}
+
+static const u8 pp[] = { [OPC_NP] = 0, [OPC_66] = 1, [OPC_F3] = 2, [OPC_F2] = 3 };
+
 static void put_vex(struct code *c, const struct opcode_where *w, const struct opcode *row)
 {
-	static const u8 pp[] = { [OPC_NP] = 0, [OPC_66] = 1, [OPC_F3] = 2, [OPC_F2] = 3 };
 	struct random *r = c->r;
-	unsigned int wbit = row->attr & ATTR_W1 ? 1 : row->attr & ATTR_W0 ? 0 : below(r, 2);
+	unsigned int wbit = w->w >= 0 ? (u8)w->w : row->attr & ATTR_W1 ? 1 : row->attr & ATTR_W0 ? 0 : below(r, 2);
 	unsigned int l = row->attr & ATTR_L1 ? 1 : row->attr & ATTR_L0 ? 0 : below(r, 2);
 	unsigned int high = c->bits == 64 ? below(r, 8) : 7, vvvv = chance(r, 40) ? 15 :
 		below(r, 16);
 
-	for (unsigned int k = 0; k < 4; k++)
-		if (row->op[k] && operand_info[row->op[k]].place == PL_VVVV)
-			vvvv = below(r, 16);
+	if (has_place(row, PL_VVVV))
+		vvvv = below(r, 16);
 	put8(c, 0xc4);
 	put8(c, high << 5 | (w->map - MAP_VEX1 + 1u));
 	put8(c, wbit << 7 | vvvv << 3 | l << 2 | pp[w->pfx]);
+}
+
+/* Any mask, length, broadcast; mostly where they may be. */
+static void put_evex(struct code *c, const struct opcode_where *w, const struct opcode *row)
+{
+	struct random *r = c->r;
+	unsigned int high = c->bits == 64 ? below(r, 16) : 13 | below(r, 4);
+	unsigned int k = row->evex & EV_NOK || chance(r, 40) ? 0 : below(r, 8);
+	unsigned int b = row->evex & (EV_BCAST | EV_RC | EV_SAE) && chance(r, 40);
+	unsigned int vvvv = has_place(row, PL_VVVV) ? below(r, 32) : 31;
+
+	if (c->bits != 64)
+		vvvv |= 16;
+	if (row->evex & EV_KREQ)
+		k = 1 + below(r, 7);
+	put8(c, 0x62);
+	put8(c, high << 4 | (w->map - MAP_EVEX1 + 1u));
+	put8(c, (u8)w->w << 7 | (vvvv & 15) << 3 | 4 | pp[w->pfx]);
+	put8(c, (k && chance(r, 40)) << 7 | below(r, 3) << 5 | b << 4 | vvvv >> 4 << 3 | k);
 }
 
 static void put_legacy(struct code *c, const struct opcode_where *w)
@@ -236,7 +263,9 @@ static void put_row(struct code *c)
 	if (!strcmp(row->name, "hlt") && chance(c->r, 95))
 		return;
 	put_prefixes(c);
-	if (w.map >= MAP_VEX1 && w.map <= MAP_VEX3)
+	if (w.map >= MAP_EVEX1)
+		put_evex(c, &w, row);
+	else if (w.map >= MAP_VEX1)
 		put_vex(c, &w, row);
 	else
 		put_legacy(c, &w);
@@ -392,9 +421,18 @@ static void put_load(struct code *c)
 	}
 }
 
-/* Gathers read where a vector says. */
+/* Gathers read where a vector says, scatters write there. */
 static void put_gather(struct code *c)
 {
+	if (chance(c->r, 50)) {
+		PUT(c, 0x62, c->bits == 64 ? 2 | below(c->r, 16) << 4 : 0xf2,
+			0x7d | below(c->r, 2) << 7, (c->bits == 64 ? below(c->r, 2) : 1) << 3 |
+			below(c->r, 3) << 5 | (1 + below(c->r, 7)),
+			(chance(c->r, 50) ? 0x90 : 0xa0) | below(c->r, 4),
+			0x04 | below(c->r, 8) << 3, (u8)rnd(c->r));
+		put(c, 0, 4);
+		return;
+	}
 	PUT(c, 0xc4, c->bits == 64 ? 0xa2 | below(c->r, 8) << 5 : 0xe2,
 		0x69 | below(c->r, 2) << 7 | below(c->r, 2) << 2, 0x90 | below(c->r, 4));
 	PUT(c, 0x04 | below(c->r, 8) << 3, (u8)rnd(c->r));
