@@ -142,7 +142,6 @@ static int set_cpuid(void)
 		return -1;
 	c->nent = 128;
 	ret = (int)qkvm_ioctl(sys_fd, KVM_GET_SUPPORTED_CPUID, (unsigned long)c);
-	xstate_ask(c);
 	if (!ret)
 		ret = (int)qkvm_ioctl(vcpu_fd, KVM_SET_CPUID2, (unsigned long)c);
 	free(c);

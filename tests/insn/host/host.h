@@ -56,9 +56,6 @@ bool xstate_equal(const struct state *a, const struct state *b, unsigned int n);
 void xstate_differences(const struct state *a, const struct state *b, unsigned int n,
 	void (*show)(void *arg, const char *name, unsigned int k, const u8 *a, const u8 *b,
 		unsigned int bytes), void *arg);
-/* What KVM_GET_SUPPORTED_CPUID gave, with what is there for those who ask. */
-struct kvm_cpuid2;
-void xstate_ask(struct kvm_cpuid2 *c);
 
 /* ---- native.c: the host side --------------------------------------------------------------- */
 int native_setup(void);

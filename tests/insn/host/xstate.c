@@ -1,6 +1,6 @@
 /*
- * State components beyond AVX: which there are, where they lie in an XSAVE image (the guests' images have
- * the host's layout), and a guest's CPUID that has them. SDM 1 13.5
+ * State components beyond AVX: which there are, and where they lie in an XSAVE image (the guests' images
+ * have the host's layout). SDM 1 13.5
  */
 #include <cpuid.h>
 #include <string.h>
@@ -10,11 +10,6 @@
 u64 xstate_components = XCR0_X87 | XCR0_SSE | XCR0_AVX;
 
 static u32 offset[8];
-
-/* Features that x86/cpuid.c offers where user space asks: leaf 7. */
-#define AVX512_EBX	(BIT(16) | BIT(17) | BIT(21) | BIT(28) | BIT(30) | BIT(31))
-#define AVX512_ECX	(BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))
-#define AVX512_BF16	BIT(5)
 
 void xstate_setup(void)
 {
@@ -77,25 +72,4 @@ void xstate_differences(const struct state *a, const struct state *b, unsigned i
 		show(arg, "zmm", k + 16, a->zmm16[k], b->zmm16[k], 64);
 	for (unsigned int k = 0; k < 8; k++)
 		show(arg, "k", k, (const u8 *)&a->k[k], (const u8 *)&b->k[k], 8);
-}
-
-static void entry_ask(struct kvm_cpuid_entry2 *e)
-{
-	u32 a, b, c, d;
-
-	__cpuid_count(e->function, e->index, a, b, c, d);
-	if (e->function == 7 && e->index == 0) {
-		e->ebx |= b & (u32)AVX512_EBX;
-		e->ecx |= c & (u32)AVX512_ECX;
-	}
-	if (e->function == 7 && e->index == 1)
-		e->eax |= a & (u32)AVX512_BF16;
-	if (e->function == 0xd && e->index == 0)
-		e->eax |= (u32)xstate_components;
-}
-
-void xstate_ask(struct kvm_cpuid2 *c)
-{
-	for (u32 k = 0; k < c->nent && xstate_components & XCR0_AVX512; k++)
-		entry_ask(&c->entries[k]);
 }

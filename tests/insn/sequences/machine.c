@@ -184,7 +184,6 @@ static int set_cpuid(const struct machine *m)
 
 	c.h.nent = 128;
 	ret = qkvm_ioctl(m->sys, KVM_GET_SUPPORTED_CPUID, (unsigned long)&c);
-	xstate_ask(&c.h);
 	return (int)(ret ? ret : machine_call(m, KVM_SET_CPUID2, &c));
 }
 
