@@ -81,6 +81,16 @@ static void parts_add_vectors(
 	}
 }
 
+/*
+ * Bytes of an area that are at hand. Outside 64-bit mode they wrap at 4 GiB, which mem_hit() leaves to
+ * its callers; the slow accesses do it themselves.
+ */
+static void *area_hit(
+	struct vcpu *v, const struct insn *i, u64 ea, unsigned int len, bool write)
+{
+	return mem_hit(v, i->seg, vcpu_64bit(v) ? ea : (u32)ea, len, write);
+}
+
 static void part_probe(struct vcpu *v, const struct insn *i, u64 ea, struct part p)
 {
 	for (unsigned int at = 0; at < p.len; at += COPY_MAX)
@@ -89,7 +99,7 @@ static void part_probe(struct vcpu *v, const struct insn *i, u64 ea, struct part
 
 static void part_store(struct vcpu *v, const struct insn *i, u64 ea, struct part p)
 {
-	void *to = mem_hit(v, i->seg, ea + p.at, p.len, true);
+	void *to = area_hit(v, i, ea + p.at, p.len, true);
 
 	if (likely(to)) {
 		memcpy(to, p.data, p.len);
@@ -102,7 +112,7 @@ static void part_store(struct vcpu *v, const struct insn *i, u64 ea, struct part
 static void parts_store(struct vcpu *v, const struct insn *i, u64 ea, const struct parts *p)
 {
 	for (unsigned int k = 0; k < p->n; k++)
-		if (unlikely(!mem_hit(v, i->seg, ea + p->part[k].at, p->part[k].len, true)))
+		if (unlikely(!area_hit(v, i, ea + p->part[k].at, p->part[k].len, true)))
 			part_probe(v, i, ea, p->part[k]);
 	for (unsigned int k = 0; k < p->n; k++)
 		part_store(v, i, ea, p->part[k]);
@@ -111,7 +121,7 @@ static void parts_store(struct vcpu *v, const struct insn *i, u64 ea, const stru
 static void area_load(
 	struct vcpu *v, const struct insn *i, u64 ea, void *to, unsigned int len)
 {
-	const void *from = mem_hit(v, i->seg, ea, len, false);
+	const void *from = area_hit(v, i, ea, len, false);
 
 	if (likely(from)) {
 		memcpy(to, from, len);
@@ -127,7 +137,7 @@ static void parts_find(struct vcpu *v, const struct insn *i, u64 ea, struct part
 	for (unsigned int k = 0; k < p->n; k++) {
 		struct part *q = &p->part[k];
 
-		q->data = mem_hit(v, i->seg, ea + q->at, q->len, false);
+		q->data = area_hit(v, i, ea + q->at, q->len, false);
 		if (likely(q->data))
 			continue;
 		area_load(v, i, ea + q->at, room, q->len);
@@ -138,7 +148,7 @@ static void parts_find(struct vcpu *v, const struct insn *i, u64 ea, struct part
 
 static void byte_probe(struct vcpu *v, const struct insn *i, u64 ea, enum mem_access acc)
 {
-	if (unlikely(!mem_hit(v, i->seg, ea, 1, acc == MEM_WRITE)))
+	if (unlikely(!area_hit(v, i, ea, 1, acc == MEM_WRITE)))
 		mem_probe(v, i->seg, ea, 1, acc);
 }
 
@@ -301,7 +311,8 @@ static void xsave_standard(struct vcpu *v, const struct insn *i, bool optimize)
 
 	probe_ends(v, i, ea, xsave_size(&v->fpu->layout, rfbm, false));
 	head_pack(v, i, &fx);
-	bv = (mem_read(v, i->seg, ea + HEADER_AT, 8) & ~rfbm) | (inuse & rfbm);
+	area_load(v, i, ea + HEADER_AT, &bv, sizeof(bv));
+	bv = (bv & ~rfbm) | (inuse & rfbm);
 	if (save & XCR0_X87)
 		part_add_x87(&p, &fx, v->fpu);
 	if (rfbm & (XCR0_SSE | XCR0_AVX))

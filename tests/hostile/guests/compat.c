@@ -8,11 +8,17 @@
 #define ABOVE		0x100001000ul	/* what 0xfffff000 + 0x2000 must not be */
 #define BELOW		0x1000ul
 
-extern u8 compat_load[], compat_store[], compat_push[];
+extern u8 compat_load[], compat_store[], compat_push[], compat_bound[];
+extern u8 compat_fxsave[], compat_fxrstor[], compat_xsave[], compat_xrstor[];
 asm(".pushsection .text\n.code32\n"
 	"compat_load: mov %fs:(%esi), %eax; lret\n"
 	"compat_store: mov %eax, %fs:(%esi); lret\n"
 	"compat_push: mov %esp, %ebx; mov %esi, %esp; push %eax; mov %ebx, %esp; lret\n"
+	"compat_bound: xor %edx, %edx; bound %edx, (%esi); lret\n"
+	"compat_fxsave: fxsave (%esi); lret\n"
+	"compat_fxrstor: fxrstor (%esi); lret\n"
+	"compat_xsave: xor %edx, %edx; xsave (%esi); lret\n"
+	"compat_xrstor: xor %edx, %edx; xrstor (%esi); lret\n"
 	".code64\n.popsection\n");
 
 static u8 stack[4096] PAGE_ALIGNED;
@@ -27,7 +33,7 @@ static u32 compat(u8 *code, u32 off, u32 val)
 	far.sel = SEL_KCODE32;
 	asm volatile("mov %%rsp, %%r15; mov %3, %%rsp; lcall *%1; mov %%r15, %%rsp"
 		: "=a"(out) : "m"(far), "S"(off), "r"(stack + sizeof(stack)), "a"(val)
-		: "rbx", "r15", "memory", "cc");
+		: "rbx", "rdx", "r15", "memory", "cc");
 	return out;
 }
 
@@ -35,6 +41,70 @@ static void set_fs(u32 base)
 {
 	gdt_set(SEL_TEST, descriptor(base, 0xfffff, 0x93, 12));
 	asm volatile("mov %w0, %%fs" :: "r"(SEL_TEST) : "memory");
+}
+
+/* ---- areas that begin below 4 GiB and go on at 0 ---- */
+
+#define FXSAVE_AT	0xffffff60u		/* what lies at 0 begins with XMM0 */
+#define XSAVE_AT	0xffffffc0u
+
+static u64 xmm3(void)
+{
+	u64 val;
+
+	asm volatile("movq %%xmm3, %0" : "=r"(val));
+	return val;
+}
+
+/* above: what is at 4 GiB. */
+static void area(u8 *save, u8 *restore, u32 at, u8 *above, ulong zero, u32 n)
+{
+	static u8 pattern[4096];
+	ulong xmm3_at = zero + (u32)(at + 160 + 3 * 16);
+
+	memset(pattern, 0x5a, sizeof(pattern));
+	memcpy(above, pattern, sizeof(pattern));
+	asm volatile("movq %0, %%xmm3" :: "r"(0x12340000ul + n));
+	store64(0x100000000ul, load64(0x100000000ul));		/* at hand for both */
+	compat(save, at, 3);
+	sweep_check(!memcmp(above, pattern, sizeof(pattern)), "the page above was written");
+	sweep_check(load64(xmm3_at) == 0x12340000 + n, "saved at 0");
+	store64(xmm3_at, 0x56780000 + n);
+	compat(restore, at, 3);
+	sweep_check(xmm3() == 0x56780000 + n, "restored from 0");
+}
+
+static void areas(u8 *above)
+{
+	static u8 below[4096] PAGE_ALIGNED;
+	ulong zero = 0;
+	u32 n;
+
+	asm("" : "+r"(zero));
+	*page_entry(0xfffff000, 2) = 0;		/* a large page */
+	page_map(0xfffff000, (ulong)below, PTE_P | PTE_W);
+	write_cr0(read_cr0() & ~(CR0_EM | CR0_TS));
+	write_cr4(read_cr4() | CR4_OSFXSR);
+	sweep("FXSAVE and BOUND over 4 GiB");
+	for (n = 0; n < 40; n++) {
+		area(compat_fxsave, compat_fxrstor, FXSAVE_AT, above, zero, n);
+		store64(zero, n);		/* the upper bound */
+		store64(0x100000000ul, ~0ul);
+		store64(0xfffffff8, 0);
+		sweep_check(catch(compat(compat_bound, 0xfffffffc, 0)) == NONE, "bound");
+	}
+	sweep_end();
+	if (!(cpuid(1, 0).ecx & BIT(26)))
+		return;
+	write_cr4(read_cr4() | CR4_OSXSAVE);
+	asm volatile("xsetbv" :: "c"(0), "a"(3), "d"(0));
+	sweep("XSAVE over 4 GiB");
+	for (n = 0; n < 40; n++) {
+		memset(below, 0, sizeof(below));
+		memset((u8 *)zero + 64, 0, 1024);
+		area(compat_xsave, compat_xrstor, XSAVE_AT, above, zero, n);
+	}
+	sweep_end();
 }
 
 void guest_main(void)
@@ -74,4 +144,5 @@ void guest_main(void)
 	}
 	sweep_end();
 	asm volatile("mov %w0, %%fs" :: "r"(0));
+	areas(above);
 }
