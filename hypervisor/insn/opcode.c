@@ -38,11 +38,19 @@ static bool link_reaches(const struct opcode *link, unsigned int octet)
 	return link->sub == octet || (link->sel == SEL_MODREG && link->sub + 1u == octet);
 }
 
-/* The link to an octet, as an index of map and row; false if nothing leads there. */
-static bool link_find(unsigned int octet, unsigned int *map, unsigned int *n)
+/*
+ * The link to the octet of row *n, as an index of map and row; false if nothing leads there. Octets
+ * from G17 on are reached with VEX or EVEX, and then from the same column: this is in the path of
+ * vector instructions whose memory is not at hand.
+ */
+static bool link_find(unsigned int *map, unsigned int *n)
 {
-	for (*map = MAP_1; *map <= MAP_GROUPS; ++*map)
-		for (*n = 0; *n < opcode_dir[*map].n; ++*n)
+	unsigned int octet = *n / NR_OPC_PFX / 8, col = *n % NR_OPC_PFX;
+	unsigned int first = octet < G17 ? MAP_1 : octet < GE_MOVSS_L ? MAP_VEX1 : MAP_EVEX1;
+	unsigned int step = first == MAP_1 ? 1 : NR_OPC_PFX;
+
+	for (*map = first; *map <= MAP_GROUPS; ++*map)
+		for (*n = step == 1 ? 0 : col; *n < opcode_dir[*map].n; *n += step)
 			if (link_reaches(&opcode_dir[*map].rows[*n], octet))
 				return true;
 	return false;
@@ -74,7 +82,7 @@ static bool group_where(unsigned int n, const struct opcode *row, struct opcode_
 
 		slot = (n / NR_OPC_PFX) & 7;
 		octet = n / NR_OPC_PFX / 8;
-		if (!link_find(octet, &map, &n))
+		if (!link_find(&map, &n))
 			return false;
 		link = &opcode_dir[map].rows[n];
 		if (link->sel == SEL_RM)
