@@ -151,7 +151,7 @@ void evex_bounced(struct vcpu *v, const struct insn *i, const struct native_stub
 	u8 *p = buf + (la & 63);
 	struct elements e = elements_of(v, i);
 
-	/* No element, no fault: so has AMD it. */
+	/* No element, no fault: so has AMD it. (A host that checks even then faults in the stub.) */
 	if (e.selected && la & (s->size - 1u) && opcode_aligned(opcode_row(i->row), i))
 		raise_gp(v, 0);
 	if (s->access & OPC_MEM_WRITE)
@@ -190,6 +190,22 @@ static unsigned int element_count(const struct insn *i, unsigned int size)
 	return insn_vector_bytes(i) / MAX(size, index_size(i));
 }
 
+/* All selected elements, where they are plain memory at hand: nothing can stop between two. */
+static bool gather_at_once(struct vcpu *v, const struct insn *i, const u8 *index, u64 mask,
+	unsigned int size, u8 *dst)
+{
+	for (; mask; mask &= mask - 1) {
+		unsigned int k = (unsigned int)__builtin_ctzll(mask);
+		u64 ea = element_address(v, i, index, k) & address_mask(i);
+		const void *p = mem_hit(v, i->seg, ea, size, false);
+
+		if (!p)
+			return false;
+		mem_store(dst + k * size, size, mem_load(p, size));
+	}
+	return true;
+}
+
 /*
  * Element after element; each one done is final (its bit of the mask is clear, and what lies above
  * the vector's length is zero, as AMD has it), so that a fault or an exit at the next resumes there.
@@ -206,6 +222,7 @@ void exec_evex_gather(struct vcpu *v, const struct insn *i)
 	mask = mask_get(v->fpu, reg);
 	vec_get(v->fpu, i->reg, dst);
 	vec_get(v->fpu, i->index, index);
+	mask = gather_at_once(v, i, index, mask & low_bits(n), size, dst) ? 0 : mask;
 	for (unsigned int k = 0; k < n; k++) {
 		if (!(mask & BIT(k)))
 			continue;
