@@ -89,7 +89,7 @@ enum unwind {
  * unwinds with UNWIND_EXIT; on re-entry it is executed again from its start, and the accesses
  * already served take their results from here in order. Cleared when an instruction retires.
  */
-#define IO_FRAGMENTS 24
+#define IO_FRAGMENTS 64	/* a vector of bytes with each second one masked: 32; with #AC: 64 */
 struct io_fragment {
 	u64 addr;	/* guest physical, or port */
 	u8 len;

@@ -182,10 +182,12 @@ static void image_expect(struct machine *m, struct kvm_xsave *want, u64 componen
 /* What the C library, or another guest, may have left in this thread's registers. */
 static void host_dirty(void)
 {
-	__asm__ volatile("vpternlogd $255, %%zmm1, %%zmm1, %%zmm1\n\t"
-			 "vpternlogd $255, %%zmm16, %%zmm16, %%zmm16\n\t"
-			 "vpternlogd $255, %%zmm31, %%zmm31, %%zmm31\n\t"
-			 "kxnorq %%k0, %%k0, %%k0\n\tkxnorq %%k7, %%k7, %%k7" ::: "memory");
+	__asm__ volatile(".irp n, 1, 15, 16, 17, 30, 31\n\t"
+			 "vpternlogd $255, %%zmm\\n, %%zmm\\n, %%zmm\\n\n\t"
+			 ".endr\n\t"
+			 ".irp n, 0, 1, 2, 3, 4, 5, 6, 7\n\t"
+			 "kxnorq %%k\\n, %%k\\n, %%k\\n\n\t"
+			 ".endr" ::: "memory");
 }
 
 /* ---- CPUID and XCR0 ---- */
@@ -420,6 +422,94 @@ static void test_avx_clears(void **state)
 	machine_free(&m);
 }
 
+/* Every register's value, as moves to and from memory at RDI have it: 32 vectors, 8 masks. */
+#define MASKS_AT	(32 * 64)
+
+static size_t moves_make(u8 *code, bool store)
+{
+	u8 *p = code;
+
+	for (unsigned int n = 0; n < 32; n++) {		/* vmovdqu64 [rdi + n * 64], zmm(n), or back */
+		const u8 move[] = { 0x62, (u8)(0x61 | !(n & 8) << 7 | !(n & 16) << 4), 0xfe, 0x48,
+			store ? 0x7f : 0x6f, (u8)(0x47 | (n & 7) << 3), (u8)n };
+
+		p = (u8 *)memcpy(p, move, sizeof(move)) + sizeof(move);
+	}
+	for (unsigned int n = 0; n < 8; n++) {		/* kmovq [rdi + MASKS_AT + n * 8], k(n), or back */
+		const u8 move[] = { 0xc4, 0xe1, 0xf8, store ? 0x91 : 0x90, (u8)(0x87 | n << 3), (u8)(n * 8),
+			MASKS_AT >> 8, 0, 0 };
+
+		p = (u8 *)memcpy(p, move, sizeof(move)) + sizeof(move);
+	}
+	memcpy(p, (const u8[]){ OUT }, 2);
+	return (size_t)(p - code) + 2;
+}
+
+static void registers_of(struct kvm_xsave *x, u8 *out)
+{
+	for (unsigned int n = 0; n < 16; n++) {
+		memcpy(out + n * 64, component(x, 1) + n * 16, 16);
+		memcpy(out + n * 64 + 16, component(x, 2) + n * 16, 16);
+		memcpy(out + n * 64 + 32, component(x, 6) + n * 32, 32);
+	}
+	memcpy(out + 16 * 64, component(x, 7), size[7]);
+	memcpy(out + MASKS_AT, component(x, 5), 64);
+}
+
+static void test_each_register(void **state)
+{
+	static u8 code[512], want[MASKS_AT + 64];
+	struct machine m;
+
+	need_host();
+	for (unsigned int x87 = 0; x87 < 2; x87++) {
+		machine_new_xstate(&m);
+		image_make(&image, x87 ? ALL : ALL & ~X87, 40);
+		registers_of(&image, want);
+		image_set(&m, &image);
+		host_dirty();
+		run_code(&m, code, moves_make(code, true), 0);
+		assert_memory_equal(m.ram + AREA_AT, want, sizeof(want));
+		image_make(&image, x87 ? ALL : ALL & ~X87, 77);
+		registers_of(&image, m.ram + AREA_AT);
+		host_dirty();
+		run_code(&m, code, moves_make(code, false), 0);
+		host_dirty();
+		image_expect(&m, &image, ALL);
+		machine_free(&m);
+	}
+}
+
+/* Each second byte of a device, by a mask: as many accesses of a byte, and no more. */
+static void test_masked_mmio(void **state)
+{
+	/* vmovdqu8 zmm1{k1}, [rdi]; vmovdqu8 [rdi]{k1}, zmm1 */
+	static const u8 code[] = { 0x62, 0xf1, 0x7f, 0x49, 0x6f, 0x0f, 0x62, 0xf1, 0x7f, 0x49, 0x7f, 0x0f, OUT };
+	const u64 device = 0x100000, mask = 0x5555555555555555;
+	struct kvm_regs r = { .rip = CODE_AT, .rflags = 2, .rdi = device };
+	struct machine m;
+
+	need_host();
+	machine_new_xstate(&m);
+	image_make(&image, ALL & ~X87, 5);
+	memcpy(component(&image, 5) + 8, &mask, 8);
+	image_set(&m, &image);
+	memcpy(m.ram + CODE_AT, code, sizeof(code));
+	set_regs(m.vcpu, &r);
+	for (unsigned int k = 0; k < 64; k++) {
+		run_until(&m, KVM_EXIT_MMIO);
+		assert_int_equal(m.run->mmio.phys_addr, device + 2 * (k % 32));
+		assert_int_equal(m.run->mmio.len, 1);
+		assert_int_equal(m.run->mmio.is_write, k >= 32);
+		if (k >= 32)
+			assert_int_equal(m.run->mmio.data[0], k - 32);
+		else
+			m.run->mmio.data[0] = (u8)k;
+	}
+	run_until(&m, KVM_EXIT_IO);
+	machine_free(&m);
+}
+
 /* ---- the guest's XSAVE and its kind ---- */
 
 static u64 *guest_header(struct machine *m)
@@ -625,6 +715,8 @@ int test_xstate(void)
 		cmocka_unit_test(test_turned_on),
 		cmocka_unit_test(test_seen_after_turning_on),
 		cmocka_unit_test(test_avx_clears),
+		cmocka_unit_test(test_each_register),
+		cmocka_unit_test(test_masked_mmio),
 		cmocka_unit_test(test_standard_form),
 		cmocka_unit_test(test_compact_form),
 		cmocka_unit_test(test_init_optimization),
