@@ -58,7 +58,7 @@ static void host_cpuid(u32 leaf, u32 sub, u32 r[4])
 struct host {
 	bool amd;
 	u32 xcr0;	/* components that it has and we save */
-	struct xsave_layout layout;
+	struct xsave_layout layout;	/* only where leaves are filled in */
 	u32 reg[NR_CPUID_REGS];
 };
 
@@ -101,7 +101,6 @@ static void host_read(struct host *h)
 	host_cpuid(0, 0, r);
 	h->amd = r[EBX] == VENDOR_AMD_EBX || r[EBX] == VENDOR_HYGON_EBX;
 	h->xcr0 = fpu_host_xcr0() | XCR0_X87 | XCR0_SSE;
-	xsave_layout_read(&h->layout);
 	for (i = 0; i < NR_CPUID_REGS; i++) {
 		host_cpuid(cpuid_places[i].leaf, cpuid_places[i].sub, r);
 		h->reg[i] = r[cpuid_places[i].out];
@@ -325,6 +324,7 @@ int cpuid_supported(struct kvm_cpuid_entry2 *out, int n)
 	unsigned int i;
 
 	host_read(&h);
+	xsave_layout_read(&h.layout, h.xcr0);
 	for (i = 0; i < ARRAY_SIZE(leaves); i++) {
 		if (!leaf_there(&h, &leaves[i]))
 			continue;

@@ -58,18 +58,17 @@ u64 fpu_host_xcr0(void)
 	return xcr0;
 }
 
-void xsave_layout_read(struct xsave_layout *l)
+void xsave_layout_read(struct xsave_layout *l, u64 host_xcr0)
 {
 	static const u16 amd[NR_XSTATES] = { [XSTATE_SSE] = 160, [XSTATE_AVX] = XSAVE_AVX_OFFSET,
 		[XSTATE_OPMASK] = 832, [XSTATE_ZMM_HI256] = 896, [XSTATE_HI16_ZMM] = 1408 };
-	u64 xcr0 = fpu_host_xcr0();
 	u32 r[4];
 
 	memcpy(l->offset, amd, sizeof(amd));
 	memcpy(l->size, xstate_sizes, sizeof(l->size));
 	l->aligned = 0;
 	for (unsigned int k = XSTATE_AVX; k < NR_XSTATES; k++) {
-		if (!(xcr0 >> k & 1))
+		if (!(host_xcr0 >> k & 1))
 			continue;
 		os_cpuid(0xd, k, r);
 		l->offset[k] = (u16)r[1];
@@ -134,7 +133,7 @@ static void fpu_probe_host(struct fpu *f)
 	f->mxcsr_mask = f->image.fx.mxcsr_mask ? f->image.fx.mxcsr_mask : 0xffbf;
 	memset(&f->image, 0, sizeof(f->image));
 	f->image.fx.mxcsr_mask = f->mxcsr_mask;
-	xsave_layout_read(&f->layout);
+	xsave_layout_read(&f->layout, f->host_xcr0);
 }
 
 /* os_alloc promises no alignment for XSAVE: whole pages do. */

@@ -54,8 +54,8 @@ struct xsave_layout {
 	u8 aligned;		/* bits of those that the compacted form aligns */
 };
 
-/* The host's; where it has no AVX-512, AMD's. */
-void xsave_layout_read(struct xsave_layout *l);
+/* That of a host with these components (fpu_host_xcr0()); AVX-512's where there is none: AMD's. */
+void xsave_layout_read(struct xsave_layout *l, u64 host_xcr0);
 /* Of a component past the legacy area; compact: all components of that area, 0: standard form. */
 unsigned int xsave_offset(const struct xsave_layout *l, unsigned int xstate, u64 compact);
 /* Bytes of an area with these components. */
@@ -89,7 +89,8 @@ struct fpu {
 
 /*
  * Components that the host's system has turned on, of those that are kept here; 0: no XSAVE.
- * AVX-512's three come together, and only where masks have 64 bits (AVX512BW).
+ * AVX-512's three come together, and only where masks have 64 bits (AVX512BW). Takes some CPUIDs, which
+ * cost 4 us each on a virtual host.
  */
 u64 fpu_host_xcr0(void);
 

@@ -40,7 +40,7 @@ struct machine *machine_create(void)
 	m->v->fpu = aligned_alloc(64, ALIGN_UP(sizeof(*m->v->fpu), 64UL));
 	memset(m->v->fpu, 0, sizeof(*m->v->fpu));
 	m->v->fpu->host_xcr0 = fpu_host_xcr0();
-	xsave_layout_read(&m->v->fpu->layout);
+	xsave_layout_read(&m->v->fpu->layout, m->v->fpu->host_xcr0);
 	mmu_init(m->v);
 	machine_reset(m);
 	return m;

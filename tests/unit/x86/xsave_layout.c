@@ -62,7 +62,7 @@ static void host(void **state)
 	struct xsave_layout l;
 	u32 r[4];
 
-	xsave_layout_read(&l);
+	xsave_layout_read(&l, fpu_host_xcr0());
 	if (!(fpu_host_xcr0() & XCR0_AVX512))
 		skip();
 	for (unsigned int k = XSTATE_AVX; k < NR_XSTATES; k++) {
