@@ -463,10 +463,21 @@ int fpu_from_kvm(struct vcpu *v, const struct kvm_fpu *in)
 	return 0;
 }
 
+/*
+ * As Linux since 6.1.58: only components that the guest's CPUID has are told of, so that a host
+ * without the others takes the image; but what comes may have them.
+ */
+static u64 components_told(const struct vcpu *v)
+{
+	return v->cpuid_n ? cpuid_xcr0(v) | XCR0_X87 | XCR0_SSE : ~0ULL;
+}
+
 void fpu_to_xsave(struct vcpu *v, struct kvm_xsave *out)
 {
 	struct fpu *f = v->fpu;
-	struct fxsave_image *fx = (struct fxsave_image *)out->region;
+	struct xsave_image *x = (struct xsave_image *)out->region;
+	struct fxsave_image *fx = &x->fx;
+	u64 told = components_told(v);
 
 	fpu_put(v);
 	memset(out->region, 0, sizeof(out->region));
@@ -476,6 +487,10 @@ void fpu_to_xsave(struct vcpu *v, struct kvm_xsave *out)
 	fx->fdp = f->fdp;
 	fx->mxcsr_mask = f->mxcsr_mask;
 	memset(fx->unused, 0, sizeof(fx->unused));
+	x->xstate_bv &= told;
+	for (unsigned int k = XSTATE_AVX; k < NR_XSTATES; k++)
+		if (!(told >> k & 1))
+			memset((u8 *)x + f->layout.offset[k], 0, f->layout.size[k]);
 }
 
 /* Linux's validate_user_xstate_header() and fpu_copy_uabi_to_guest_fpstate(). */
@@ -483,8 +498,6 @@ static bool xsave_valid(struct vcpu *v, const struct xsave_image *in)
 {
 	u64 have = v->fpu->host_xcr0 | XCR0_X87 | XCR0_SSE;
 
-	if (v->cpuid_n)
-		have &= cpuid_xcr0(v) | XCR0_X87 | XCR0_SSE;
 	if (in->xstate_bv & ~have || in->xcomp_bv)
 		return false;
 	for (unsigned int k = 0; k < ARRAY_SIZE(in->header); k++)
