@@ -229,6 +229,7 @@ static void emit_ret(struct trans *t)
 	stack_check(t, 0, insn_now(t)->opsize, &m);
 	t->fl = FL_SAVED;
 	emit_rm(&t->e, long_mode(t), OP_LOAD, H_AX, m);
+	site_access(t);
 	if (t->returns)
 		emit_ret_predicted(t);
 	else
@@ -310,6 +311,7 @@ static void emit_push_return(struct trans *t)
 	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.page));
 	emit_rm(&t->e, long_mode(t), OP_LEA, H_AX, at_base(H_AX, (s32)off_next(t)));
 	emit_rm(&t->e, long_mode(t), OP_STORE, H_AX, m);
+	site_access(t);
 	stack_move(t, -size);
 }
 
@@ -367,6 +369,7 @@ static bool target_load(struct trans *t)
 		flags_save(t);
 		operand_check(t, i->opsize, false, false, &m);
 		emit_rm(&t->e, long_mode(t), OP_LOAD, H_AX, m);
+		site_access(t);
 	} else {
 		flags_save(t);
 		h = reg_use(t, i->rm >> 3, H_AX);

@@ -14,12 +14,15 @@
 #include "lib/search.h"
 
 #define TRAMP_ROOM	(8u << 10)
-/* For each KiB of code. Measured after a compiler's run: 2.5 fragments, 8 exits, 17 units. */
+/*
+ * For each KiB of code. Measured after a compiler's run: 2.5 fragments, 8 exits, 17 units; of sites
+ * 34 bytes after a kernel's boot.
+ */
 #define FRAGS_PER_KIB	6
 #define CROSSES_PER_KIB	1
 #define EXITS_PER_KIB	12
 #define REC_UNITS_PER_KIB	80
-#define SITES_PER_KIB	24
+#define SITE_BYTES_PER_KIB	256
 
 /* ---- pools ---- */
 
@@ -47,7 +50,7 @@ static void slabs_set(struct dbt *d, u32 code_bytes)
 		part_set(&s->crosses, 1, kib * CROSSES_PER_KIB, k);
 		part_set(&s->exits, 1, kib * EXITS_PER_KIB, k);
 		part_set(&s->recs, 1, kib * REC_UNITS_PER_KIB, k);
-		part_set(&s->sites, 1, kib * SITES_PER_KIB, k);
+		part_set(&s->sites, 1, kib * SITE_BYTES_PER_KIB, k);
 	}
 	d->cur = 0;
 }
@@ -60,10 +63,13 @@ static int pools_create(struct dbt *d, u32 code_bytes)
 	d->cross = pool_alloc(kib * CROSSES_PER_KIB + 1, sizeof(*d->cross), &d->cross_bytes);
 	d->exit = pool_alloc(kib * EXITS_PER_KIB + 1, sizeof(*d->exit), &d->exit_bytes);
 	d->rec = pool_alloc(kib * REC_UNITS_PER_KIB + 1 + DECODE_ROOM, REC_UNIT, &d->rec_bytes);
-	d->site = pool_alloc(kib * SITES_PER_KIB + 1, sizeof(*d->site), &d->site_bytes);
+	/* The decoder may read behind an instruction there, too. */
+	d->site = pool_alloc(kib * SITE_BYTES_PER_KIB + 1 + DECODE_ROOM, 1, &d->site_bytes);
+	d->sites_of = pool_alloc(kib * FRAGS_PER_KIB + 1, sizeof(*d->sites_of), &d->sites_of_bytes);
 	d->page = pool_alloc(MAX_PAGES, sizeof(*d->page), &d->page_bytes);
 	d->form = pool_alloc(opcode_rows(), sizeof(*d->form), &d->form_bytes);
-	if (!d->frag || !d->cross || !d->exit || !d->rec || !d->site || !d->page || !d->form)
+	if (!d->frag || !d->cross || !d->exit || !d->rec || !d->site || !d->sites_of || !d->page ||
+		!d->form)
 		return -ENOMEM;
 	return 0;
 }
@@ -85,6 +91,7 @@ void cache_destroy(struct vcpu *v)
 	pool_free(d->exit, d->exit_bytes);
 	pool_free(d->rec, d->rec_bytes);
 	pool_free(d->site, d->site_bytes);
+	pool_free(d->sites_of, d->sites_of_bytes);
 	pool_free(d->page, d->page_bytes);
 	pool_free(d->form, d->form_bytes);
 	if (d->rw)
@@ -159,11 +166,6 @@ u32 cache_rec(struct dbt *d, unsigned int len)
 
 	p->at += ALIGN_UP((u32)offsetof(struct rec, code) + len, REC_UNIT) / REC_UNIT;
 	return n;
-}
-
-u32 cache_site(struct dbt *d)
-{
-	return d->slab[d->cur].sites.at++;
 }
 
 /* ---- cells ---- */
@@ -286,19 +288,6 @@ u32 fragment_at(struct dbt *d, u32 host)
 	f = &d->frag[s->frags.start];
 	n = COUNT_UPTO(s->frags.at - s->frags.start, i, f[i].start, host);
 	return n ? s->frags.start + n - 1 : NONE;
-}
-
-const struct site *site_find(const struct dbt *d, const struct fragment *f, u32 host)
-{
-	const struct slab *s = slab_at(d, host);
-	const struct site *first;
-	u32 n;
-
-	if (!s)
-		return NULL;
-	first = &d->site[s->sites.start];
-	n = COUNT_UPTO(s->sites.at - s->sites.start, i, first[i].host, host);
-	return n && first[n - 1].host >= f->start ? &first[n - 1] : NULL;
 }
 
 /* ---- links ---- */
@@ -511,7 +500,7 @@ static bool part_has(const struct pool_part *p, u32 n)
 	return p->end - p->at >= n;
 }
 
-#define MAX_PER_FRAGMENT	160	/* exits, records, sites */
+#define MAX_PER_FRAGMENT	160	/* exits, records */
 #define REC_UNITS_MAX		6
 
 static bool slab_has_room(const struct dbt *d, const struct slab *s)
@@ -519,7 +508,7 @@ static bool slab_has_room(const struct dbt *d, const struct slab *s)
 	return part_has(&s->code, FRAGMENT_ROOM) && part_has(&s->frags, 1) &&
 		part_has(&s->crosses, 1) && part_has(&s->exits, MAX_PER_FRAGMENT) &&
 		part_has(&s->recs, MAX_PER_FRAGMENT * REC_UNITS_MAX) &&
-		part_has(&s->sites, MAX_PER_FRAGMENT) &&
+		part_has(&s->sites, SITES_ROOM) &&
 		(d->cell_free || d->n_cells + MAX_PER_FRAGMENT < NR_CELLS);
 }
 

@@ -128,13 +128,15 @@ struct exit {
 };
 _Static_assert(sizeof(struct exit) == 24, "there are many");
 
-/* Host code that may fault: from here on, this instruction. Ascending in a slab. */
+/* Host code that may fault: which guest instruction it is and where the state before it is. site.c */
 struct site {
-	u32 host;
-	u16 off;
-	u16 saved : 1;
-	u16 homes : 15;		/* which registers are elsewhere: homes_word() */
-	u32 recipe;		/* record of the instruction whose flags were lost, or NONE */
+	u32 homes;		/* which registers are elsewhere: homes_word() */
+	u16 off;		/* in the page */
+	bool shadow;		/* behind an STI that set IF */
+	bool stos, movs;	/* RDI has the addend added, and RSI hot.slot[0] */
+	/* Flags are in hot.flags; or in RAX; or to be had again; or in the host's RFLAGS. */
+	bool saved, ax;
+	const u8 *setter;	/* code of the instruction that set those to be had again, or NULL */
 };
 
 /* A guest page with fragments. */
@@ -221,9 +223,11 @@ struct dbt {
 	struct cross *cross;
 	struct exit *exit;
 	u8 *rec;
-	struct site *site;
+	u8 *site;		/* site.c; where those of each fragment begin: */
+	u32 *sites_of;
 	struct fpage *page;
-	size_t frag_bytes, cross_bytes, exit_bytes, rec_bytes, site_bytes, page_bytes;
+	size_t frag_bytes, cross_bytes, exit_bytes, rec_bytes, site_bytes, sites_of_bytes,
+		page_bytes;
 	u32 hash[HASH_SIZE];
 	u32 page_hash[PAGE_HASH];
 	u32 n_pages, page_free;
@@ -295,7 +299,6 @@ u32 cache_frag(struct dbt *d);
 u32 cache_cross(struct dbt *d);
 u32 cache_exit(struct dbt *d);
 u32 cache_rec(struct dbt *d, unsigned int len);	/* of an instruction so long */
-u32 cache_site(struct dbt *d);
 u32 cache_cell(struct vcpu *v);	/* a cell for a new exit; NONE: none is free */
 void cache_cell_set(struct vcpu *v, u32 cell, u64 stub);
 u32 fragment_find(struct dbt *d, u32 page, unsigned int off, unsigned int mode);
@@ -324,8 +327,6 @@ u32 page_find(struct dbt *d, u64 gpa);
 u32 page_get(struct vcpu *v, u64 gpa, struct code_page *code);
 /* The fragment whose code holds this offset, or NONE. */
 u32 fragment_at(struct dbt *d, u32 host);
-/* The last site of the fragment at or before this offset, or NULL. */
-const struct site *site_find(const struct dbt *d, const struct fragment *f, u32 host);
 
 /* ---- space.c ---- */
 /* The page at CS:RIP, with its rights checked (raises #PF). */
@@ -375,6 +376,12 @@ u64 dbt_go(struct vcpu *v, u32 rec);
 /* ---- slow.c ---- */
 /* The instruction of a record, decoded; until the next call. */
 const struct insn *rec_insn(struct dbt *d, u32 rec);
+
+/* ---- site.c ---- */
+/* Bytes of sites, at most: a loop of 48 instructions, twice, with two accesses and marks for each. */
+#define SITES_ROOM	6144u
+/* False: the instruction at this offset of the host's code has none. */
+bool site_find(const struct dbt *d, u32 frag, u32 host, struct site *s);
 
 /* ---- flags.c ---- */
 void homes_restore(struct vcpu *v, u16 word);	/* of a site: all registers to v->r */

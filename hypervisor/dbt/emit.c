@@ -131,6 +131,7 @@ static __always_inline_ void op_put(struct emitter *e, const struct hop *o, u8 r
 
 	if (unlikely(e->ax_flags) && uses_ax(o, reg, mem, rm))
 		emit_flags_store(e);
+	e->last = e->at;
 	if (reg == H_11 || (!mem && rm == H_11))	/* it may be changed */
 		e->r11 = 0;
 	if (o->lock)

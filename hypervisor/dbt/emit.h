@@ -15,6 +15,7 @@ enum host_reg {
 struct emitter {
 	u8 *base;	/* the code area, writable */
 	u32 at;		/* where the next byte goes */
+	u32 last;	/* the last instruction with ModRM: here */
 	u8 r11;		/* what R11 holds, a number of the caller's; 0: no more */
 	bool ax_flags;	/* AX holds flags as hot.flags would; what uses AX stores them first */
 };

@@ -282,6 +282,8 @@ static void emit_planned(struct trans *t, const struct plan *p, const struct pla
 		emit_plain(&t->e, &p->op);
 	else
 		emit_op(&t->e, &p->op, p->reg, p->home ? &p->home_at : m, p->rm);
+	if (p->mem && !(insn_now(t)->flags & I_NATIVE))
+		site_access(t);
 	emit_imm(t);
 	for (k = 0; k < p->n_copies; k++) {
 		u8 h = host_of(t, p->copy[k].guest);
@@ -411,6 +413,7 @@ static bool mov_imm_mem(struct trans *t)
 		return false;
 	operand_check(t, i->opsize, true, false, &m);
 	emit_op(&t->e, &o, 0, &m, 0);
+	site_access(t);
 	put_imm(t, i->opsize, i->imm);
 	return true;
 }
@@ -573,6 +576,7 @@ static bool push_mem(struct trans *t)
 		return false;
 	operand_check(t, (unsigned int)size, false, false, &m);
 	emit_rm(&t->e, size == 8, OP_LOAD, H_AX, m);
+	site_access(t);
 	emit_rm(&t->e, true, OP_STORE, H_AX, HOT(hot.slot[0]));
 	stack_check(t, -size, (unsigned int)size, &m);
 	if (m.base == H_AX) {
@@ -581,6 +585,7 @@ static bool push_mem(struct trans *t)
 	}
 	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.slot[0]));
 	emit_rm(&t->e, size == 8, OP_STORE, H_AX, m);
+	site_access(t);
 	stack_move(t, -size);
 	return true;
 }
@@ -599,6 +604,7 @@ bool emit_push(struct trans *t)
 	stack_check(t, -size, (unsigned int)size, &m);
 	h = reg_use(t, i->rm >> 3, H_AX);
 	emit_rm(&t->e, size == 8, OP_STORE, h, m);
+	site_access(t);
 	stack_move(t, -size);
 	return true;
 }
@@ -613,6 +619,7 @@ bool emit_push_imm(struct trans *t)
 		return false;
 	stack_check(t, -size, (unsigned int)size, &m);
 	emit_rm(&t->e, size == 8, 0xc7, 0, m);
+	site_access(t);
 	put32(&t->e, (u32)i->imm);
 	stack_move(t, -size);
 	return true;
@@ -629,6 +636,7 @@ bool emit_pop(struct trans *t)
 		return false;
 	stack_check(t, 0, (unsigned int)size, &m);
 	emit_rm(&t->e, size == 8, OP_LOAD, h == H_NONE ? H_AX : h, m);
+	site_access(t);
 	if (i->rm >> 3 != R_RSP)
 		stack_move(t, size);
 	if (h == H_NONE)
@@ -645,6 +653,7 @@ bool emit_leave(struct trans *t)
 		return false;
 	base_check(t, R_RBP, 0, (unsigned int)size, false, &m);
 	emit_rm(&t->e, size == 8, OP_LOAD, H_AX, m);
+	site_access(t);
 	emit_rm(&t->e, size == 8, OP_LEA, H_15, at_base(H_BP, size));
 	emit_rr(&t->e, size == 8, OP_STORE, H_AX, H_BP);
 	return true;

@@ -220,27 +220,67 @@ u64 dbt_go_ret(struct vcpu *v, u32 rec)
 	return dbt_go(v, rec);
 }
 
-/* The host CPU refused an instruction that was copied: the guest's own fault, at that place. */
+/* STOS and MOVS work on the host's addresses. Before homes_restore(). */
+static void string_undo(struct vcpu *v, const struct site *s)
+{
+	if (s->stos)
+		v->r[R_RDI] -= v->hot.fault_r11;
+	if (s->movs)
+		v->r[R_RSI] -= v->hot.slot[0];
+}
+
+static void site_flags(struct vcpu *v, const struct site *s, unsigned int code_bytes)
+{
+	struct insn setter;
+
+	if (s->setter) {
+		/* It was decoded before; the pool goes on for as long as the decoder may read. */
+		if (insn_decode(s->setter, DECODE_ROOM, code_bytes, &setter) != DECODE_OK)
+			os_panic("a site that cannot be decoded");
+		flags_from_recipe(v, &setter);
+		flags_out(v);
+	} else if (s->ax) {
+		v->hot.flags = v->hot.fault_ax;
+	} else if (!s->saved) {
+		v->hot.flags = (u32)v->hot.arg;
+	}
+}
+
+/* User space took away the memory behind a slot: KVM_RUN is -EFAULT, before this instruction. */
+__noreturn_ static void leave_memory(struct vcpu *v, const struct site *s)
+{
+	if (!s) {
+		fpu_put(v);
+		vm_kill(v->vm, "a host fault at no access of guest memory");
+	} else if (s->shadow) {
+		shadow_begin(v);
+	}
+	native_fault(v, VEC_PF);
+}
+
+/*
+ * The host CPU refused an instruction: by a fault that is the guest's own, at that place, or for its
+ * operand in memory.
+ */
 static void leave_fault(struct vcpu *v)
 {
 	struct dbt *d = dbt_of(v);
 	u32 host = (u32)(v->hot.fault_rip - d->rx);
 	u32 frag = fragment_at(d, host);
-	const struct site *s = frag ? site_find(d, &d->frag[frag], host) : NULL;
+	struct site s;
+	bool known = frag && site_find(d, frag, host, &s);
 
-	if (s) {
-		homes_restore(v, s->homes);
-		v->r[R_RIP] = (v->hot.page + s->off) & v->rip_mask;
-		if (s->recipe) {
-			flags_from_recipe(v, rec_insn(d, s->recipe));
-			flags_out(v);
-		} else if (!s->saved) {
-			v->hot.flags = (u32)v->hot.arg;
-		}
+	if (known) {
+		string_undo(v, &s);
+		homes_restore(v, s.homes);
+		v->r[R_RIP] = (v->hot.page + s.off) & v->rip_mask;
+		site_flags(v, &s, d->mode[d->frag[frag].mode & (TWIN - 1)].code_bytes);
 	} else if (frag) {
 		v->r[R_RIP] = (v->hot.page + d->frag[frag].off) & v->rip_mask;
 	}
 	flags_in(v);
+	if (v->hot.fault_vector == VEC_PF)
+		leave_memory(v, known ? &s : NULL);
 	native_fault(v, v->hot.fault_vector);
 }
 

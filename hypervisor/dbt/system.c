@@ -180,6 +180,7 @@ static bool emit_pushf(struct trans *t)
 	stack_check(t, -8, 8, &m);
 	emit_rm(&t->e, true, OP_LOAD, H_AX, HOT(hot.slot[0]));
 	emit_rm(&t->e, true, OP_STORE, H_AX, m);
+	site_access(t);
 	emit_rm(&t->e, true, OP_LEA, H_15, at_base(H_15, -8));
 	return true;
 }
@@ -216,6 +217,7 @@ static bool emit_popf(struct trans *t)
 	}
 	stack_check(t, 0, 8, &m);
 	emit_rm(e, true, OP_LOAD, H_AX, m);
+	site_access(t);
 	emit_rr(e, true, OP_STORE, H_AX, H_11);
 	emit_rm(e, true, OP_XOR, H_11, HOT(rflags));
 	emit_rr(e, false, 0xf7, 0, H_11);	/* test r11d */
@@ -431,6 +433,7 @@ static bool emit_from_sreg(struct trans *t)
 		put8(&t->e, 0x66);
 		load_abs(t, false, at);
 		emit_op(&t->e, &word, H_AX, &m, 0);
+		site_access(t);
 		return true;
 	}
 	if (i->opsize == 2 && host_of(t, i->rm >> 3) == H_NONE)
@@ -486,6 +489,7 @@ static bool emit_bit(struct trans *t)
 	flags_need(t);
 	operand_address(t, true, H_AX);
 	emit_op(&t->e, &o, index, &m, 0);
+	site_access(t);
 	flags_written(t);
 	return true;
 }
@@ -572,6 +576,7 @@ static bool emit_stos(struct trans *t)
 	string_check(t, H_DI, true);
 	emit_rr(e, true, OP_STORE, H_10, H_AX);
 	emit_rr(e, true, OP_ADD, H_DI, H_11);
+	site_string(t, false);
 	put_string(t, 0xaa);
 	emit_rr(e, true, 0x2b, H_DI, H_11);	/* sub */
 	return true;
@@ -588,6 +593,7 @@ static bool emit_movs(struct trans *t)
 	string_check(t, H_DI, true);
 	emit_rr(e, true, OP_ADD, H_DI, H_11);
 	emit_rm(e, true, OP_ADD, H_SI, HOT(hot.slot[0]));
+	site_string(t, true);
 	put_string(t, 0xa4);
 	emit_rr(e, true, 0x2b, H_DI, H_11);
 	emit_rm(e, true, 0x2b, H_SI, HOT(hot.slot[0]));

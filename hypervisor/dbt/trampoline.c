@@ -140,6 +140,8 @@ static void put_dead(struct emitter *e, const struct dbt *d, bool saved)
 /* A host fault, with all registers and flags as they were. */
 static void put_fault(struct emitter *e, const struct dbt *d)
 {
+	emit_rm(e, false, OP_STORE, H_AX, HOT(hot.fault_ax));
+	emit_rm(e, true, OP_STORE, H_11, HOT(hot.fault_r11));
 	PUT(e, 0x9f, 0x0f, 0x90, 0xc0);		/* lahf; seto al */
 	emit_rm(e, false, OP_STORE, H_AX, HOT(hot.arg));
 	emit_mov_imm(e, H_11, LEAVE_FAULT);

@@ -48,15 +48,6 @@ u32 rec_to_r11(struct trans *t, unsigned int k)
 	return rec;
 }
 
-void site_now(struct trans *t)
-{
-	u32 recipe = t->fl == FL_LOST ? rec_of(t, t->setter) : NONE, n = cache_site(t->d);
-
-	emit_flags_store(&t->e);
-	t->d->site[n] = (struct site){ .host = t->e.at, .off = t->off[t->k],
-		.saved = t->fl != FL_HOST, .homes = homes_word(t) & 0x7fff, .recipe = recipe };
-}
-
 /* ---- instructions without a translation ---- */
 
 void helper_call(struct trans *t)
@@ -348,6 +339,7 @@ static void fragment_begin(struct trans *t, u32 page, unsigned int off)
 	*t->f = (struct fragment){ .page = (u16)page, .off = (u16)off,
 		.mode = (u8)(d->cur_mode | (t->twin ? TWIN : 0)) };
 	t->e = (struct emitter){ .base = d->rw, .at = s->code.at };
+	sites_begin(t);
 }
 
 static void fragment_end(struct trans *t)
@@ -358,6 +350,7 @@ static void fragment_end(struct trans *t)
 		os_panic("a fragment is too long");
 	d->slab[d->cur].code.at = t->e.at;
 	t->f->size = (u16)(t->e.at - t->f->start);
+	sites_end(t);
 	t->v->stat.code_bytes += t->f->size;
 	fragment_publish(d, t->frag);
 	t->v->stat.fragments++;

@@ -94,6 +94,10 @@ struct trans {
 	u8 home[16];		/* of guest registers, as host_of() tells */
 	u8 lender[HOME_BORROWERS];	/* or R_ZERO */
 	bool borrowed;
+	/* site.c: the last site's */
+	u32 site_host, site_homes;
+	u16 site_off;
+	u8 site_setter;
 	/* Of an access in a group: its registers, and what they hold above the group's values. */
 	struct { u8 base, index, scale; } regs[MAX_INSNS];
 	s32 delta[MAX_INSNS];
@@ -124,9 +128,16 @@ static inline bool long_mode(const struct trans *t) { return t->mode->code_bytes
 struct cold *cold_add(struct trans *t, enum cold_kind kind, u32 site);
 u32 rec_of(struct trans *t, unsigned int k);
 u32 rec_to_r11(struct trans *t, unsigned int k);
-void site_now(struct trans *t);	/* host code from here on may fault for this instruction */
 void helper_call(struct trans *t);	/* the interpreter does this instruction, here */
 void leave_exec(struct trans *t);	/* ... and translated code ends */
+
+/* ---- site.c ---- */
+void sites_begin(struct trans *t);
+void sites_end(struct trans *t);
+/* The host instruction that comes next may fault for this one of the guest's. */
+void site_now(struct trans *t);
+void site_access(struct trans *t);	/* the one just emitted, an access of guest memory */
+void site_string(struct trans *t, bool movs);	/* the next one, a STOS or MOVS */
 
 /* ---- dump.c ---- */
 void fragment_dump(const struct trans *t);	/* to os_dump() */

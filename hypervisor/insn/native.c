@@ -443,10 +443,8 @@ void native_fault(struct vcpu *v, u64 vector)
 			raise_ud(v);
 		break;
 	case VEC_PF:
-		/* User space took away the memory behind a slot. Translated code may have been in the
-		 * midst of a fragment: what the registers hold is not worth going on with. */
+		/* User space took away the memory behind a slot. */
 		fpu_put(v);
-		vm_kill(v->vm, "guest memory is not accessible to the host");
 		vcpu_memory_lost(v);
 	}
 	vcpu_raise(v, (u8)vector, 0);

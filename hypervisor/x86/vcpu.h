@@ -208,6 +208,8 @@ struct vcpu {
 		u64 slot[16], slot_page[16];
 		u64 away[HOME_BORROWERS];	/* of lenders of registers: dbt/home.c */
 		u64 fault_rip, fault_vector;	/* of a host fault, by os/native.c */
+		u64 fault_r11;			/* the host's registers there */
+		u32 fault_ax;
 		/*
 		 * The last x87 instruction, where v->fpu does not have it yet (dbt/x87.c): opcode
 		 * and place, the operand's segment and address; 0 and X87_NO_DATA: none.

@@ -109,6 +109,7 @@ int test_pv(void);
 int test_hyperv(void);
 int test_features(void);
 int test_pointers(void);
+int test_gone(void);
 int test_io_memory(void);
 int test_mwait(void);
 int test_halt_poll(void);

@@ -108,6 +108,7 @@ int main(int argc, char **argv)
 	failed += test_hyperv();
 	failed += test_features();
 	failed += test_pointers();
+	failed += test_gone();
 	failed += test_io_memory();
 	failed += test_mwait();
 	failed += test_halt_poll();

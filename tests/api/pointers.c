@@ -252,7 +252,7 @@ static void test_tables_gone(void **state)
 	machine_free(&m);
 }
 
-/* Hot code, which a translator has: whatever comes, the process lives and the run ends. */
+/* Hot code of 32 bits, which a translator has (64 bits: gone.c). */
 static void test_hot_gone(void **state)
 {
 	/* again: inc dword [0x5000]; cmp dword [0x5000], 1000000; jb again; hlt */
@@ -278,6 +278,11 @@ static void test_hot_gone(void **state)
 	set_regs(m.vcpu, &(struct kvm_regs){ .rip = CODE_AT, .rflags = 2 });
 	ram_protect(&m, DATA_AT, PROT_READ);
 	assert_int_equal(call_num(m.vcpu, KVM_RUN, 0), -EFAULT);
+	assert_int_equal(call_num(m.vcpu, KVM_RUN, 0), -EFAULT);
+	assert_int_equal(get_regs(m.vcpu).rip, CODE_AT);
+	ram_protect(&m, DATA_AT, PROT_READ | PROT_WRITE);
+	run_to_halt(&m);
+	assert_int_equal(*(u32 *)(m.ram + DATA_AT), 1000000);
 	machine_free(&m);
 }
 
