@@ -72,7 +72,7 @@ def command(build, machine, irqchip, cpus, cpu, firmware, where, net, drive, fol
 
 def check_log(guest):
     guest.check_log(softkvm_suite.boot_suite.BAD,
-                    [*softkvm_suite.boot_suite.known(), softkvm_suite.QEMU_CPU, softkvm_suite.boot_suite.QEMU_LATE,
+                    [*softkvm_suite.boot_suite.known(), softkvm_suite.QEMU_CPU, softkvm_suite.boot_suite.HPET_LATE,
                      softkvm_suite.boot_suite.OVMF_ROM])
 
 

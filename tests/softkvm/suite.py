@@ -128,7 +128,7 @@ def qemu(build, machine, irqchip, cpus, cpu, log, wrapped=lambda build, command,
                       "-m", "512", "-display", "none", "-nodefaults", "-no-user-config", "-serial", "stdio", "-no-reboot",
                       "-kernel", kernel, "-initrd", initrd, "-append", f"console=ttyS0 panic=-1 cpus={cpus}")
     r = run_process(wrapped(build, command, kernel, initrd), 240, log)
-    return boot_suite.judge(r, 240, (*CLOCKS, "hpet", "acpi_pm"), (QEMU_CPU, boot_suite.QEMU_LATE))
+    return boot_suite.judge(r, 240, (*CLOCKS, "hpet", "acpi_pm"), (QEMU_CPU, boot_suite.HPET_LATE))
 
 
 def qemu_without_device(build, log):
