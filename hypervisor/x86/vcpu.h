@@ -280,7 +280,8 @@ struct vcpu {
 	/* Looks at code that user space may have written (core/run.c): */
 	u64 look_paid;		/* host TSC up to which their budget is spent, */
 	u64 look_fills;		/* what was filled when it was last charged, */
-	u64 look_fills_left;	/* and what may still be charged for the last look */
+	u64 look_fills_left;	/* what may still be charged for the last look, */
+	u64 look_mark;		/* and what was filled at that look */
 	u64 user_wrote_seen;	/* the vm->user_wrote that code was looked at for */
 	u64 entered_page[4];	/* where code was entered since all that leads to code was dropped; */
 	u32 entered_pages;	/* how many, one more than there is room for: too many (core/code_page.h) */

@@ -344,6 +344,56 @@ static void test_dma_pages(void **state)
 		look_in_pages(n);
 }
 
+/*
+ * Two places with one entry in the translator's table of indirect jumps (dbt.h: jump_index()): each jump is looked
+ * up anew, without user space having to do with it. That uses up no budget, as few pages are compared in any case.
+ */
+#define PING_AT	0x3100u
+#define PONG_AT	0xa0f1u
+#define JUMPS	16
+
+static u8 *put_jump(u8 *p, u32 to)
+{
+	return put(put_to(p, "\xb8", 1, to), "\xff\xe0", 2);	/* mov eax, to; jmp eax */
+}
+
+/* The answer: the byte behind the MOV's opcode. */
+static u8 *jumping_program(struct machine *m)
+{
+	u8 *p = m->ram + PONG_AT, *answer;
+
+	put_jump(put_to(m->ram + CODE_AT, "\xb9", 1, JUMPS), PING_AT);	/* mov ecx, JUMPS */
+	put_jump(m->ram + PING_AT, PONG_AT);
+	p = put_jump(put(p, "\x49\x74\x07", 3), PING_AT);		/* dec ecx; jz answer */
+	answer = p + 1;
+	p = put(put_to(p, "\xb8", 1, 0), (u8[]){ 0xe7, PORT }, 2);	/* answer: mov eax, 0; out */
+	put_jump(put_to(p, "\xb9", 1, JUMPS), PING_AT);
+	return answer;
+}
+
+static void test_dma_jumps(void **state)
+{
+	struct machine m;
+	u64 fills;
+	u8 *byte;
+	int stats;
+
+	machine_start(&m, true, PLAIN);
+	stats = call_num(m.vcpu, KVM_GET_STATS_FD, 0);
+	byte = jumping_program(&m);
+	for (u32 turn = 0; turn < 20; turn++) {
+		*byte = (u8)turn;
+		for (u32 k = 0; k < 1000; k++)
+			if (answer(&m) != turn)
+				fail_msg("write %u, exit %u: the old code ran", turn, k);
+	}
+	fills = stat_of(stats, "jump_fills");
+	if (fills && fills < 20000 * JUMPS)
+		fail_msg("only %llu look-ups: the places have an entry each", (unsigned long long)fills);
+	close(stats);
+	machine_free(&m);
+}
+
 /* ---- while it is inside ---- */
 
 #define READY_AT	0x9000u	/* how often the guest has called the old function, */
@@ -677,6 +727,7 @@ int test_user_writes(void)
 		cmocka_unit_test(test_dma_outside),
 		cmocka_unit_test(test_dma_after_many),
 		cmocka_unit_test(test_dma_pages),
+		cmocka_unit_test(test_dma_jumps),
 		cmocka_unit_test(test_dma_inside),
 		cmocka_unit_test(test_dma_irq),
 		cmocka_unit_test(test_rom),
