@@ -82,12 +82,12 @@ static struct fetch_entry *fetch_fill(struct vcpu *v, u64 la, struct fetch_entry
 
 	if (!s)
 		emulation_failed(v);	/* code in no memory slot: KVM cannot run it either */
+	code_check_page(v, s, gpa);	/* it may unwind, and then nothing leads there */
 	f->tag = (la & ~0xfffULL) | v->tlb_ctx;
 	f->epoch = v->code->epoch;
 	f->gpa = gpa;
 	f->slot = s;
 	f->host = memslot_host(s, gpa);
-	code_check_page(v, s, gpa);
 	return f;
 }
 
