@@ -246,16 +246,12 @@ static void site_flags(struct vcpu *v, const struct site *s, unsigned int code_b
 	}
 }
 
-/* User space took away the memory behind a slot: KVM_RUN is -EFAULT, before this instruction. */
-__noreturn_ static void leave_memory(struct vcpu *v, const struct site *s)
+/* At none of the instructions that may: nobody knows where the state is. */
+__noreturn_ static void leave_unknown(struct vcpu *v)
 {
-	if (!s) {
-		fpu_put(v);
-		vm_kill(v->vm, "a host fault at no access of guest memory");
-	} else if (s->shadow) {
-		shadow_begin(v);
-	}
-	native_fault(v, VEC_PF);
+	fpu_put(v);
+	vm_kill(v->vm, "a host fault at no access of guest memory");
+	vcpu_memory_lost(v);
 }
 
 /*
@@ -268,19 +264,17 @@ static void leave_fault(struct vcpu *v)
 	u32 host = (u32)(v->hot.fault_rip - d->rx);
 	u32 frag = fragment_at(d, host);
 	struct site s;
-	bool known = frag && site_find(d, frag, host, &s);
 
-	if (known) {
-		string_undo(v, &s);
-		homes_restore(v, s.homes);
-		v->r[R_RIP] = (v->hot.page + s.off) & v->rip_mask;
-		site_flags(v, &s, d->mode[d->frag[frag].mode & (TWIN - 1)].code_bytes);
-	} else if (frag) {
-		v->r[R_RIP] = (v->hot.page + d->frag[frag].off) & v->rip_mask;
-	}
+	if (!frag || !site_find(d, frag, host, &s))
+		leave_unknown(v);
+	string_undo(v, &s);
+	homes_restore(v, s.homes);
+	v->r[R_RIP] = (v->hot.page + s.off) & v->rip_mask;
+	site_flags(v, &s, d->mode[d->frag[frag].mode & (TWIN - 1)].code_bytes);
 	flags_in(v);
-	if (v->hot.fault_vector == VEC_PF)
-		leave_memory(v, known ? &s : NULL);
+	/* User space took the memory behind a slot away: KVM_RUN is -EFAULT, before this instruction. */
+	if (v->hot.fault_vector == VEC_PF && s.shadow)
+		shadow_begin(v);
 	native_fault(v, v->hot.fault_vector);
 }
 
