@@ -3,6 +3,7 @@
  * have the host's layout). SDM 1 13.5
  */
 #include <cpuid.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "tests/insn/host/host.h"
@@ -28,10 +29,10 @@ void xstate_setup(void)
 
 void xstate_put(void *area, const struct state *s)
 {
-	struct xsave_image *x = area;
-
-	memcpy(x->ymmh, s->x.ymmh, sizeof(x->ymmh));
-	x->xstate_bv = xstate_components;
+	/* By bytes: in a signal's frame it need not lie as the type would have it. */
+	memcpy((u8 *)area + offsetof(struct xsave_image, ymmh), s->x.ymmh, sizeof(s->x.ymmh));
+	memcpy((u8 *)area + offsetof(struct xsave_image, xstate_bv), &xstate_components,
+		sizeof(xstate_components));
 	if (!(xstate_components & XCR0_AVX512))
 		return;
 	memcpy((u8 *)area + offset[XSTATE_OPMASK], s->k, sizeof(s->k));
