@@ -16,7 +16,8 @@ SANITIZER_ENV = {
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=98",
     "LSAN_OPTIONS": "exitcode=99",
 }
-SANITIZER_WORDS = (b"AddressSanitizer", b"LeakSanitizer", b"runtime error:")
+# With its colon: libFuzzer says what LeakSanitizer will do where it stops looking for leaks itself.
+SANITIZER_WORDS = (b"AddressSanitizer", b"LeakSanitizer:", b"runtime error:")
 
 
 class Skip(Exception):
