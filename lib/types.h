@@ -25,6 +25,16 @@ typedef unsigned __int128 u128;
 #define ALIGN_DOWN(x, a)	((x) & ~((typeof(x))(a) - 1))
 #define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
 
+/* How many. (The builtin needs an instruction or a function that not every layer may use.) */
+static inline unsigned int bits_set(u64 word)
+{
+	unsigned int n = 0;
+
+	for (; word; word &= word - 1)
+		n++;
+	return n;
+}
+
 #define likely(x)		__builtin_expect(!!(x), 1)
 #define unlikely(x)		__builtin_expect(!!(x), 0)
 #define __always_inline_	inline __attribute__((always_inline))

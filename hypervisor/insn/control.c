@@ -146,7 +146,7 @@ void exec_bound(struct vcpu *v, const struct insn *i)
 	unsigned int cut = 64 - 8 * i->opsize;
 	u64 ea = insn_ea(v, i);
 	s64 low = (s64)(mem_read(v, i->seg, ea, i->opsize) << cut) >> cut;
-	s64 high = (s64)(mem_read(v, i->seg, (u32)(ea + i->opsize), i->opsize) << cut) >> cut;
+	s64 high = (s64)(mem_read(v, i->seg, mem_wrap(v, ea + i->opsize), i->opsize) << cut) >> cut;
 	s64 x = (s64)(gpr_get(v, i->reg, i->opsize) << cut) >> cut;
 
 	if (x < low || x > high)

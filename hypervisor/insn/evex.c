@@ -49,15 +49,6 @@ static u64 mask_of(const struct vcpu *v, const struct insn *i, unsigned int n)
 	return mask_get(v->fpu, k) & low_bits(n);
 }
 
-static unsigned int bits_set(u64 mask)
-{
-	unsigned int n = 0;
-
-	for (; mask; mask &= mask - 1)
-		n++;
-	return n;
-}
-
 /* Bit j of the result: one of the bits j, j + n, j + 2n ... */
 static u64 mask_fold(u64 mask, unsigned int n)
 {
@@ -185,78 +176,86 @@ static u64 element_address(struct vcpu *v, const struct insn *i, const u8 *index
 	return v->r[i->base] + (at << i->scale) + (u64)(s64)i->disp;
 }
 
-static unsigned int element_count(const struct insn *i, unsigned int size)
+/* What both begin with. */
+struct vsib {
+	unsigned int size, n;	/* of an element, in bytes; elements */
+	unsigned int reg;	/* the mask register, and those still to come, with what lies above */
+	u64 mask;
+	u8 index[64];
+};
+
+static void vsib_begin(struct vcpu *v, const struct insn *i, struct vsib *s)
 {
-	return insn_vector_bytes(i) / MAX(size, index_size(i));
+	fp_gate(v, FP_AVX512);
+	fpu_put(v);
+	s->size = 1u << (opcode_row(i->row)->evex & EV_ESIZE);
+	s->n = insn_vector_bytes(i) / MAX(s->size, index_size(i));
+	s->reg = i->evex & EVEX_K;
+	s->mask = mask_get(v->fpu, s->reg);
+	vec_get(v->fpu, i->index, s->index);
+}
+
+/* A fault or an exit at a later element resumes there. */
+static void element_done(struct vcpu *v, struct vsib *s, unsigned int k)
+{
+	s->mask &= ~BIT(k);
+	mask_put(v->fpu, s->reg, s->mask);
+	io_log_clear(v);
 }
 
 /* All selected elements, where they are plain memory at hand: nothing can stop between two. */
-static bool gather_at_once(struct vcpu *v, const struct insn *i, const u8 *index, u64 mask,
-	unsigned int size, u8 *dst)
+static bool gather_at_once(struct vcpu *v, const struct insn *i, const struct vsib *s, u8 *dst)
 {
-	for (; mask; mask &= mask - 1) {
+	for (u64 mask = s->mask & low_bits(s->n); mask; mask &= mask - 1) {
 		unsigned int k = (unsigned int)__builtin_ctzll(mask);
-		u64 ea = element_address(v, i, index, k) & address_mask(i);
-		const void *p = mem_hit(v, i->seg, ea, size, false);
+		u64 ea = element_address(v, i, s->index, k) & address_mask(i);
+		const void *p = mem_hit(v, i->seg, ea, s->size, false);
 
 		if (!p)
 			return false;
-		mem_store(dst + k * size, size, mem_load(p, size));
+		mem_store(dst + k * s->size, s->size, mem_load(p, s->size));
 	}
 	return true;
 }
 
 /*
  * Element after element; each one done is final (its bit of the mask is clear, and what lies above
- * the vector's length is zero, as AMD has it), so that a fault or an exit at the next resumes there.
+ * the vector's length is zero, as AMD has it).
  */
 void exec_evex_gather(struct vcpu *v, const struct insn *i)
 {
-	unsigned int size = 1u << (opcode_row(i->row)->evex & EV_ESIZE), n = element_count(i, size);
-	unsigned int reg = i->evex & EVEX_K;
-	u8 dst[64], index[64];
-	u64 mask;
+	struct vsib s;
+	u8 dst[64];
 
-	fp_gate(v, FP_AVX512);
-	fpu_put(v);
-	mask = mask_get(v->fpu, reg);
+	vsib_begin(v, i, &s);
 	vec_get(v->fpu, i->reg, dst);
-	vec_get(v->fpu, i->index, index);
-	mask = gather_at_once(v, i, index, mask & low_bits(n), size, dst) ? 0 : mask;
-	for (unsigned int k = 0; k < n; k++) {
-		if (!(mask & BIT(k)))
+	if (gather_at_once(v, i, &s, dst))
+		s.mask = 0;
+	for (unsigned int k = 0; k < s.n; k++) {
+		if (!(s.mask & BIT(k)))
 			continue;
-		mem_store(dst + k * size, size,
-			element_read(v, i, element_address(v, i, index, k), size));
-		mask &= ~BIT(k);
+		mem_store(dst + k * s.size, s.size,
+			element_read(v, i, element_address(v, i, s.index, k), s.size));
 		vec_put(v->fpu, i->reg, dst, insn_vector_bytes(i));
-		mask_put(v->fpu, reg, mask);
-		io_log_clear(v);
+		element_done(v, &s, k);
 	}
-	vec_put(v->fpu, i->reg, dst, n * size);
-	mask_put(v->fpu, reg, 0);
+	vec_put(v->fpu, i->reg, dst, s.n * s.size);
+	mask_put(v->fpu, s.reg, 0);
 }
 
 void exec_evex_scatter(struct vcpu *v, const struct insn *i)
 {
-	unsigned int size = 1u << (opcode_row(i->row)->evex & EV_ESIZE), n = element_count(i, size);
-	unsigned int reg = i->evex & EVEX_K;
-	u8 data[64], index[64];
-	u64 mask;
+	struct vsib s;
+	u8 data[64];
 
-	fp_gate(v, FP_AVX512);
-	fpu_put(v);
-	mask = mask_get(v->fpu, reg);
+	vsib_begin(v, i, &s);
 	vec_get(v->fpu, i->reg, data);
-	vec_get(v->fpu, i->index, index);
-	for (unsigned int k = 0; k < n; k++) {
-		if (!(mask & BIT(k)))
+	for (unsigned int k = 0; k < s.n; k++) {
+		if (!(s.mask & BIT(k)))
 			continue;
-		element_write(v, i, element_address(v, i, index, k), size,
-			mem_load(data + k * size, size));
-		mask &= ~BIT(k);
-		mask_put(v->fpu, reg, mask);
-		io_log_clear(v);
+		element_write(v, i, element_address(v, i, s.index, k), s.size,
+			mem_load(data + k * s.size, s.size));
+		element_done(v, &s, k);
 	}
-	mask_put(v->fpu, reg, 0);
+	mask_put(v->fpu, s.reg, 0);
 }

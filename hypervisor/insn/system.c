@@ -357,7 +357,7 @@ void exec_invpcid(struct vcpu *v, const struct insn *i)
 
 	require_cpl0(v);
 	pcid = mem_read(v, i->seg, ea, 8);
-	la = mem_read(v, i->seg, v->code_bytes == 8 ? ea + 8 : (u32)(ea + 8), 8);
+	la = mem_read(v, i->seg, mem_wrap(v, ea + 8), 8);
 	if (type > INVPCID_ALL || pcid & ~CR3_PCID)
 		raise_gp(v, 0);
 	if (type <= INVPCID_CONTEXT && pcid && !(v->cr4 & CR4_PCIDE))

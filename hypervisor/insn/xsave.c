@@ -81,14 +81,11 @@ static void parts_add_vectors(
 	}
 }
 
-/*
- * Bytes of an area that are at hand. Outside 64-bit mode they wrap at 4 GiB, which mem_hit() leaves to
- * its callers; the slow accesses do it themselves.
- */
+/* Bytes of an area that are at hand. */
 static void *area_hit(
 	struct vcpu *v, const struct insn *i, u64 ea, unsigned int len, bool write)
 {
-	return mem_hit(v, i->seg, vcpu_64bit(v) ? ea : (u32)ea, len, write);
+	return mem_hit(v, i->seg, mem_wrap(v, ea), len, write);
 }
 
 static void part_probe(struct vcpu *v, const struct insn *i, u64 ea, struct part p)

@@ -103,15 +103,6 @@ static void xmm_read(struct vcpu *v, struct call *c)
 	memcpy(c->xmm, v->fpu->image.fx.xmm, sizeof(c->xmm));
 }
 
-static unsigned int bits_set(u64 word)
-{
-	unsigned int n = 0;
-
-	for (; word; word &= word - 1)
-		n++;
-	return n;
-}
-
 /*
  * The banks that follow the input's fixed part: at byte "at" of it in memory, or behind "used" halves
  * of XMM registers. False: more than there is room for, or no memory.

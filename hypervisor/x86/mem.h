@@ -79,6 +79,15 @@ u64 mem_linear(struct vcpu *v, unsigned int seg, u64 off, unsigned int size, enu
 u64 sys_read(struct vcpu *v, u64 la, unsigned int size);
 void sys_write(struct vcpu *v, u64 la, unsigned int size, u64 val);
 
+/*
+ * The offset of an operand's later part: outside 64-bit mode it wraps at 4 GiB, and the fast ways here
+ * would find what lies above.
+ */
+static inline u64 mem_wrap(const struct vcpu *v, u64 off)
+{
+	return vcpu_64bit(v) ? off : (u32)off;
+}
+
 /* In bytes, of the entry where la's page would be. */
 static inline u64 tlb_offset(u64 la)
 {
