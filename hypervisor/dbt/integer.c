@@ -205,15 +205,12 @@ static bool plan_operands(struct plan *p, const struct trans *t)
 	return true;
 }
 
-/* SDM 2A 2.7.5: what disp8 counts in. */
 static void plan_evex(struct plan *p, const struct insn *i, const struct opcode *row)
 {
 	p->op.evex = true;
 	p->op.evex_last = (u8)i->evex;
-	if (row->evex & EV_PACK)
-		p->op.disp_shift = row->evex & EV_ESIZE;
-	else if (p->mem)
-		p->op.disp_shift = (u8)__builtin_ctz(p->size);
+	if (p->mem)
+		p->op.disp_shift = (u8)__builtin_ctz(opcode_disp_unit(row, i));
 }
 
 static bool plan_make(struct trans *t, struct plan *p, bool count_in_cl)

@@ -714,17 +714,12 @@ static bool evex_ok(struct decoder *d, const struct opcode *row)
 	return evex_mask_ok(d, row) && evex_length_ok(d, row) && vex_registers_ok(d, row);
 }
 
-/* disp8 counts in operands. SDM 2A 2.7.5 */
 static void evex_scale(struct decoder *d, const struct opcode *row)
 {
 	struct insn *i = d->i;
 
-	if (!(i->flags & I_MEM) || d->modrm >> 6 != 1)
-		return;
-	if (row->evex & EV_PACK)
-		i->disp *= 1 << (row->evex & EV_ESIZE);
-	else
-		i->disp *= (s32)opcode_mem_size(row, i);
+	if (i->flags & I_MEM && d->modrm >> 6 == 1)
+		i->disp *= (s32)opcode_disp_unit(row, i);
 }
 
 /* LOCK: only with a memory destination of rows that allow it. SDM 2A LOCK */

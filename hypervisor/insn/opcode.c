@@ -249,6 +249,11 @@ unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i)
 	return operand_mem_bytes(opcode_mem_kind(row), i);
 }
 
+unsigned int opcode_disp_unit(const struct opcode *row, const struct insn *i)
+{
+	return row->evex & EV_PACK ? 1u << (row->evex & EV_ESIZE) : opcode_mem_size(row, i);
+}
+
 bool opcode_aligned(const struct opcode *row, const struct insn *i)
 {
 	if (i->flags & I_VEX)

@@ -270,6 +270,8 @@ bool opcode_in(const u64 features[4], const struct opcode *row, const struct ins
 unsigned int operand_bytes(enum operand_size size, const struct insn *i);
 unsigned int operand_mem_bytes(enum operand_size size, const struct insn *i);
 unsigned int opcode_mem_size(const struct opcode *row, const struct insn *i);
+/* What disp8 of an EVEX instruction with a memory operand counts in. SDM 2A 2.7.5 */
+unsigned int opcode_disp_unit(const struct opcode *row, const struct insn *i);
 enum operand_size opcode_mem_kind(const struct opcode *row);	/* what it is of the row */
 
 /*
