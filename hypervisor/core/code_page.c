@@ -175,13 +175,14 @@ void code_check_page(struct vcpu *v, const struct memslot *s, u64 gpa)
 	u64 page = gpa & PAGE_MASK;
 
 	page_check(v, s, gpa);
-	for (u32 k = 0; k < v->entered_pages && k < ARRAY_SIZE(v->entered_page); k++)
+	if (!code_entered_few(v))
+		return;
+	for (u32 k = 0; k < v->entered_pages; k++)
 		if (v->entered_page[k] == page)
 			return;
 	if (v->entered_pages < ARRAY_SIZE(v->entered_page))
 		v->entered_page[v->entered_pages] = page;
-	if (code_entered_few(v))
-		v->entered_pages++;
+	v->entered_pages++;
 }
 
 bool code_entered_few(const struct vcpu *v)
