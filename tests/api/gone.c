@@ -616,27 +616,26 @@ static void each_program(struct data *d, void (*run)(struct data *d, enum way wa
 	}
 }
 
-static void test_between_runs(void **state)
+static void rob(u32 seed, u32 wanted, u32 ways, bool by_thread)
 {
 	static struct data d;
 
 	skip_on_emulated_host("memory that is gone is an emulation failure");
-	d = (struct data){ .seed = 1, .wanted = FAULTS };
+	d = (struct data){ .seed = seed, .wanted = wanted };
 	data_new(&d);
-	each_program(&d, program_starved, WAYS, false);
+	each_program(&d, by_thread ? program_robbed : program_starved, ways, by_thread);
 	data_free(&d);
+}
+
+static void test_between_runs(void **state)
+{
+	rob(1, FAULTS, WAYS, false);
 }
 
 /* Not by truncation: what the guest writes meanwhile would be lost. */
 static void test_by_a_thread(void **state)
 {
-	static struct data d;
-
-	skip_on_emulated_host("memory that is gone is an emulation failure");
-	d = (struct data){ .seed = 2, .wanted = FAULTS_BY_THREAD };
-	data_new(&d);
-	each_program(&d, program_robbed, WAY_TRUNCATE, true);
-	data_free(&d);
+	rob(2, FAULTS_BY_THREAD, WAY_TRUNCATE, true);
 }
 
 /* The instruction behind STI is still to come: no interrupt before it. SDM 2B STI */
