@@ -306,18 +306,20 @@ static void outs_one(struct vcpu *v, const struct insn *i, unsigned int size)
 
 /*
  * How many elements at seg:off one exit to user space may move: those of a page of plain memory,
- * where nothing can happen between two of them; or as many as it has moved.
+ * where nothing can happen between two of them; or as many as it has moved. Never more than IO_BATCH
+ * bytes: what answered may have been another instruction, which another CPU overwrote meanwhile.
  */
 static u32 batch_length(struct vcpu *v, const struct insn *i, unsigned int seg, u64 off,
 	unsigned int size, u64 n, enum mem_access acc)
 {
-	u32 known = pio_batch_known(v);
+	u32 known = pio_batch_known(v, (u16)v->r[R_RDX], size, acc == MEM_READ);
 
+	n = MIN(n, IO_BATCH / size);
 	if (known)
 		return (u32)MIN(n, known);
 	if (!can_run(v))
 		return 1;
-	n = MIN(MIN(n, run_length(v, i, seg, off, size)), IO_BATCH / size);
+	n = MIN(n, run_length(v, i, seg, off, size));
 	return n > 1 ? (u32)mem_plain_run(v, seg, off, size, n, acc) : 1;
 }
 

@@ -191,11 +191,12 @@ void pio_write(struct vcpu *v, u16 port, unsigned int size, u32 val)
 
 /* ---- several elements of INS or OUTS ---- */
 
-u32 pio_batch_known(const struct vcpu *v)
+u32 pio_batch_known(const struct vcpu *v, u16 port, unsigned int size, bool write)
 {
 	const struct io_fragment *f = &v->io.frag[v->io.next];
+	bool same = f->pio && f->addr == port && f->len == size && f->write == write;
 
-	return v->io.next < v->io.done && f->pio ? v->io_batch.count : 0;
+	return v->io.next < v->io.done && same ? v->io_batch.count : 0;
 }
 
 /*

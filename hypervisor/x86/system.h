@@ -107,8 +107,8 @@ void pio_write(struct vcpu *v, u16 port, unsigned int size, u32 val);
 /* n elements at buf, IO_BATCH bytes at most: returns how many of them were moved, at least one. */
 u32 pio_read_batch(struct vcpu *v, u16 port, unsigned int size, u32 n, void *buf);
 u32 pio_write_batch(struct vcpu *v, u16 port, unsigned int size, u32 n, void *buf);
-/* On re-entry: how many elements user space has served; 0: this instruction begins. */
-u32 pio_batch_known(const struct vcpu *v);
+/* On re-entry: how many such elements user space has served; 0: this instruction begins. */
+u32 pio_batch_known(const struct vcpu *v, u16 port, unsigned int size, bool write);
 void io_check(struct vcpu *v, u16 port, unsigned int size);	/* IOPL and TSS bitmap: #GP(0) */
 /* By guest physical address outside all memory slots. size up to 8. */
 void mmio_read(struct vcpu *v, u64 gpa, void *buf, unsigned int size);

@@ -151,6 +151,37 @@ static void test_string_io_long(void **state)
 	machine_free(&m);
 }
 
+/* 1024 bytes wait for their answer when their instruction becomes one of four bytes each: what waited says
+ * nothing about it, and no exit moves more than there is room for. */
+static void replaced(u8 opcode)
+{
+	u32 after = 0;
+	struct machine m;
+
+	machine_new(&m, PLAIN);
+	/* cld; mov si, 0x4000; mov di, si; mov cx, 0x800; mov dx, 0x10; ds rep outsb (insb); hlt */
+	CODE(&m, 0xfc, 0xbe, 0x00, 0x40, 0x89, 0xf7, 0xb9, 0x00, 0x08, 0xba, 0x10, 0x00, 0x3e, 0xf3, 0x6e, 0xf4);
+	m.ram[CODE_AT + 14] = opcode;
+	run_until(&m, KVM_EXIT_IO);
+	assert_int_equal(m.run->io.size, 1);
+	m.ram[CODE_AT + 12] = 0x66;
+	m.ram[CODE_AT + 14] = opcode + 1;
+	while (!call_num(m.vcpu, KVM_RUN, 0) && m.run->exit_reason == KVM_EXIT_IO) {
+		assert_int_equal(m.run->io.size, 4);
+		assert_in_range(m.run->io.count, 1, 1024 / 4);
+		after += m.run->io.count;
+	}
+	assert_int_equal(m.run->exit_reason, KVM_EXIT_HLT);
+	assert_in_range(after, 0x800 - 1024, 0x800);
+	machine_free(&m);
+}
+
+static void test_string_io_replaced(void **state)
+{
+	replaced(0x6e);
+	replaced(0x6c);
+}
+
 /* Downwards, and to a device: element by element. */
 static void test_string_io_down(void **state)
 {
@@ -426,6 +457,7 @@ int test_run(void)
 		cmocka_unit_test(test_in),
 		cmocka_unit_test(test_string_io),
 		cmocka_unit_test(test_string_io_long),
+		cmocka_unit_test(test_string_io_replaced),
 		cmocka_unit_test(test_string_io_down),
 		cmocka_unit_test(test_mmio),
 		cmocka_unit_test(test_mmio_to_mmio),
