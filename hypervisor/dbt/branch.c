@@ -28,7 +28,8 @@ static u32 exit_new(struct trans *t, s64 to, unsigned int fl, unsigned int from)
 	if (!t->f->n_exits++)
 		t->f->exits = n;
 	t->d->exit[n] = (struct exit){ .pages = (s32)(to >> 12), .off = (u16)(to & 0xfff),
-		.from = (u16)from, .kind = to >> 12 ? EXIT_CELL : EXIT_DIRECT, .fl = (u8)fl };
+		.from = (u16)from, .kind = to >> 12 ? EXIT_CELL : EXIT_DIRECT, .fl = (u8)fl,
+		.page = t->f->page };
 	return n;
 }
 

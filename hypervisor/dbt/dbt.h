@@ -125,6 +125,7 @@ struct exit {
 	u32 fl : 2;		/* enum flags_place at the branch */
 	u32 twin : 1;		/* to the twin of what is at the target */
 	u32 dead : 1;		/* its fragment is not live any more */
+	u32 page : 15;		/* fpage that the branch lies in */
 };
 _Static_assert(sizeof(struct exit) == 24, "there are many");
 
@@ -209,7 +210,7 @@ struct trampolines {
 #define HASH_SIZE	(1u << 18)
 #define PAGE_HASH	4096
 #define MAX_PAGES	8192
-_Static_assert(MAX_PAGES <= 1 << 16, "fragment.page");
+_Static_assert(MAX_PAGES <= 1 << 15, "fragment.page, exit.page");
 
 struct dbt {
 	u8 *rw;			/* the code area as data */
@@ -337,7 +338,8 @@ void space_drop_all(struct vcpu *v);		/* jump tables and cells of every space */
 void spaces_look(struct vcpu *v);		/* the same, but not where there is nothing */
 /* The code at these offsets is not to be entered any more. */
 void space_drop_range(struct vcpu *v, struct space *s, u32 from, u32 to);
-void space_set_cell(struct vcpu *v, u32 exit, u32 to);	/* to: offset in the code area */
+/* to: offset in the code area. False: the exit's page is not known to run where it did. */
+bool space_set_cell(struct vcpu *v, u32 exit, u32 to);
 void space_set_jump(struct vcpu *v, u64 la, u32 frag);
 u64 space_jump(struct vcpu *v, u64 la);		/* where the jump table leads, or 0 */
 void dbt_space_drop(struct vcpu *v, struct space *s, bool global);

@@ -194,7 +194,8 @@ static u32 fragment_get(struct vcpu *v, u64 rip, bool twin)
 	if (frag && d->frag[frag].cross) {
 		const struct cross *c = &d->cross[d->frag[frag].cross];
 
-		space_set_cell(v, c->own, c->body);
+		if (!space_set_cell(v, c->own, c->body))
+			return NONE;
 	}
 	return frag;
 }

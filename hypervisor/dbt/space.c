@@ -5,7 +5,8 @@
  * Both tables only ever hold addresses inside the code cache, written here. They say "in this
  * space, now"; whatever changes a translation of a page that was entered (page_entered()) empties
  * them for that space. A cell's owner runs at one linear address in a space: where a page is
- * entered at a second address, the space's tables are emptied first (exec_alias()).
+ * entered at a second address, the space's tables are emptied first (exec_alias()). That may be the
+ * page which a branch leads to: its cell then stays empty, as nobody knows where its owner will run.
  */
 #include "hypervisor/dbt/dbt.h"
 #include "hypervisor/insn/code.h"
@@ -249,18 +250,29 @@ static u32 used_global(const struct vcpu *v, struct dspace *ds, u64 la)
 	return exec_valid(v, ds, e, la) && e->global ? USED_GLOBAL : 0;
 }
 
+/* Is it known where page p runs in space k? No longer when the space's tables have been emptied. */
+static bool exec_known(const struct dspace *ds, const struct fpage *p, unsigned int k)
+{
+	return p->where[k].epoch == ds->epoch[p->where[k].la & 1];
+}
+
 /* v->r[R_RIP] is where the branch leads. */
-void space_set_cell(struct vcpu *v, u32 exit, u32 to)
+bool space_set_cell(struct vcpu *v, u32 exit, u32 to)
 {
 	struct dbt *d = dbt_of(v);
-	struct dspace *ds = &d->space[space_index(v, v->space)];
+	unsigned int k = space_index(v, v->space);
+	struct dspace *ds = &d->space[k];
 	const struct exit *x = &d->exit[exit];
-	u64 la = v->r[R_RIP], from = la - ((u64)(s64)x->pages << 12);
+	const struct fpage *p = &d->page[x->page];
+	u64 la = v->r[R_RIP], from = (la - ((u64)(s64)x->pages << 12)) & v->rip_mask;
 	u32 global = x->pages ? used_global(v, ds, la) & used_global(v, ds, from) : 0;
 
+	if (!exec_known(ds, p, k) || (p->where[k].la ^ from) & PAGE_MASK)
+		return false;
 	v->space->cell[x->site] = code_rx(d, to);
 	used_add(ds, ds->cells, &ds->n_cells, x->site | global);
 	v->stat.cell_fills++;
+	return true;
 }
 
 /* Once in each way: two targets may take turns in an entry. */
@@ -303,7 +315,7 @@ static void exec_alias(struct vcpu *v, struct dspace *ds, u32 n, u64 la, bool gl
 	unsigned int k = space_index(v, v->space);
 	u64 was = p->where[k].la;
 
-	if (p->where[k].epoch == ds->epoch[was & 1] && (was & PAGE_MASK) != la)
+	if (exec_known(ds, p, k) && (was & PAGE_MASK) != la)
 		space_drop_code(v, v->space);
 	p->where[k].la = la | global;
 	p->where[k].epoch = ds->epoch[global];

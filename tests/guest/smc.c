@@ -132,6 +132,48 @@ static void alias(void)
 	expect("written directly, called through the alias", call(va + 512), 3);
 }
 
+/* The page that own goes on in is at first, too; the same own at another address goes on in another page. */
+static void two_ways_on(const char *what, u8 *va, u8 *own, ulong from, u8 *a, u8 *b)
+{
+	page_map((ulong)va, (ulong)a, PTE_P);
+	page_map((ulong)va + 0x2000, (ulong)own, PTE_P);
+	page_map((ulong)va + 0x3000, (ulong)a, PTE_P);
+	page_map((ulong)va + 0x5000, (ulong)own, PTE_P);
+	page_map((ulong)va + 0x6000, (ulong)b, PTE_P);
+	sweep(what);
+	for (u32 i = 0; i < 4; i++) {
+		sweep_check(call(va + 16) == 0xa, "alone, round %u", i);
+		sweep_check(call(va + 0x2000 + from) == 0xa, "the one, round %u", i);
+		sweep_check(call(va + 0x5000 + from) == 0xb, "the other, round %u", i);
+	}
+	sweep_end();
+}
+
+/* Pages at several addresses, of which each time another follows. */
+static void aliases_in_a_row(void)
+{
+	static const u8 tail_a[] = { 0x0a, 0, 0, 0, 0xc3 }, tail_b[] = { 0x0b, 0, 0, 0, 0xc3 };
+	u8 *own = page_alloc(), *a = page_alloc(), *b = page_alloc();
+
+	put_mov(a + 16, 0xa);
+	memset(a, 0x90, 16);
+	put_mov(b + 16, 0xb);
+	memset(b, 0x90, 16);
+	memset(own + 0xff0, 0x90, 16);
+	two_ways_on("into the next page", (u8 *)(TEST_VA + 0x600000), own, 0xff0, a, b);
+	/* jmp to mov $..., %eax, whose operand lies in the next page */
+	own = page_alloc();
+	a = page_alloc();
+	b = page_alloc();
+	put_mov(a + 16, 0xa);
+	memcpy(a, tail_a, sizeof(tail_a));
+	memcpy(b, tail_b, sizeof(tail_b));
+	own[0xff0] = 0xeb;
+	own[0xff1] = 0x0d;
+	own[0xfff] = 0xb8;
+	two_ways_on("across the next page", (u8 *)(TEST_VA + 0x610000), own, 0xff0, a, b);
+}
+
 static void remap(void)
 {
 	u8 *a = page_alloc(), *b = page_alloc(), *va = (u8 *)(TEST_VA + 0x400000);
@@ -202,6 +244,7 @@ void guest_main(void)
 	by_string();
 	across_pages();
 	alias();
+	aliases_in_a_row();
 	remap();
 	straight();
 	many_pages();
