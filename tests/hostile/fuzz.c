@@ -155,7 +155,7 @@ static void *seat_round(void *arg)
 static void *dma(void *arg)
 {
 	struct machine *m = arg;
-	struct random r = { options.seed ^ 0xd3a };
+	struct random r = { m->dma_seed };
 
 	while (m->dma) {
 		u32 at = chance(&r, 80) ? CODE_AT + below(&r, CODE_SIZE) : below(&r, IMAGE_RAM);
@@ -170,6 +170,7 @@ static void *dma(void *arg)
 static void helpers_start(struct machine *m, struct random *r)
 {
 	m->dma = m->dmaing = chance(r, 60);
+	m->dma_seed = rnd(r);
 	m->churn = m->churning = chance(r, 15);
 	if (m->dmaing && pthread_create(&m->dma_thread, NULL, dma, m))
 		fail("pthread_create");

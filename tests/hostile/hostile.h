@@ -111,6 +111,7 @@ struct machine {
 	volatile u64 dma_gpa, dma_size;
 	pthread_t churn_thread, dma_thread;
 	bool churning, dmaing;
+	u64 dma_seed;		/* of what the device writes in this round */
 };
 
 long kvm_call(int fd, unsigned long request, void *arg);
