@@ -265,10 +265,11 @@ bool space_set_cell(struct vcpu *v, u32 exit, u32 to)
 	const struct exit *x = &d->exit[exit];
 	const struct fpage *p = &d->page[x->page];
 	u64 la = v->r[R_RIP], from = (la - ((u64)(s64)x->pages << 12)) & v->rip_mask;
-	u32 global = x->pages ? used_global(v, ds, la) & used_global(v, ds, from) : 0;
+	u32 global;
 
 	if (!exec_known(ds, p, k) || (p->where[k].la ^ from) & PAGE_MASK)
 		return false;
+	global = x->pages ? used_global(v, ds, la) & used_global(v, ds, from) : 0;
 	v->space->cell[x->site] = code_rx(d, to);
 	used_add(ds, ds->cells, &ds->n_cells, x->site | global);
 	v->stat.cell_fills++;

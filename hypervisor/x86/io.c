@@ -24,6 +24,12 @@ _Static_assert(sizeof(struct kvm_run) <= RUN_PIO_OFFSET, "the data page comes af
 
 /* ---- the log --------------------------------------------------------------------------------- */
 
+static bool same_access(const struct io_fragment *a, const struct io_fragment *b)
+{
+	return a->addr == b->addr && a->len == b->len && a->write == b->write && a->pio == b->pio &&
+		a->msr == b->msr && a->hypercall == b->hypercall;
+}
+
 /* The answer of an access that this instruction made before, or NULL. */
 static const struct io_fragment *log_replay(struct vcpu *v, const struct io_fragment *want)
 {
@@ -32,9 +38,7 @@ static const struct io_fragment *log_replay(struct vcpu *v, const struct io_frag
 
 	if (log->next >= log->done)
 		return NULL;
-	if (f->addr != want->addr || f->len != want->len || f->write != want->write ||
-		f->pio != want->pio || f->msr != want->msr ||
-		f->hypercall != want->hypercall) {
+	if (!same_access(f, want)) {
 		/* Another vCPU changed what the instruction reads: from here on it is a new one. */
 		log->done = log->next;
 		return NULL;
@@ -193,10 +197,13 @@ void pio_write(struct vcpu *v, u16 port, unsigned int size, u32 val)
 
 u32 pio_batch_known(const struct vcpu *v, u16 port, unsigned int size, bool write)
 {
-	const struct io_fragment *f = &v->io.frag[v->io.next];
-	bool same = f->pio && f->addr == port && f->len == size && f->write == write;
+	struct io_fragment want = {
+		.addr = port, .len = (u8)size, .write = write, .pio = true,
+	};
 
-	return v->io.next < v->io.done && same ? v->io_batch.count : 0;
+	if (v->io.next >= v->io.done || !same_access(&v->io.frag[v->io.next], &want))
+		return 0;
+	return v->io_batch.count;
 }
 
 /*

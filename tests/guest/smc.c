@@ -133,8 +133,10 @@ static void alias(void)
 }
 
 /* The page that own goes on in is at first, too; the same own at another address goes on in another page. */
-static void two_ways_on(const char *what, u8 *va, u8 *own, ulong from, u8 *a, u8 *b)
+static void two_ways_on(const char *what, u8 *va, u8 *own, u8 *a, u8 *b)
 {
+	ulong from = 0xff0;	/* where own's code begins */
+
 	page_map((ulong)va, (ulong)a, PTE_P);
 	page_map((ulong)va + 0x2000, (ulong)own, PTE_P);
 	page_map((ulong)va + 0x3000, (ulong)a, PTE_P);
@@ -160,7 +162,7 @@ static void aliases_in_a_row(void)
 	put_mov(b + 16, 0xb);
 	memset(b, 0x90, 16);
 	memset(own + 0xff0, 0x90, 16);
-	two_ways_on("into the next page", (u8 *)(TEST_VA + 0x600000), own, 0xff0, a, b);
+	two_ways_on("into the next page", (u8 *)(TEST_VA + 0x600000), own, a, b);
 	/* jmp to mov $..., %eax, whose operand lies in the next page */
 	own = page_alloc();
 	a = page_alloc();
@@ -171,7 +173,7 @@ static void aliases_in_a_row(void)
 	own[0xff0] = 0xeb;
 	own[0xff1] = 0x0d;
 	own[0xfff] = 0xb8;
-	two_ways_on("across the next page", (u8 *)(TEST_VA + 0x610000), own, 0xff0, a, b);
+	two_ways_on("across the next page", (u8 *)(TEST_VA + 0x610000), own, a, b);
 }
 
 static void remap(void)
