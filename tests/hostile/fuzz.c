@@ -259,10 +259,11 @@ int fuzz_run(unsigned int cpus)
 	ticks_start(TICK_US);
 	do {
 		machine_rounds(seed, cpus);
-		seed += ROUNDS_PER_VM;
+		if (!options.repeat)
+			seed += ROUNDS_PER_VM;
 	} while (now_ms() < end);
 	printf("seeds %llu to %llu, %llu entries; exits:", (unsigned long long)options.seed,
-		(unsigned long long)seed - 1, (unsigned long long)entries_made);
+		(unsigned long long)current_seed, (unsigned long long)entries_made);
 	for (k = 0; k < ARRAY_SIZE(exits_seen); k++)
 		if (exits_seen[k])
 			printf(" %u:%llu", k, (unsigned long long)exits_seen[k]);

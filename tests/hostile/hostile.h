@@ -19,6 +19,8 @@ struct options {
 	unsigned int seconds;
 	bool closed;		/* canaries are inaccessible rather than filled */
 	bool endless;		/* the guest is to run until the time is over */
+	bool repeat;		/* one machine of the fuzzer, not one after the other */
+	bool wait;		/* a failure waits instead of ending the process */
 };
 extern struct options options;
 

@@ -1,8 +1,10 @@
 /*
- * hostile [--seed N] [--seconds N] [--closed] [--endless] [--cpus N] guest ELF | fuzz | selftest
+ * hostile [--seed N] [--seconds N] [--closed] [--endless] [--cpus N] [--repeat] [--wait]
+ *         guest ELF | fuzz | selftest
  *
  * Attacks the hypervisor from inside a guest. Status 0: it held; 1: it did not; 77: the engine that
- * QUMRA_ENGINE names is not there.
+ * QUMRA_ENGINE names is not there. To look into a failure: --repeat makes the seed's machine again
+ * and again (a seed at which a machine begins), --wait leaves the process as it is for a debugger.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -24,6 +26,15 @@ static const char *engine(void)
 	return name ? name : "default";
 }
 
+/* The other threads go on: a vCPU that does not come out is seen where it is. */
+static void wait_for_debugger(void)
+{
+	if (options.wait)
+		signal(SIGALRM, SIG_IGN);	/* ticks_start()'s, which would stop them, too */
+	while (options.wait)
+		pause();
+}
+
 void fail(const char *fmt, ...)
 {
 	va_list ap;
@@ -34,6 +45,7 @@ void fail(const char *fmt, ...)
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
 	fputc('\n', stderr);
+	wait_for_debugger();
 	_exit(1);
 }
 
@@ -50,6 +62,7 @@ static void on_crash(int sig)
 	while (v /= 10);
 	if (write(2, text, sizeof(text) - 1) < 0 || write(2, num + n, sizeof(num) - n) < 0)
 		_exit(1);
+	wait_for_debugger();
 	signal(sig, SIG_DFL);
 	raise(sig);
 }
@@ -79,7 +92,7 @@ static bool engine_there(void)
 static int usage(void)
 {
 	fputs("usage: hostile [--seed N] [--seconds N] [--cpus N] [--closed] [--endless]"
-	      " guest ELF | fuzz | selftest\n", stderr);
+	      " [--repeat] [--wait] guest ELF | fuzz | selftest\n", stderr);
 	return 2;
 }
 
@@ -114,6 +127,10 @@ int main(int argc, char **argv)
 			options.closed = true;
 		else if (!strcmp(argv[k], "--endless"))
 			options.endless = true;
+		else if (!strcmp(argv[k], "--repeat"))
+			options.repeat = true;
+		else if (!strcmp(argv[k], "--wait"))
+			options.wait = true;
 		else
 			return usage();
 	}
