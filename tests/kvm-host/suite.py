@@ -82,8 +82,14 @@ def run(build, log, name, accel, limit):
     part, words, checks = TESTS[name]
     with tempfile.TemporaryDirectory() as folder:
         kernel, initrd = machine(build, folder, part)
-        r = run_process([*QEMU, "-kernel", kernel, "-initrd", initrd, "-append",
-                         f"console=ttyS0 quiet panic=-1 mitigations=off no_timer_check accel={accel} {words}"], limit, log)
+        command = [*QEMU, "-kernel", kernel, "-initrd", initrd, "-append",
+                   f"console=ttyS0 quiet panic=-1 mitigations=off no_timer_check accel={accel} {words}"]
+        # One run of some hundred stood still in the midst of a nested guest's line; whether TCG's SVM is at fault is not known.
+        again = ""
+        r = run_process(command, limit, log)
+        if r.timed_out:
+            again = f"at the second try; the first stood still for {limit} s"
+            r = run_process(command, limit, log)
     text = r.out.decode(errors="replace").replace("\r", "")
     if r.timed_out:
         raise Fail(f"no end within {limit} s; last: {text.strip().splitlines()[-1:]}")
@@ -94,6 +100,7 @@ def run(build, log, name, accel, limit):
         raise Fail(f"status {r.status}: host or guest did not come to its end")
     if len(re.findall(r"^CHECK ok", text, re.M)) != checks:
         raise Fail(f"{len(re.findall(r'^CHECK ok', text, re.M))} checks, not {checks}")
+    return again
 
 
 def tests(build):
