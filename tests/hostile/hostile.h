@@ -98,6 +98,7 @@ struct hvcpu {
 	pthread_t thread;
 	bool started;
 	volatile sig_atomic_t inside, ticks;	/* ticks since KVM_RUN was entered */
+	u64 cpu_ns;		/* of the thread, at the entry */
 };
 
 struct machine {

@@ -129,6 +129,23 @@ void machine_free(struct machine *m)
 
 /* ---- the tick ------------------------------------------------------------------------------ */
 
+static u64 cpu_ns(pthread_t thread)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	if (pthread_getcpuclockid(thread, &clock) || clock_gettime(clock, &t))
+		return 0;
+	return (u64)t.tv_sec * 1000000000 + (u64)t.tv_nsec;
+}
+
+/* Does it go round, sleep, or not get a CPU? */
+static void fail_stuck(const struct hvcpu *c)
+{
+	fail("a vCPU does not come out; its thread ran for %llu ms",
+		(unsigned long long)(cpu_ns(c->thread) - c->cpu_ns) / 1000000);
+}
+
 /*
  * Runs on any thread. Only asks: a vCPU on another thread gets no signal, so it must find the
  * request by itself.
@@ -146,7 +163,7 @@ static void on_tick(int sig)
 		if (!pthread_equal(c->thread, pthread_self()) && !(c->ticks & 15))
 			pthread_kill(c->thread, SIGUSR1);
 		if (++c->ticks > (int)(STUCK_MS * 1000 / tick_us))
-			fail("a vCPU does not come out");
+			fail_stuck(c);
 	}
 }
 
@@ -173,6 +190,7 @@ long cpu_run(struct hvcpu *c)
 
 	c->thread = pthread_self();
 	c->ticks = 0;
+	c->cpu_ns = cpu_ns(c->thread);
 	c->inside = 1;
 	r = enter_checked(c->fd, qkvm_ioctl);
 	c->inside = 0;
